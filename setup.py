@@ -1,0 +1,35 @@
+"""Packages the batch half: `pipeline` (the Beam job) and `model` (networks and the default weights)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# Lower bounds say what the code needs; requirements.lock says what it was tested with.
+RUNTIME = [
+    "apache-beam[gcp]>=2.72,<2.73",
+    "google-cloud-storage>=2.19,<3",
+    "keras>=3.15,<4",
+    "numpy>=1.26,<2",
+    "opencv-python-headless>=4.10,<4.12",
+    "pillow>=12",
+    "rich>=13",
+    "tensorflow-cpu>=2.16.2,<2.17; platform_machine == 'x86_64'",
+    "tensorflow>=2.16.2,<2.17; platform_machine != 'x86_64'",
+]
+# Photographs that these packages install are the demonstration's material.
+DEMO = ["matplotlib>=3.9", "scikit-image>=0.24", "scikit-learn>=1.5,<1.6"]
+TEST = DEMO + ["gcp-storage-emulator>=2024.8", "hypothesis>=6", "psutil>=6", "pytest>=8", "pytest-timeout>=2", "ruff>=0.8"]
+
+setup(
+    name="archive-colorize",
+    version="0.1.0",
+    description="Colourises archive scans: an Apache Beam job, its networks and their training",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11,<3.12",
+    packages=find_packages(include=["pipeline", "pipeline.*", "model", "model.*"]),
+    package_data={"model": ["pretrained/*", "pretrained/*/*", "pretrained/*/*/*"]},
+    install_requires=RUNTIME,
+    extras_require={"demo": DEMO, "test": TEST},
+    entry_points={"console_scripts": ["archive-colorize = pipeline.cli:main"]},
+)
