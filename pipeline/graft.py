@@ -1,0 +1,327 @@
+"""Chroma grafted onto a grey JPEG, whose luminance stays as it is, byte for byte.
+
+A JPEG may code each component in a scan of its own, and such a scan orders its blocks without
+regard to sampling factors (ITU-T T.81, A.2.2). The scans of a grey master are therefore valid scans
+of Y' in a YCbCr 4:2:0 frame of the same size. The scans of Cb and Cr, which Pillow encodes as two
+small grey JPEGs, follow them; nothing of the master is decoded.
+
+    master = parse(jpeg)
+    derivative = graft(master, cb, cr, quality=90, segments=[*master.carried, *app2_icc(profile)])
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+# T.81, table B.1.
+_SOF0, _SOF2 = 0xC0, 0xC2
+_DHT, _DQT, _DNL, _DRI = 0xC4, 0xDB, 0xDC, 0xDD
+_EOI, _SOS = 0xD9, 0xDA
+_APP0, _APP1, _APP2, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xEF, 0xFE
+
+_CODING = {0xC0, 0xC1, _SOF2, _DHT, _DQT, _DRI, _SOS}
+_REFUSED = {
+    **dict.fromkeys((0xC3, 0xCB), "it is coded losslessly"),
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE, 0xDF), "it is hierarchical"),
+    **dict.fromkeys((0xC9, 0xCA, 0xCC), "it is coded arithmetically"),
+    _DNL: "its height is only stated after the first scan (DNL)",
+    0xD8: "another JPEG begins inside it",
+}
+
+_SOI = b"\xff\xd8"
+
+# A marker may be preceded by any number of fill bytes 0xFF (T.81, B.1.1.2). Entropy-coded data end
+# at the first one that is neither a stuffed zero nor a restart marker (B.1.1.5).
+_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+_JFIF = b"JFIF\0"
+_ICC = b"ICC_PROFILE\0"
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+
+_UNTRUE_OF_A_DERIVATIVE = (
+    (_APP0, b""),  # graft writes JFIF itself; the thumbnail of a JFXX is grey
+    (_APP2, _ICC),  # a grey profile
+    (_APP2, b"MPF\0"),  # offsets of pictures behind the end, which are not carried
+    (0xE8, b"SPIFF\0"),  # declares one component
+    (0xEB, b"JP"),  # JUMBF: a C2PA manifest is bound to the master's own bytes
+    (0xEE, b"Adobe"),  # without a transform it would declare three components to be RGB
+)
+
+_LARGEST_PAYLOAD = 0xFFFF - 2
+
+
+class NotGraftable(ValueError):
+    """Why this JPEG cannot carry grafted chroma, in words."""
+
+
+class _Segment(NamedTuple):
+    """A marker segment, with the entropy-coded data that follow it: data[start:stop]."""
+
+    marker: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """A grey JPEG that can carry grafted chroma, as `parse` understood it.
+
+    Attributes:
+      data: the file.
+      width, height: in pixels, as coded (before any EXIF orientation).
+      process: the marker of its frame header: 0xC0 baseline, 0xC1 extended, 0xC2 progressive.
+      quantisation: its quantisation table, as in a DQT segment (T.81, B.2.4.1) where it has id 0.
+      metadata: its APPn and COM segments, whole, in their order.
+      coding: its Huffman tables, restart intervals and scans, in their order.
+    """
+
+    data: bytes = field(repr=False)
+    width: int
+    height: int
+    process: int
+    quantisation: bytes = field(repr=False)
+    metadata: tuple[bytes, ...] = field(repr=False)
+    coding: tuple[_Segment, ...] = field(repr=False)
+
+    @property
+    def progressive(self) -> bool:
+        return self.process == _SOF2
+
+    @property
+    def chroma_shape(self) -> tuple[int, int]:
+        """Shape of the planes that `graft` takes: [⌈height/2⌉, ⌈width/2⌉] (T.81, A.1.1)."""
+        return -(-self.height // 2), -(-self.width // 2)
+
+    @property
+    def carried(self) -> tuple[bytes, ...]:
+        """The metadata that stay true in a colour derivative: Exif, XMP, IPTC, comments, others."""
+        return tuple(s for s in self.metadata if not any(_is(s, *kind) for kind in _UNTRUE_OF_A_DERIVATIVE))
+
+
+def parse(jpeg: bytes) -> Jpeg:
+    """Reads the structure of a grey JPEG, once and without decoding; what follows its end is ignored.
+
+    Raises:
+      NotGraftable: it has not exactly one component of 8 bits, is not coded by Huffman in a
+        sequential or progressive process, is cut short, or is no JPEG.
+    """
+    segments = tuple(_segments(jpeg))
+    frames = [s for s in segments if _SOF0 <= s.marker <= _SOF2]
+    scans = [s for s in segments if s.marker == _SOS]
+    if len(frames) != 1:
+        raise NotGraftable(f"it has {len(frames)} frame headers, not one")
+    process, start, stop = frames[0]
+    if stop - start < 13:
+        raise NotGraftable("its frame header is damaged")
+    precision, height, width, components = struct.unpack(">BHHB", jpeg[start + 4 : start + 10])
+    if components != 1:
+        raise NotGraftable(f"it has {components} components, not one")
+    if precision != 8:
+        raise NotGraftable(f"its samples have {precision} bits, not 8")
+    if not height:
+        raise NotGraftable(_REFUSED[_DNL])
+    if not width:
+        raise NotGraftable("its width is 0")
+    component, _, table = jpeg[start + 10 : start + 13]
+    if not scans or scans[0].start < start:
+        raise NotGraftable("no scan follows the frame header")
+    if len(scans) > 1 and process != _SOF2:
+        raise NotGraftable("it is sequential and has several scans")
+    if any(jpeg[s.start + 4 : s.start + 6] != bytes([1, component]) for s in scans):
+        raise NotGraftable("a scan is of a component that the frame does not have")
+    tables = {}
+    for segment in segments:  # decoders use the tables as they stand at a component's first scan
+        if segment.marker == _DQT and segment.start < scans[0].start:
+            tables |= _quantisation_tables(jpeg[segment.start + 4 : segment.stop])
+    if table not in tables:
+        raise NotGraftable("its quantisation table is missing")
+    metadata = tuple(jpeg[s.start : s.stop] for s in segments if _is_metadata(s.marker))
+    coding = tuple(s for s in segments if s.marker in (_DHT, _DRI, _SOS))
+    return Jpeg(jpeg, width, height, process, tables[table], metadata, coding)
+
+
+def graft(master: Jpeg, cb: np.ndarray, cr: np.ndarray, *, quality: int, segments: Sequence[bytes]) -> bytes:
+    """A YCbCr 4:2:0 JPEG whose luminance is the master's own coded bytes.
+
+    It begins with a JFIF header, which declares the three components to be YCbCr and has the
+    master's density, and `segments`. The chroma scans are of the master's process.
+
+    Args:
+      master: the parsed grey JPEG.
+      cb, cr: uint8 [⌈height/2⌉, ⌈width/2⌉], 0…255, 128 is neutral (ITU-T T.871, section 7).
+      quality: 1…100; chroma is quantised as Pillow does it at this quality.
+      segments: all other APPn and COM segments, e.g. `master.carried`.
+
+    Raises:
+      ValueError: a plane has another shape or dtype, the quality is out of range, or one of
+        `segments` is no APPn or COM segment.
+    """
+    for plane in (cb, cr):
+        if (plane.dtype, plane.shape) != (np.uint8, master.chroma_shape):
+            raise ValueError(f"chroma must be uint8 {master.chroma_shape}, not {plane.dtype} {plane.shape}")
+    for segment in segments:
+        if segment[:1] != b"\xff" or len(segment) != _length(segment, 0) or not _is_metadata(segment[1]):
+            raise ValueError(f"not an APPn or COM segment: {segment[:8]}")
+    blue, red = (_encode(plane, quality, master.progressive) for plane in (cb, cr))
+    # Id, sampling factors and quantisation table of each component (T.81, B.2.2).
+    components = bytes([1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1])
+    frame = struct.pack(">BHHB", 8, master.height, master.width, 3) + components
+    return b"".join(
+        (
+            _SOI,
+            _jfif(master),
+            *segments,
+            _segment(_DQT, master.quantisation),
+            _segment(_DQT, b"\x01" + blue.quantisation[1:]),
+            _segment(master.process, frame),
+            *_scans(master, 1),
+            _segment(_DRI, b"\0\0"),  # the master's restart interval ends with its scans
+            *_scans(blue, 2),
+            *_scans(red, 3),
+            bytes([0xFF, _EOI]),
+        )
+    )
+
+
+def app1_exif(exif: bytes) -> bytes:
+    r"""APP1 segment of EXIF as Pillow has it, in `info["exif"]` and `Exif.tobytes()`: b"Exif\0\0" and TIFF.
+
+    Raises ValueError if it begins otherwise or is larger than a segment.
+    """
+    if not exif.startswith(_EXIF):
+        raise ValueError(f"EXIF must begin with {_EXIF!r}, not {exif[:6]!r}")
+    return _segment(_APP1, exif)
+
+
+def app1_xmp(packet: bytes) -> bytes:
+    """APP1 segment of an XMP packet (XMP specification, part 3, 1.1.3).
+
+    Raises ValueError if it is larger than 65 504 bytes and would have to be split (ExtendedXMP).
+    """
+    return _segment(_APP1, _XMP + packet)
+
+
+def app2_icc(profile: bytes) -> list[bytes]:
+    """APP2 segments of an ICC profile (ICC.1, B.4): numbered chunks of at most 65 519 bytes.
+
+    Raises ValueError if it is larger than 255 chunks.
+    """
+    step = _LARGEST_PAYLOAD - len(_ICC) - 2
+    chunks = [profile[at : at + step] for at in range(0, len(profile), step)]
+    if len(chunks) > 255:
+        raise ValueError(f"an ICC profile of {len(profile)} bytes does not fit into a JPEG")
+    return [_segment(_APP2, _ICC + bytes([n, len(chunks)]) + chunk) for n, chunk in enumerate(chunks, 1)]
+
+
+def is_exif(segment: bytes) -> bool:
+    """Whether an APPn segment of `Jpeg.metadata` holds EXIF."""
+    return _is(segment, _APP1, _EXIF)
+
+
+def is_xmp(segment: bytes) -> bool:
+    """Whether an APPn segment of `Jpeg.metadata` holds XMP, the main packet or an extension of it."""
+    return _is(segment, _APP1, _XMP) or _is(segment, _APP1, b"http://ns.adobe.com/xmp/extension/\0")
+
+
+def _segments(jpeg: bytes) -> Iterator[_Segment]:
+    """The marker segments between the start and the end of an image. Raises NotGraftable."""
+    if not jpeg.startswith(_SOI):
+        raise NotGraftable("it does not begin like a JPEG")
+    stop = 2
+    while match := _MARKER.match(jpeg, stop):
+        marker, start = match[1][0], match.end() - 2
+        if marker == _EOI:
+            return
+        if marker in _REFUSED:
+            raise NotGraftable(_REFUSED[marker])
+        if not (marker in _CODING or _is_metadata(marker)):
+            raise NotGraftable(f"it has a marker that does not belong there: FF{marker:02X}")
+        stop = start + _length(jpeg, start)
+        if marker == _SOS:
+            end = _END_OF_SCAN.search(jpeg, stop)
+            stop = end.start() if end else len(jpeg)
+        if stop >= len(jpeg):
+            break
+        yield _Segment(marker, start, stop)
+    if jpeg[stop:].strip(b"\xff"):
+        raise NotGraftable("it is damaged: there is no marker where a segment should begin")
+    raise NotGraftable("it is cut short: its end (EOI) is missing")
+
+
+def _quantisation_tables(payload: bytes) -> dict[int, bytes]:
+    """Each table of a DQT payload, renumbered 0, by its id (T.81, B.2.4.1)."""
+    tables, at = {}, 0
+    while at < len(payload):
+        precision, table = divmod(payload[at], 16)
+        elements = payload[at + 1 : at + 1 + 64 * (precision + 1)]
+        if precision > 1 or len(elements) < 64 * (precision + 1):
+            raise NotGraftable("a quantisation table is damaged")
+        tables[table] = bytes([precision << 4]) + elements
+        at += 1 + len(elements)
+    return tables
+
+
+def _scans(jpeg: Jpeg, component: int) -> Iterator[bytes | memoryview]:
+    """What codes the one component of a grey JPEG, its scans addressed to `component` (T.81, B.2.3)."""
+    view = memoryview(jpeg.data)
+    for marker, start, stop in jpeg.coding:
+        if marker == _SOS:
+            yield view[start : start + 5]
+            yield bytes([component])
+            start += 6
+        yield view[start:stop]
+
+
+def _encode(plane: np.ndarray, quality: int, progressive: bool) -> Jpeg:
+    """A chroma plane, uint8 [h, w], as a grey JPEG with the table that Pillow uses for chroma."""
+    buffer = io.BytesIO()
+    Image.fromarray(plane).save(
+        buffer, "JPEG", qtables=[_chroma_table(quality)], progressive=progressive, optimize=True
+    )
+    return parse(buffer.getvalue())
+
+
+@functools.cache
+def _chroma_table(quality: int) -> list[int]:
+    """The quantisation table of Cb and Cr in a JPEG that Pillow writes at this quality."""
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must be 1…100, not {quality}")
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).quantization[1]
+
+
+def _jfif(master: Jpeg) -> bytes:
+    """A JFIF header (ITU-T T.871, 10.1) with the master's version and density, without a thumbnail."""
+    theirs = next((s for s in master.metadata if _is(s, _APP0, _JFIF) and len(s) >= 16), b"")
+    return _segment(_APP0, _JFIF + (theirs[9:16] or bytes([1, 1, 0, 0, 1, 0, 1])) + b"\0\0")
+
+
+def _segment(marker: int, payload: bytes) -> bytes:
+    if len(payload) > _LARGEST_PAYLOAD:
+        raise ValueError(f"{len(payload)} bytes do not fit into a JPEG segment of {_LARGEST_PAYLOAD}")
+    return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
+
+
+def _length(jpeg: bytes, start: int) -> int:
+    """The bytes of the marker segment that begins at `start`, at least the four of marker and length."""
+    return max(4, 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big"))
+
+
+def _is_metadata(marker: int) -> bool:
+    return _APP0 <= marker <= _APP15 or marker == _COM
+
+
+def _is(segment: bytes, marker: int, signature: bytes) -> bool:
+    return segment[1] == marker and segment.startswith(signature, 4)
