@@ -1,0 +1,99 @@
+"""Colour science on `keras.ops`: sRGB, Lab (D65, 2 degrees), luma, gamut and chroma bins.
+
+Arrays are channels-last floats of any leading shape; sRGB is in 0..1, lightness L* in 0..100,
+chroma (a*, b*) in Lab units. Formulas: IEC 61966-2-1 (sRGB), CIE 15 (Lab), ITU-R BT.601 (luma).
+"""
+
+import numpy as np
+from keras import ops
+
+RGB_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+WHITE = np.array([0.95047, 1.0, 1.08883])
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])
+# The smallest and largest a* and b* of any sRGB colour; /128 therefore never leaves -1..1.
+GAMUT = ((-86.2, 98.3), (-107.9, 94.5))
+_DELTA = 6 / 29
+
+
+def srgb_to_linear(rgb):
+    """Gamma-coded sRGB 0..1 to linear light 0..1, any shape."""
+    rgb = ops.convert_to_tensor(rgb)
+    return ops.where(rgb <= 0.04045, rgb / 12.92, ((ops.maximum(rgb, 0.04045) + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(linear):
+    """Linear light to gamma-coded sRGB, any shape; what lies outside 0..1 stays outside."""
+    linear = ops.convert_to_tensor(linear)
+    return ops.where(linear <= 0.0031308, linear * 12.92, 1.055 * ops.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
+
+
+def _matrix(values, like):
+    return ops.cast(ops.convert_to_tensor(values), like.dtype)
+
+
+def rgb_to_lab(rgb):
+    """sRGB 0..1 [..., 3] to Lab [..., 3]."""
+    linear = srgb_to_linear(rgb)
+    xyz = ops.matmul(linear, _matrix(RGB_TO_XYZ.T / WHITE, linear))
+    f = ops.where(xyz > _DELTA**3, ops.maximum(xyz, _DELTA**3) ** (1 / 3), xyz / (3 * _DELTA**2) + 4 / 29)
+    x, y, z = f[..., 0], f[..., 1], f[..., 2]
+    return ops.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def lab_to_rgb(lab):
+    """Lab [..., 3] to sRGB [..., 3]; colours outside the sRGB gamut give values outside 0..1."""
+    lab = ops.convert_to_tensor(lab)
+    y = (lab[..., 0] + 16) / 116
+    f = ops.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
+    xyz = ops.where(f > _DELTA, f**3, 3 * _DELTA**2 * (f - 4 / 29))
+    return linear_to_srgb(ops.matmul(xyz, _matrix(np.linalg.inv(RGB_TO_XYZ / WHITE[:, None]).T, xyz)))
+
+
+def luma(rgb):
+    """BT.601 luma Y' 0..1 [...] of sRGB 0..1 [..., 3], before Pillow's rounding to whole levels."""
+    rgb = ops.convert_to_tensor(rgb)
+    return ops.sum(rgb * _matrix(LUMA_WEIGHTS, rgb), axis=-1)
+
+
+def luma_uint8(rgb: np.ndarray) -> np.ndarray:
+    """Luma [...] uint8 of RGB [..., 3] uint8, to the bit what Pillow's `convert("L")` gives (its `L24` macro)."""
+    weighted = rgb.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
+    return ((weighted + 0x8000) >> 16).astype(np.uint8)
+
+
+def lightness_of_grey(grey):
+    """L* 0..100 of a neutral grey R = G = B = `grey` 0..1, any shape: the networks' input."""
+    linear = srgb_to_linear(grey)
+    f = ops.where(linear > _DELTA**3, ops.maximum(linear, _DELTA**3) ** (1 / 3), linear / (3 * _DELTA**2) + 4 / 29)
+    return 116 * f - 16
+
+
+def grid_bins(chroma: np.ndarray, step: float = 10.0, least: float = 1e-5) -> tuple[np.ndarray, np.ndarray]:
+    """Chroma bins of the colours that occur (Zhang, Isola and Efros 2016, section 2.1, on one's own pictures).
+
+    `chroma` is [P, 2]. Returns the centres [Q, 2] float32, points of the grid of `step` Lab units that
+    hold at least the share `least` of the pixels, in lexical order, and their shares [Q], which sum to 1.
+    """
+    cells, counts = np.unique(np.round(chroma / step).astype(np.int32), axis=0, return_counts=True)
+    kept = counts >= max(1, least * len(chroma))
+    return (cells[kept] * step).astype(np.float32), counts[kept] / counts[kept].sum()
+
+
+def squared_distances(chroma, centres):
+    """Squared distances [..., Q] of chroma [..., 2] from bin centres [Q, 2]."""
+    centres = ops.cast(ops.convert_to_tensor(centres), chroma.dtype)
+    cross = ops.matmul(chroma, ops.transpose(centres))
+    return ops.sum(chroma**2, -1, keepdims=True) - 2 * cross + ops.sum(centres**2, -1)
+
+
+def soft_encode(chroma, centres, sigma: float = 5.0):
+    """Share of each bin [..., Q] in chroma [..., 2]: a Gaussian of width `sigma`, normalised to sum 1."""
+    return ops.softmax(-squared_distances(chroma, centres) / (2 * sigma**2), axis=-1)
+
+
+def annealed_mean(logits, centres, temperature: float = 1.0):
+    """Chroma [..., 2] of logits [..., Q]: mean of the centres [Q, 2] under softmax(logits / T) (ibid., section 2.3)."""
+    centres = ops.cast(ops.convert_to_tensor(centres), logits.dtype)
+    return ops.matmul(ops.softmax(logits / temperature, axis=-1), centres)
