@@ -1,0 +1,189 @@
+"""Chroma between the network's view and the scan: tiles, constant-luma colour, edges, gamut.
+
+Luma is BT.601 Y' in 8-bit levels (0...255), as Pillow's `convert("L")` has it; chroma is a*b* in Lab units from
+the network and Cb, Cr offsets in 8-bit levels (0: neutral) on the way to a file.
+"""
+
+import cv2
+import numpy as np
+
+MAX_SQUASH = 2.0  # a picture of a longer shape is seen as overlapping square tiles
+TILE_STEP = 0.75  # of a tile's side, at most
+GUIDE_RADIUS = 1 / 24  # of the canvas's shorter side
+GUIDE_EPSILON = 40.0  # luma variance, in levels squared, that counts as an edge
+
+# R, G, B minus Y' = _TO_RGB @ (Cb, Cr): the BT.601 / JFIF equations.
+_TO_RGB = np.float32([[0, 1.402], [-0.344136, -0.714136], [1.772, 0]])
+_LUMA = np.float32([0.299, 0.587, 0.114])
+_XYZ_TO_RGB = np.float32(  # IEC 61966-2-1, with the D65 white (0.95047, 1, 1.08883) folded in
+    [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
+) * np.float32([0.95047, 1.0, 1.08883])
+
+
+def _lightness_table() -> np.ndarray:
+    level = np.arange(256) / 255
+    linear = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
+    cube = np.where(linear > (6 / 29) ** 3, np.cbrt(linear), linear * (29 / 6) ** 2 / 3 + 4 / 29)
+    return np.float32(116 * cube - 16)
+
+
+LIGHTNESS = _lightness_table()  # float32 [256]: L* (0...100) of a grey of that luma: what the network sees
+_STEEPNESS = np.float32(np.gradient(LIGHTNESS))  # L* per level
+
+_WITH_LEVEL = np.arange(256, dtype=np.float32)
+_ROOM_ABOVE = 1 / np.maximum(255 - _WITH_LEVEL, 0.5)  # what a positive R, G or B offset may fill
+_ROOM_BELOW = -1 / np.maximum(_WITH_LEVEL, 0.5)
+
+
+def canvas_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """Width and height of the network's view of a picture: a square, unless that would squash it beyond 2:1."""
+    if max(width, height) <= MAX_SQUASH * min(width, height):
+        return side, side
+    if width > height:
+        return round(side * width / height), side
+    return side, round(side * height / width)
+
+
+def tile_count(width: int, height: int, side: int) -> int:
+    """How many tiles of `side` the network sees of a picture."""
+    return len(_offsets(max(canvas_size(width, height, side)), side))
+
+
+def view(luma: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture's luma -> the network's canvas and the tiles it is shown in.
+
+    Args:
+      luma: uint8 [H, W], upright.
+
+    Returns:
+      canvas uint8 [h, w] and tiles uint8 [K, side, side].
+    """
+    height, width = luma.shape
+    size = canvas_size(width, height, side)
+    smaller = size[0] <= width and size[1] <= height
+    canvas = cv2.resize(luma, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return canvas, np.stack([canvas[window] for window in _windows(canvas.shape, side)])
+
+
+def join_tiles(tiles: np.ndarray, canvas_shape: tuple[int, int]) -> np.ndarray:
+    """Chroma of tiles float [K, S, S, 2] -> of the canvas, float32 [h, w, 2], blended where tiles overlap."""
+    if len(tiles) == 1:
+        return np.float32(tiles[0])
+    side = tiles.shape[1]
+    ramp = np.float32(np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1)))
+    weight = ramp[:, None, None] if canvas_shape[0] > canvas_shape[1] else ramp[None, :, None]
+    total = np.zeros((*canvas_shape, 2), np.float32)
+    weights = np.zeros((*canvas_shape, 1), np.float32)
+    for window, tile in zip(_windows(canvas_shape, side), tiles, strict=True):
+        total[window] += weight * tile
+        weights[window] += weight
+    return total / weights
+
+
+def to_ycc(luma: np.ndarray, ab: np.ndarray) -> np.ndarray:
+    """The Cb, Cr of the colour that has this luma and this a*b*.
+
+    Lab lightness at the same luma differs from a grey's; two Newton steps, with a grey's slope, find it.
+
+    Args:
+      luma: uint8 [H, W].
+      ab: float32 [H, W, 2], Lab units.
+
+    Returns:
+      float32 [2, H, W], not yet limited to the gamut.
+    """
+    target = np.float32(luma)
+    lightness, slope = LIGHTNESS[luma], _STEEPNESS[luma]
+    a, b = ab[..., 0] / 500, ab[..., 1] / -200
+    for _ in range(2):
+        rgb = _lab_to_rgb(lightness, a, b)
+        lightness = np.clip(lightness + slope * (target - np.tensordot(_LUMA, rgb, 1)), 0, 100)
+    rgb = _lab_to_rgb(lightness, a, b)
+    own = np.tensordot(_LUMA, rgb, 1)
+    return np.stack([(rgb[2] - own) / 1.772, (rgb[0] - own) / 1.402])
+
+
+def edge_model(luma: np.ndarray, ycc: np.ndarray) -> np.ndarray:
+    """Chroma as a local linear function of luma, so that it can follow edges finer than its own grid.
+
+    The coefficients of a guided filter (He and Sun 2015, "Fast Guided Filter"): chroma = slope * luma + offset.
+
+    Args:
+      luma: uint8 [h, w], the guide.
+      ycc: float32 [2, h, w].
+
+    Returns:
+      float32 [h, w, 4]: slope and offset of Cb, slope and offset of Cr.
+    """
+    radius = max(1, round(min(luma.shape) * GUIDE_RADIUS))
+    window = (2 * radius + 1, 2 * radius + 1)
+    guide = np.float32(luma)
+    moments = cv2.blur(cv2.merge([guide, guide * guide, ycc[0], ycc[1], guide * ycc[0], guide * ycc[1]]), window)
+    mean, square, cb, cr, with_cb, with_cr = (moments[..., i] for i in range(6))
+    variance = square - mean * mean + GUIDE_EPSILON
+    slope_cb = (with_cb - mean * cb) / variance
+    slope_cr = (with_cr - mean * cr) / variance
+    return cv2.blur(cv2.merge([slope_cb, cb - slope_cb * mean, slope_cr, cr - slope_cr * mean]), window)
+
+
+def apply_model(model: np.ndarray, luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`edge_model`'s coefficients, enlarged, meet finer luma uint8 [H, W] -> Cb, Cr float32, inside the gamut."""
+    height, width = luma.shape
+    cb_slope, cb_offset, cr_slope, cr_offset = cv2.split(cv2.resize(model, (width, height)))
+    guide = np.float32(luma)
+    cb = cv2.add(cv2.multiply(cb_slope, guide), cb_offset)
+    cr = cv2.add(cv2.multiply(cr_slope, guide), cr_offset)
+    return limit(luma, cb, cr)
+
+
+def limit(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scales chroma toward neutral, at constant luma and hue, until R, G and B lie in 0...255.
+
+    Args:
+      luma: uint8 [H, W]. cb, cr: float32 [H, W], overwritten.
+    """
+    above, below = cv2.LUT(luma, _ROOM_ABOVE), cv2.LUT(luma, _ROOM_BELOW)
+    # The share of the room that the farthest channel takes; over 1 is out of gamut.
+    red, blue = cr * _TO_RGB[0, 1], cb * _TO_RGB[2, 0]
+    green = cv2.addWeighted(cb, float(_TO_RGB[1, 0]), cr, float(_TO_RGB[1, 1]), 0)
+    high = cv2.multiply(cv2.max(cv2.max(red, green), blue), above)
+    low = cv2.multiply(cv2.min(cv2.min(red, green), blue), below)
+    scale = 1 / cv2.max(cv2.max(high, low), 1.0)
+    return cv2.multiply(cb, scale, cb), cv2.multiply(cr, scale, cr)
+
+
+def to_rgb(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> np.ndarray:
+    """uint8 luma and float32 Cb, Cr, inside the gamut -> uint8 [H, W, 3]."""
+    green = cv2.addWeighted(cb, float(_TO_RGB[1, 0]), cr, float(_TO_RGB[1, 1]), 0)
+    planes = [cv2.add(offset, luma, dtype=cv2.CV_8U) for offset in (cr * _TO_RGB[0, 1], green, cb * _TO_RGB[2, 0])]
+    return cv2.merge(planes)
+
+
+def colorfulness(rgb: np.ndarray) -> float:
+    """Hasler and Suesstrunk 2003, M3, of uint8 [H, W, 3] sRGB: 0 for grey, about 50 for a moderately colourful scene."""
+    red, green, blue = np.moveaxis(np.float32(rgb), -1, 0)
+    rg, yb = red - green, (red + green) / 2 - blue
+    return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
+
+
+def _offsets(length: int, side: int) -> list[int]:
+    count = int(np.ceil((length - side) / (TILE_STEP * side))) + 1
+    return [round(offset) for offset in np.linspace(0, length - side, count)]
+
+
+def _windows(shape: tuple[int, int], side: int) -> list[tuple[slice, slice]]:
+    return [
+        (slice(top, top + side), slice(left, left + side))
+        for top in _offsets(shape[0], side)
+        for left in _offsets(shape[1], side)
+    ]
+
+
+def _lab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """L* and the already divided a*/500, -b*/200 -> sRGB float32 [3, H, W] in levels, outside 0...255 if it must."""
+    fy = (lightness + 16) / 116
+    f = np.stack([fy + a, fy, fy + b])
+    xyz = np.where(f > 6 / 29, f * f * f, (3 * (6 / 29) ** 2) * (f - 4 / 29))
+    linear = np.tensordot(_XYZ_TO_RGB, xyz, 1)
+    curved = 1.055 * np.maximum(linear, 0.0031308) ** np.float32(1 / 2.4) - 0.055
+    return 255 * np.where(linear > 0.0031308, curved, 12.92 * linear)

@@ -1,0 +1,238 @@
+"""The codec process: all that touches a scan's bytes, kept out of the process that runs Beam and the network.
+
+    python -m pipeline.codec FD SETTINGS
+
+answers requests on a socket, one at a time, until it is closed. Between `open` and `paint` a scan stays here,
+decoded; only its small view and its chroma travel. A decoder that dies takes this process along and nothing
+else: `pipeline.guard` starts another.
+"""
+
+import contextlib
+import errno
+import faulthandler
+import hashlib
+import io
+import os
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from pipeline import chroma, derivative, provenance, storage
+from pipeline.collections import Item, derivative_uri
+from pipeline.record import Outcome, Reason, Record, Refusal
+from pipeline.scan import Scan, read_scan
+from pipeline.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What leaves the codec process of an opened scan."""
+
+    tiles: np.ndarray  # uint8 [K, S, S], upright luma
+    pixels: int  # what the scan holds in memory
+
+
+@dataclass(slots=True)
+class _Held:
+    scan: Scan
+    canvas: np.ndarray
+    record: Record
+    seconds: float
+
+
+class Codec:
+    """The work itself, on the scans of one job; runs as well without a process around it.
+
+    Errors of a scan are returned as its record. An OSError of the output that will hit every scan, such as a
+    full disk, becomes a record too: the manifest's own write will stop the job.
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self._held: dict[str, _Held] = {}
+
+    def open(self, item: Item) -> View | Record:
+        """Reads and decodes a master, and holds it for `paint`."""
+        started = time.perf_counter()
+        record = self._record(item)
+        try:
+            data = _read(item)
+            record = record.replace(source_bytes=len(data), source_sha256=hashlib.sha256(data).hexdigest())
+            scan = read_scan(data, output_format=self.settings.format, max_pixels=self.settings.max_pixels,
+                             colorize_color=self.settings.color_scans == "colorize")
+        except Refusal as refusal:
+            return _refused(record, refusal, time.perf_counter() - started)
+        width, height = scan.size
+        canvas, tiles = chroma.view(_upright_guide(scan), self.settings.side)
+        record = record.replace(width=width, height=height, detail=scan.note)
+        self._held[item.key] = _Held(scan, canvas, record, time.perf_counter() - started)
+        return View(tiles, width * height)
+
+    def paint(self, item: Item, tiles: np.ndarray, confidence: float, seconds: float) -> Record | None:
+        """Composes, encodes and writes the derivative of an opened scan.
+
+        Args:
+          tiles: float16 [K, S, S, 2], a*b* in Lab units.
+          confidence: 0...1.
+          seconds: the scan's share of the network's time.
+
+        Returns:
+          Its record, or None where the scan is not held: this process is not the one that opened it.
+        """
+        held = self._held.pop(item.key, None)
+        if held is None:
+            return None
+        started = time.perf_counter()
+        settings, record = self.settings, held.record.replace(confidence=round(confidence, 4))
+
+        def spent() -> float:
+            return held.seconds + seconds + time.perf_counter() - started
+
+        target = derivative_uri(settings.output, item.key, settings.format)
+        if confidence < settings.min_confidence:
+            detail = f"the model's confidence {confidence:.2f} is below --min_confidence {settings.min_confidence:g}"
+            with contextlib.suppress(OSError):
+                storage.delete(target)  # ours, of an earlier run with other options
+            return _refused(record, Refusal(Reason.LOW_CONFIDENCE, detail), spent())
+        model, colorfulness = derivative.paint(held.scan, held.canvas, tiles, settings.strength)
+        record = record.replace(outcome=Outcome.COLORIZED, colorfulness=round(colorfulness, 2))
+        xmp = provenance.packet(record, held.scan.xmp)
+        if settings.format == "jpeg" and not derivative.fits_jpeg(xmp):
+            record = record.replace(detail=_joined(record.detail, "the master's XMP is too long to carry on"))
+            xmp = provenance.packet(record)
+        data = derivative.encode(held.scan, model, format=settings.format, quality=settings.quality, xmp=xmp)
+        try:
+            storage.write(target, data)
+        except OSError as error:
+            return _refused(record.replace(outcome=""), Refusal(Reason.WRITE_ERROR, _words(error)), spent())
+        return _finished(record.replace(
+            derivative=target, derivative_bytes=len(data), derivative_sha256=hashlib.sha256(data).hexdigest(),
+            milliseconds=round(spent() * 1000),
+        ))
+
+    def adopt(self, item: Item) -> Record | None:
+        """The record of a derivative that a killed run wrote but did not record, or None if it is not current.
+
+        It must say that it was made of these very bytes by this model with these options, and decode.
+        """
+        target = derivative_uri(self.settings.output, item.key, self.settings.format)
+        try:
+            data, master = storage.read(target), _read(item)
+            with Image.open(io.BytesIO(data)) as image:
+                claimed = provenance.read_packet(image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b"")
+                if claimed is None:
+                    return None
+                image.load()
+        except Exception:  # whatever is wrong with it: the scan is done again
+            return None
+        ours = self._record(item).replace(source_sha256=hashlib.sha256(master).hexdigest())
+        same = ("key", "source_sha256", "model_sha256", "options_sha256", "hints_sha256")
+        if any(getattr(claimed, name) != getattr(ours, name) for name in same):
+            return None
+        return _finished(claimed.replace(
+            source=item.source, source_version=item.version, run=self.settings.run, derivative=target,
+            derivative_bytes=len(data), derivative_sha256=hashlib.sha256(data).hexdigest(),
+            detail=_joined(claimed.detail, "adopted: an earlier run wrote it and was stopped before its record"),
+        ))
+
+    def sha256(self, item: Item) -> str:
+        """Of the master's bytes; empty where it cannot be read."""
+        try:
+            return hashlib.sha256(_read(item)).hexdigest()
+        except Refusal:
+            return ""
+
+    def drop(self, item: Item) -> None:
+        """Forgets an opened scan."""
+        self._held.pop(item.key, None)
+
+    def thumbnail(self, uri: str, side: int, quality: int = 85) -> bytes | None:
+        """A JPEG of a picture, upright, at most `side` pixels wide and high; None where it cannot be read."""
+        from PIL import ImageOps
+
+        try:
+            with Image.open(io.BytesIO(storage.read(uri))) as image:
+                image.draft(None, (side, side))
+                if image.mode.startswith("I"):
+                    deep = np.asarray(image)
+                    image = Image.fromarray(np.uint8(deep / max(1, deep.max()) * 255))
+                image = ImageOps.exif_transpose(image)
+                image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+                image.thumbnail((side, side))
+                buffer = io.BytesIO()
+                image.save(buffer, "JPEG", quality=quality)
+                return buffer.getvalue()
+        except Exception:  # a picture for people: where there is none, the words beside it stand alone
+            return None
+
+    def _record(self, item: Item) -> Record:
+        settings = self.settings
+        return item.record(model=settings.model, model_version=settings.model_version, run=settings.run,
+                           model_sha256=settings.model_sha256, options_sha256=settings.options_sha256)
+
+
+def refused(item: Item, refusal: Refusal, settings: Settings) -> Record:
+    """The record of a scan that never reached a codec."""
+    return _refused(Codec(settings)._record(item), refusal, 0.0)
+
+
+def _upright_guide(scan: Scan) -> np.ndarray:
+    from pipeline.scan import upright
+
+    return np.ascontiguousarray(upright(scan.guide, scan.orientation))
+
+
+def _read(item: Item) -> bytes:
+    try:
+        return storage.read(item.source)
+    except FileNotFoundError as error:
+        raise Refusal(Reason.MISSING, "the file is not there (any more)") from error
+    except OSError as error:
+        raise Refusal(Reason.READ_ERROR, _words(error)) from error
+
+
+def _refused(record: Record, refusal: Refusal, seconds: float) -> Record:
+    return _finished(record.replace(outcome=refusal.outcome, reason=refusal.reason,
+                                    detail=_joined(record.detail, refusal.detail),
+                                    milliseconds=round(seconds * 1000)))
+
+
+def _finished(record: Record) -> Record:
+    return record.replace(finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+
+def _joined(*words: str) -> str:
+    return "; ".join(filter(None, words))
+
+
+def _words(error: OSError) -> str:
+    return error.strerror or errno.errorcode.get(error.errno or 0, str(error))
+
+
+def main(descriptor: int, settings: Settings) -> None:
+    """Serves requests (method, arguments, deadline in seconds) until the other end is gone."""
+    cv2.setNumThreads(1)  # a worker a core already
+    codec = Codec(settings)
+    with Connection(descriptor) as channel:
+        while True:
+            try:
+                method, arguments, deadline = channel.recv()
+            except (EOFError, OSError):
+                return
+            # Should the worker be gone as well, a hang still ends here.
+            faulthandler.dump_traceback_later(deadline + 10, exit=True, file=open(os.devnull, "w"))
+            try:
+                answer = getattr(codec, method)(*arguments)
+            except Exception as error:  # a defect of ours costs its scan, and says where it is
+                answer = error
+            faulthandler.cancel_dump_traceback_later()
+            channel.send(answer)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Settings.from_json(sys.argv[2]))

@@ -1,0 +1,109 @@
+"""Runs the codec in a process of its own, so that a decoder that dies or hangs costs its picture, not the job."""
+
+import contextlib
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.codec import View, refused
+from pipeline.collections import Item
+from pipeline.record import Reason, Record, Refusal
+from pipeline.settings import Settings
+
+_STARTING = 60  # seconds that a new process may take before its first answer, beyond the request's own
+
+
+class Guard:
+    """One codec process, started when it is first asked and again after a death. Not for several threads."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self._process: subprocess.Popen | None = None
+        self._channel: Connection | None = None
+
+    def open(self, item: Item) -> View | Record:
+        return self._ask(item, "open", item)
+
+    def paint(self, item: Item, tiles: np.ndarray, confidence: float, seconds: float, pixels: int = 0) -> Record:
+        """`Codec.paint`; where the process that held the scan has died meanwhile, the scan is opened again."""
+        record = self._ask(item, "paint", item, tiles, confidence, seconds, pixels=pixels)
+        if record is None:
+            view = self.open(item)
+            if isinstance(view, Record):
+                return view
+            record = self._ask(item, "paint", item, tiles, confidence, seconds, pixels=pixels)
+        return record
+
+    def adopt(self, item: Item) -> Record | None:
+        answer = self._ask(item, "adopt", item)
+        return answer if isinstance(answer, Record) and not answer.reason else None
+
+    def sha256(self, item: Item) -> str:
+        answer = self._ask(item, "sha256", item)
+        return answer if isinstance(answer, str) else ""
+
+    def drop(self, item: Item) -> None:
+        self._ask(item, "drop", item)
+
+    def thumbnail(self, uri: str, side: int) -> bytes | None:
+        answer = self._ask(Item(uri, uri), "thumbnail", uri, side)
+        return answer if isinstance(answer, bytes) else None
+
+    def close(self) -> None:
+        """Ends the process; it holds nothing that is not on disk or recorded."""
+        if self._channel is not None:
+            self._channel.close()
+            self._process.kill()
+            self._process.wait()
+        self._channel = self._process = None
+
+    def _ask(self, item: Item, method: str, *arguments, pixels: int = 0):
+        """The codec's answer, or the record of a scan that killed it, hung it or met a defect in it."""
+        deadline = self.settings.codec_timeout + pixels / 1e6
+        starting = self._channel is None
+        if starting:
+            self._start()
+        try:
+            self._channel.send((method, arguments, deadline))
+            if not self._channel.poll(deadline + _STARTING * starting):
+                self.close()
+                return self._failed(item, Reason.CODEC_TIMEOUT, f"no answer within {deadline:.0f} s (--codec_timeout)")
+            answer = self._channel.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            code = self._process.wait()
+            self.close()
+            return self._failed(item, Reason.CODEC_CRASHED, f"the decoder died ({_ending(code)})")
+        if isinstance(answer, Exception):
+            return self._failed(item, Reason.CODEC_ERROR, f"{type(answer).__name__}: {answer}")
+        return answer
+
+    def _failed(self, item: Item, reason: Reason, detail: str) -> Record:
+        return refused(item, Refusal(reason, detail), self.settings)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with contextlib.closing(theirs):
+            root = str(Path(__file__).resolve().parents[1])
+            paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.codec", str(theirs.fileno()), self.settings.to_json()],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # what libraries print there of broken files is in the record
+                env=os.environ | {"PYTHONPATH": paths},
+            )
+        self._channel = Connection(ours.detach())
+
+
+def _ending(code: int) -> str:
+    import signal
+
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-code).name
+    return f"exit code {code}"
