@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 
 import cv2
@@ -203,7 +204,7 @@ def _refused(record: Record, refusal: Refusal, seconds: float) -> Record:
 
 
 def _finished(record: Record) -> Record:
-    return record.replace(finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    return record.replace(finished=datetime.now(UTC).isoformat(timespec="milliseconds"))
 
 
 def _joined(*words: str) -> str:
