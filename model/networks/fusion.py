@@ -4,7 +4,8 @@ The global branch follows Iizuka et al. 2016, the bins and the annealed mean Zha
 blocks MobileNet. Built for one CPU core: most arithmetic is in 1x1 convolutions at a quarter of the size or less.
 """
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import keras
 from keras import layers, ops
@@ -17,14 +18,15 @@ SCALE = 4  # the logits have a quarter of the input's height and width
 
 @dataclass(frozen=True)
 class Config:
-    """What the network is built from; `centres` are the chroma bins (a*, b*), `bias` is added to their logits.
+    """What the network is built from.
 
     Attributes:
-        centres: bin centres in Lab units, from the training pictures.
-        bias: one number per bin, set after training: 0 leaves the rebalanced distribution as it was learned.
+        centres: chroma bins (a*, b*) in Lab units, from the training pictures.
+        bias: added to the bins' logits before decoding, one number per bin, fitted after training; none is zero.
         temperature: of the annealed mean; 1 is the mean, towards 0 the mode.
         stem, stages: filters at a half of the size, then (filters, blocks) at 1/4, 1/8, 1/16 and 1/32.
-        fused, decoder: filters where local and global features meet (1/16), then at 1/8 and at 1/4.
+        fused, decoder: filters where local and global features meet (1/16), then (filters, blocks) at 1/8 and 1/4.
+        folded: without batch norm, its scale and offset being part of the convolutions; see `fold`.
     """
 
     centres: tuple[tuple[float, float], ...]
@@ -34,14 +36,27 @@ class Config:
     stages: tuple[tuple[int, int], ...] = ((96, 2), (192, 3), (384, 3), (512, 2))
     fused: int = 256
     decoder: tuple[tuple[int, int], ...] = ((256, 2), (160, 2))
+    folded: bool = False
 
 
 def build(config: Config) -> keras.Model:
     """Lightness [N, H, W, 1] to chroma [N, H, W, 2]; the layer `logits` gives [N, H/4, W/4, bins]."""
+
+    numbers = itertools.count()
+
+    def normalised(convolution, x):
+        convolution.name, convolution.use_bias = f"convolution_{next(numbers)}", config.folded
+        y = convolution(x)
+        return y if config.folded else layers.BatchNormalization(name=f"{convolution.name}_norm")(y)
+
+    def separable(x, filters: int, strides: int = 1):
+        y = normalised(layers.DepthwiseConv2D(3, strides=strides, padding="same"), x)
+        y = normalised(layers.Conv2D(filters, 1), layers.ReLU()(y))
+        return layers.ReLU()(layers.Add()([x, y]) if strides == 1 and x.shape[-1] == filters else y)
+
     lightness = keras.Input((None, None, 1), name="lightness")
     x = layers.Rescaling(1 / 50, offset=-1)(lightness)
-    x = layers.Conv2D(config.stem, 3, strides=2, padding="same", use_bias=False)(x)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.ReLU()(normalised(layers.Conv2D(config.stem, 3, strides=2, padding="same"), x))
     features = []
     for filters, blocks in config.stages:
         x = separable(x, filters, strides=2)
@@ -50,12 +65,11 @@ def build(config: Config) -> keras.Model:
         features.append(x)
     quarter, eighth, sixteenth, coarse = features
 
-    scene = layers.Dense(config.fused, activation="relu")(layers.GlobalAveragePooling2D()(coarse))
-    scene = layers.Dense(config.fused)(scene)
-    local = layers.Conv2D(config.fused, 1, use_bias=False)(sixteenth)
-    x = layers.Add()([layers.BatchNormalization()(local), layers.Reshape((1, 1, config.fused))(scene)])
-    x = layers.ReLU()(x)
+    scene = layers.Dense(config.fused, activation="relu", name="scene_hidden")(layers.GlobalAveragePooling2D()(coarse))
+    scene = layers.Reshape((1, 1, config.fused))(layers.Dense(config.fused, name="scene")(scene))
+    x = layers.ReLU()(layers.Add()([normalised(layers.Conv2D(config.fused, 1), sixteenth), scene]))
     for skip, (filters, blocks) in zip((eighth, quarter), config.decoder, strict=True):
+        # Nearest neighbours do here: the depthwise convolution that follows can smooth.
         x = layers.Concatenate()([layers.UpSampling2D(2)(x), skip])
         for _ in range(blocks):
             x = separable(x, filters)
@@ -65,13 +79,23 @@ def build(config: Config) -> keras.Model:
     return keras.Model(lightness, Smooth4(name="chroma")(chroma))
 
 
-def separable(x, filters: int, strides: int = 1):
-    """Depthwise 3x3 and 1x1 convolution with batch norm, ReLU, and the identity added where shapes allow."""
-    y = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x)
-    y = layers.ReLU()(layers.BatchNormalization()(y))
-    y = layers.Conv2D(filters, 1, use_bias=False)(y)
-    y = layers.BatchNormalization()(y)
-    return layers.ReLU()(layers.Add()([x, y]) if strides == 1 and x.shape[-1] == filters else y)
+def fold(model: keras.Model, config: Config) -> keras.Model:
+    """The trained network of `config` without batch norm, the same function at less cost."""
+    folded = build(replace(config, folded=True))
+    for target in folded.layers:
+        if not target.weights:
+            continue
+        source = model.get_layer(target.name)
+        if not target.name.startswith("convolution"):
+            target.set_weights(source.get_weights())
+            continue
+        norm = model.get_layer(f"{target.name}_norm")
+        gamma, beta, mean, variance = norm.get_weights()
+        scale = gamma / (variance + norm.epsilon) ** 0.5
+        (kernel,) = source.get_weights()
+        depthwise = isinstance(source, layers.DepthwiseConv2D)
+        target.set_weights([kernel * (scale[:, None] if depthwise else scale), beta - mean * scale])
+    return folded
 
 
 class Smooth4(layers.Layer):

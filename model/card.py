@@ -1,0 +1,119 @@
+"""The model card: what a SavedModel is, beside it as `model_card.json`. Needs the standard library only."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CARD = "model_card.json"
+SIGNATURE = "serving_default"
+GRAPH, VARIABLES = "saved_model.pb", "variables"
+
+
+class CardError(ValueError):
+    """What is wrong with a model's folder or card, in one line for a person."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What whoever uses a model, or finds its derivatives later, has to know.
+
+    Attributes:
+        name, version: identify the model in records and derivatives.
+        size: S in pixels; the signature takes `lightness` [N, S, S, 1] and gives `chroma` [N, S, S, 2] and
+            `confidence` [N].
+        weights_sha256: see the function of that name.
+        default_strength: factor on chroma that the batch job uses unless told; `strength_reason` says why.
+        operating_strength: factor at which the validation pictures have 60 % of the truth's colourfulness,
+            where `metrics` are taken.
+        temperature: of the annealed mean that decodes the bins.
+        training: collections and the number of pictures of each part.
+        metrics: figures on the test part by collection, of the model; `controls`: the same of grey, mean chroma
+            and the luminance table.
+        gates: verdicts of a training pipeline's gates; empty for a model that passed through none.
+        git_revision: of the sources that trained it. command: the command that did. terms: of the data.
+        confidence: what the number means.
+        limits: what it does badly.
+    """
+
+    name: str
+    version: str
+    size: int
+    weights_sha256: str
+    default_strength: float
+    strength_reason: str
+    operating_strength: float
+    temperature: float
+    training: dict
+    metrics: dict
+    controls: dict
+    git_revision: str
+    command: str
+    terms: str
+    confidence: str
+    limits: list[str]
+    gates: list = field(default_factory=list)
+
+
+def weights_sha256(folder: str | Path) -> str:
+    """SHA-256, hexadecimal, of `saved_model.pb` followed by the files of `variables/` in the order of their names.
+
+    The same as `cat saved_model.pb variables/* | sha256sum`: graph and weights, whatever decides the colours.
+    """
+    folder = Path(folder)
+    digest = hashlib.sha256()
+    for file in [folder / GRAPH, *sorted((folder / VARIABLES).glob("*"))]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def write_card(folder: str | Path, card: ModelCard) -> None:
+    """Writes the card into the SavedModel's folder."""
+    text = json.dumps(dataclasses.asdict(card), indent=2, ensure_ascii=False)
+    (Path(folder) / CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def read_card(folder: str | Path) -> ModelCard:
+    """The card of a SavedModel's folder, checked: complete, of the right kinds, and of these very weights.
+
+    Unknown entries are ignored. Raises CardError otherwise.
+    """
+    path = Path(folder) / CARD
+    if not Path(folder).is_dir():
+        raise CardError(f"no such model: {folder}")
+    if not (Path(folder) / GRAPH).is_file():
+        raise CardError(f"not a SavedModel ({GRAPH} is missing): {folder}")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CardError(f"the model has no {CARD}: {folder}") from None
+    except (OSError, ValueError) as error:
+        raise CardError(f"unreadable model card {path}: {error}") from None
+    card = _checked(entries, path)
+    if card.weights_sha256 != weights_sha256(folder):
+        raise CardError(f"the model card is of other weights (weights_sha256 differs): {path}")
+    return card
+
+
+def _checked(entries, path: Path) -> ModelCard:
+    if not isinstance(entries, dict):
+        raise CardError(f"the model card is no JSON object: {path}")
+    fields = dataclasses.fields(ModelCard)
+    required = [f.name for f in fields if f.default_factory is dataclasses.MISSING]
+    missing = [name for name in required if name not in entries]
+    if missing:
+        raise CardError(f"the model card lacks {', '.join(missing)}: {path}")
+    card = ModelCard(**{f.name: entries[f.name] for f in fields if f.name in entries})
+    wrong = [name for name in ("name", "version") if not (isinstance(getattr(card, name), str) and getattr(card, name))]
+    wrong += [] if type(card.size) is int and card.size > 0 else ["size"]
+    wrong += [] if re.fullmatch("[0-9a-f]{64}", str(card.weights_sha256)) else ["weights_sha256"]
+    wrong += [] if _is_positive(card.default_strength) else ["default_strength"]
+    if wrong:
+        raise CardError(f"the model card has no usable {', '.join(wrong)}: {path}")
+    return card
+
+
+def _is_positive(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
