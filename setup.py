@@ -31,5 +31,5 @@ setup(
     package_data={"model": ["pretrained/*", "pretrained/*/*", "pretrained/*/*/*"]},
     install_requires=RUNTIME,
     extras_require={"demo": DEMO, "test": TEST},
-    entry_points={"console_scripts": ["archive-colorize = pipeline.cli:main"]},
+    entry_points={"console_scripts": ["archive-colorize = pipeline.colorize:main"]},
 )

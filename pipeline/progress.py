@@ -1,0 +1,74 @@
+"""A local run's progress: records done, rate and time left, read off the manifest as it grows."""
+
+import sys
+import threading
+import time
+
+from pipeline import manifest, storage
+
+POLL_SECONDS = 0.5
+LINE_SECONDS = 30.0  # where there is no terminal to draw on
+
+
+class Progress:
+    """Watches the shards of a run while the block lasts.
+
+    Args:
+      output: of the job. run: whose shards count. todo: records that will come.
+    """
+
+    def __init__(self, output: str, run: str, todo: int):
+        self._folder, self._run, self._todo = manifest.folder(output), run, todo
+        self._seen: set[str] = set()
+        self._done = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+
+    def __enter__(self) -> "Progress":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        draw = self._bar if sys.stderr.isatty() else self._lines
+        draw()
+
+    def _bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                   TextColumn("{task.fields[rate]}"), TextColumn("left"), TimeRemainingColumn())
+        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("starting workers", total=self._todo or None, rate="")
+            first = None
+            while not self._over.wait(POLL_SECONDS):
+                if self._count() and first is None:
+                    first = time.monotonic()
+                    bar.update(task, description="scans")
+                rate = "" if first is None else f"{self._done / max(time.monotonic() - first, 2):.1f}/s"
+                bar.update(task, completed=self._done, rate=rate)
+
+    def _lines(self) -> None:
+        started = said = time.monotonic()
+        while not self._over.wait(POLL_SECONDS):
+            now = time.monotonic()
+            if now - said < LINE_SECONDS:
+                continue
+            said = now
+            self._count()
+            rate = self._done / (now - started)
+            left = f", about {(self._todo - self._done) / rate:,.0f} s left" if self._done else ""
+            print(f"{self._done:,} of {self._todo:,} scans, {rate:.1f} a second{left}", file=sys.stderr, flush=True)
+
+    def _count(self) -> int:
+        for info in storage.list_files(self._folder):
+            name = info.uri.rpartition("/")[2]
+            if name.startswith(self._run) and name not in self._seen:
+                self._seen.add(name)
+                self._done += storage.read(info.uri).count(b"\n")
+        return self._done
