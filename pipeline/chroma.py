@@ -14,10 +14,13 @@ GUIDE_EPSILON = 40.0  # luma variance, in levels squared, that counts as an edge
 
 # R, G, B minus Y' = _TO_RGB @ (Cb, Cr): the BT.601 / JFIF equations.
 _TO_RGB = np.float32([[0, 1.402], [-0.344136, -0.714136], [1.772, 0]])
-_LUMA = np.float32([0.299, 0.587, 0.114])
+_LUMA = np.float32([[0.299, 0.587, 0.114]])
+_TO_YCC = (np.float32([[0, 0, 1], [1, 0, 0]]) - _LUMA) / np.float32([[1.772], [1.402]])  # of RGB: Cb, Cr
 _XYZ_TO_RGB = np.float32(  # IEC 61966-2-1, with the D65 white (0.95047, 1, 1.08883) folded in
     [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
 ) * np.float32([0.95047, 1.0, 1.08883])
+_KNEE = np.float32(6 / 29)  # of the cube root in L*a*b*
+_DARK = np.float32(0.0031308)  # of the sRGB curve
 
 
 def _lightness_table() -> np.ndarray:
@@ -92,15 +95,14 @@ def to_ycc(luma: np.ndarray, ab: np.ndarray) -> np.ndarray:
     Returns:
       float32 [2, H, W], not yet limited to the gamut.
     """
-    target = np.float32(luma)
-    lightness, slope = LIGHTNESS[luma], _STEEPNESS[luma]
-    a, b = ab[..., 0] / 500, ab[..., 1] / -200
+    luma = np.asarray(luma)
+    target, slope = np.float32(luma), cv2.LUT(luma, _STEEPNESS)
+    lightness = cv2.LUT(luma, LIGHTNESS)
+    a, b = ab[..., 0] * np.float32(1 / 500), ab[..., 1] * np.float32(-1 / 200)
     for _ in range(2):
-        rgb = _lab_to_rgb(lightness, a, b)
-        lightness = np.clip(lightness + slope * (target - np.tensordot(_LUMA, rgb, 1)), 0, 100)
-    rgb = _lab_to_rgb(lightness, a, b)
-    own = np.tensordot(_LUMA, rgb, 1)
-    return np.stack([(rgb[2] - own) / 1.772, (rgb[0] - own) / 1.402])
+        own = cv2.transform(_lab_to_rgb(lightness, a, b), _LUMA)
+        lightness = np.clip(lightness + slope * (target - own), 0, 100)
+    return np.stack(cv2.split(cv2.transform(_lab_to_rgb(lightness, a, b), _TO_YCC)))
 
 
 def edge_model(luma: np.ndarray, ycc: np.ndarray) -> np.ndarray:
@@ -140,7 +142,8 @@ def limit(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> tuple[np.ndarray,
     """Scales chroma toward neutral, at constant luma and hue, until R, G and B lie in 0...255.
 
     Args:
-      luma: uint8 [H, W]. cb, cr: float32 [H, W], overwritten.
+      luma: uint8 [H, W].
+      cb, cr: float32 [H, W].
     """
     above, below = cv2.LUT(luma, _ROOM_ABOVE), cv2.LUT(luma, _ROOM_BELOW)
     # The share of the room that the farthest channel takes; over 1 is out of gamut.
@@ -148,8 +151,8 @@ def limit(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> tuple[np.ndarray,
     green = cv2.addWeighted(cb, float(_TO_RGB[1, 0]), cr, float(_TO_RGB[1, 1]), 0)
     high = cv2.multiply(cv2.max(cv2.max(red, green), blue), above)
     low = cv2.multiply(cv2.min(cv2.min(red, green), blue), below)
-    scale = 1 / cv2.max(cv2.max(high, low), 1.0)
-    return cv2.multiply(cb, scale, cb), cv2.multiply(cr, scale, cr)
+    share = cv2.max(cv2.max(high, low), 1.0)
+    return cv2.divide(cb, share), cv2.divide(cr, share)
 
 
 def to_rgb(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> np.ndarray:
@@ -180,10 +183,14 @@ def _windows(shape: tuple[int, int], side: int) -> list[tuple[slice, slice]]:
 
 
 def _lab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """L* and the already divided a*/500, -b*/200 -> sRGB float32 [3, H, W] in levels, outside 0...255 if it must."""
-    fy = (lightness + 16) / 116
-    f = np.stack([fy + a, fy, fy + b])
-    xyz = np.where(f > 6 / 29, f * f * f, (3 * (6 / 29) ** 2) * (f - 4 / 29))
-    linear = np.tensordot(_XYZ_TO_RGB, xyz, 1)
-    curved = 1.055 * np.maximum(linear, 0.0031308) ** np.float32(1 / 2.4) - 0.055
-    return 255 * np.where(linear > 0.0031308, curved, 12.92 * linear)
+    """L* and the already divided a*/500, -b*/200 -> sRGB float32 [H, W, 3] in levels, outside 0...255 if it must.
+
+    Both curves are a power above their knee and linear below it; the linear part is added as what is below it.
+    """
+    fy = (lightness + np.float32(16)) * np.float32(1 / 116)
+    f = cv2.merge([fy + a, fy, fy + b])
+    power = np.maximum(f, _KNEE)
+    xyz = power * power * power + np.float32(3 * _KNEE**2) * np.minimum(f - _KNEE, 0)
+    linear = cv2.transform(xyz, _XYZ_TO_RGB)
+    curved = cv2.pow(np.maximum(linear, _DARK), 1 / 2.4) * np.float32(255 * 1.055)
+    return curved + (np.float32(255 * 12.92) * np.minimum(linear - _DARK, 0) - np.float32(255 * 0.055))

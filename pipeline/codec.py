@@ -1,8 +1,6 @@
 """The codec process: all that touches a scan's bytes, kept out of the process that runs Beam and the network.
 
-    python -m pipeline.codec FD SETTINGS
-
-answers requests on a socket, one at a time, until it is closed. Between `open` and `paint` a scan stays here,
+`serve` answers requests on a socket, one at a time, until it is closed. Between `open` and `paint` a scan stays here,
 decoded; only its small view and its chroma travel. A decoder that dies takes this process along and nothing
 else: `pipeline.guard` starts another.
 """
@@ -10,9 +8,11 @@ else: `pipeline.guard` starts another.
 import contextlib
 import errno
 import faulthandler
+import fcntl
 import hashlib
 import io
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from PIL import Image
 
 from pipeline import chroma, derivative, provenance, storage
 from pipeline.collections import Item, derivative_uri
+from pipeline.metadata import upright
 from pipeline.record import Outcome, Reason, Record, Refusal
 from pipeline.scan import Scan, read_scan
 from pipeline.settings import Settings
@@ -183,8 +184,6 @@ def refused(item: Item, refusal: Refusal, settings: Settings) -> Record:
 
 
 def _upright_guide(scan: Scan) -> np.ndarray:
-    from pipeline.scan import upright
-
     return np.ascontiguousarray(upright(scan.guide, scan.orientation))
 
 
@@ -215,25 +214,32 @@ def _words(error: OSError) -> str:
     return error.strerror or errno.errorcode.get(error.errno or 0, str(error))
 
 
-def main(descriptor: int, settings: Settings) -> None:
-    """Serves requests (method, arguments, deadline in seconds) until the other end is gone."""
+def serve() -> None:
+    """Answers requests (method, arguments, deadline in seconds) on a socket until its other end is gone.
+
+    The command line has the socket's descriptor and the settings. The worker holds the other end of stdin.
+    """
+    settings = Settings.from_json(sys.argv[2])
+    for request_to_stop in (signal.SIGINT, signal.SIGTERM):  # the worker finishes what is in flight
+        signal.signal(request_to_stop, signal.SIG_IGN)
+    # When the worker is gone, the kernel ends this process (SIGIO's default action), even one that hangs.
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, os.O_ASYNC)
     cv2.setNumThreads(1)  # a worker a core already
     codec = Codec(settings)
-    with Connection(descriptor) as channel:
+    with Connection(int(sys.argv[1])) as channel, open(os.devnull, "w") as nowhere:
+        channel.send("ready")
+        os.dup2(nowhere.fileno(), 2)  # what libraries print there of broken files is in the record
         while True:
             try:
                 method, arguments, deadline = channel.recv()
             except (EOFError, OSError):
                 return
-            # Should the worker be gone as well, a hang still ends here.
-            faulthandler.dump_traceback_later(deadline + 10, exit=True, file=open(os.devnull, "w"))
+            # Should the worker hang as well, a hang still ends here.
+            faulthandler.dump_traceback_later(deadline + 10, exit=True, file=nowhere)
             try:
                 answer = getattr(codec, method)(*arguments)
             except Exception as error:  # a defect of ours costs its scan, and says where it is
-                answer = error
+                answer = RuntimeError(f"{type(error).__name__}: {error}")
             faulthandler.cancel_dump_traceback_later()
             channel.send(answer)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Settings.from_json(sys.argv[2]))

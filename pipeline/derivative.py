@@ -1,14 +1,15 @@
 """A Scan and its chroma -> an encoded derivative of the scan's full size and its own luma."""
 
-import functools
 import io
 
 import cv2
 import numpy as np
-from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from pipeline import chroma, graft
-from pipeline.scan import Scan, stored, upright
+from pipeline.icc import srgb_profile
+from pipeline.metadata import DESCRIPTIVE_TAGS, stored, upright
+from pipeline.scan import Scan
 
 BAND = 256  # rows composed at a time, so that memory is the picture's own, not its floats'
 _XMP_TAG = 700
@@ -28,9 +29,12 @@ def paint(scan: Scan, canvas: np.ndarray, tiles: np.ndarray, strength: float) ->
       The edge model float32 [h, w, 4], in the scan's stored orientation, and the colourfulness (M3).
     """
     ab = chroma.join_tiles(np.asarray(tiles, np.float32), canvas.shape) * np.float32(strength)
-    ycc = chroma.to_ycc(canvas, ab)
-    model = chroma.edge_model(canvas, ycc)
-    rgb = chroma.to_rgb(canvas, *chroma.limit(canvas, *ycc))
+    height, width = canvas.shape
+    half = (-(-width // 2), -(-height // 2))  # networks' chroma is coarser still
+    luma, ab = (cv2.resize(plane, half, interpolation=cv2.INTER_AREA) for plane in (canvas, ab))
+    ycc = chroma.to_ycc(luma, ab)
+    model = chroma.edge_model(canvas, np.stack([cv2.resize(plane, (width, height)) for plane in ycc]))
+    rgb = chroma.to_rgb(luma, *chroma.limit(luma, *ycc))
     return np.ascontiguousarray(stored(model, scan.orientation)), chroma.colorfulness(rgb)
 
 
@@ -59,7 +63,7 @@ def encode(scan: Scan, model: np.ndarray, *, format: str, quality: int, xmp: byt
         exif = Image.Exif()
         exif.load(scan.exif)
         for tag, value in exif.items():
-            if tag in _TIFF_TEXT_TAGS:
+            if tag in DESCRIPTIVE_TAGS:
                 tags[tag] = value
         tags[_XMP_TAG] = xmp
         tags.tagtype[_XMP_TAG] = 1  # bytes
@@ -71,18 +75,6 @@ def compose(scan: Scan, model: np.ndarray) -> Image.Image:
     """The coloured picture itself, as a person sees it, for those who want no file."""
     luma = scan.luma if scan.luma is not None else scan.guide
     return Image.fromarray(np.ascontiguousarray(upright(_rgb(luma, model), scan.orientation)))
-
-
-@functools.cache
-def srgb_profile() -> bytes:
-    """Little CMS's sRGB profile, without the time of its making, so that equal work gives equal bytes."""
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    profile[24:36] = bytes([7, 208, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0])  # 2000-01-01, ICC.1 section 7.2.8
-    profile[84:100] = bytes(16)  # the profile ID, a checksum that may be left out
-    return bytes(profile)
-
-
-_TIFF_TEXT_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
 
 
 def _jpeg(scan: Scan, model: np.ndarray, quality: int, xmp: bytes) -> bytes:

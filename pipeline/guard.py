@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +16,10 @@ from pipeline.collections import Item
 from pipeline.record import Reason, Record, Refusal
 from pipeline.settings import Settings
 
-_STARTING = 60  # seconds that a new process may take before its first answer, beyond the request's own
+_STARTING = 120  # seconds that a new process may take to import what it needs
+# glibc otherwise gives a picture's buffers back to the kernel after each step, and a fifth of the time is page faults.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+_SERVE = "from pipeline.codec import serve; serve()"
 
 
 class Guard:
@@ -57,53 +60,60 @@ class Guard:
 
     def close(self) -> None:
         """Ends the process; it holds nothing that is not on disk or recorded."""
-        if self._channel is not None:
+        if self._process is not None:
             self._channel.close()
             self._process.kill()
             self._process.wait()
+            self._process.stdin.close()
         self._channel = self._process = None
 
     def _ask(self, item: Item, method: str, *arguments, pixels: int = 0):
         """The codec's answer, or the record of a scan that killed it, hung it or met a defect in it."""
         deadline = self.settings.codec_timeout + pixels / 1e6
-        starting = self._channel is None
-        if starting:
+        if self._process is None:
             self._start()
         try:
             self._channel.send((method, arguments, deadline))
-            if not self._channel.poll(deadline + _STARTING * starting):
+            if not self._channel.poll(deadline):
                 self.close()
                 return self._failed(item, Reason.CODEC_TIMEOUT, f"no answer within {deadline:.0f} s (--codec_timeout)")
             answer = self._channel.recv()
-        except (EOFError, OSError, pickle.UnpicklingError):
-            code = self._process.wait()
-            self.close()
-            return self._failed(item, Reason.CODEC_CRASHED, f"the decoder died ({_ending(code)})")
+        except (EOFError, OSError):
+            return self._failed(item, Reason.CODEC_CRASHED, f"the decoder died ({self._ending()})")
         if isinstance(answer, Exception):
-            return self._failed(item, Reason.CODEC_ERROR, f"{type(answer).__name__}: {answer}")
+            return self._failed(item, Reason.CODEC_ERROR, str(answer))
         return answer
 
     def _failed(self, item: Item, reason: Reason, detail: str) -> Record:
         return refused(item, Refusal(reason, detail), self.settings)
 
     def _start(self) -> None:
+        """Raises RuntimeError where the process does not come up: then no scan could be done."""
         ours, theirs = socket.socketpair()
         with contextlib.closing(theirs):
             root = str(Path(__file__).resolve().parents[1])
             paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.codec", str(theirs.fileno()), self.settings.to_json()],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # what libraries print there of broken files is in the record
-                env=os.environ | {"PYTHONPATH": paths},
+            self._process = subprocess.Popen(  # -P: the current folder is somebody's archive, not a place of modules
+                [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), self.settings.to_json()],
+                stdin=subprocess.PIPE,  # nothing is written there: its end is how the process learns of ours
+                stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0,
+                env=os.environ | _KEEP_MEMORY | {"PYTHONPATH": paths},
             )
         self._channel = Connection(ours.detach())
+        with contextlib.suppress(EOFError, OSError):
+            if self._channel.poll(_STARTING):
+                self._channel.recv()
+                return
+        raise RuntimeError(f"the codec process does not start ({self._ending()}); what it said is above")
 
-
-def _ending(code: int) -> str:
-    import signal
-
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return signal.Signals(-code).name
-    return f"exit code {code}"
+    def _ending(self) -> str:
+        """Ends the process, if it still runs, and says how it ended."""
+        try:
+            code = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            code = "no answer"
+        self.close()
+        if isinstance(code, int) and code < 0:
+            with contextlib.suppress(ValueError):
+                return signal.Signals(-code).name
+        return f"exit code {code}" if isinstance(code, int) else code

@@ -1,14 +1,14 @@
 """A master's bytes -> a Scan: decoded once, upright luma for the network, every refusal with its reason."""
 
 import io
-import functools
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 
-from pipeline import graft
+from pipeline import graft, icc, metadata
+from pipeline.metadata import upright
 from pipeline.record import Reason, Refusal
 
 MIN_SIDE = 16  # pixels; below it there is no picture to speak of
@@ -18,22 +18,12 @@ GUIDE_SIDE = 512  # pixels; a guide is not reduced below this longer side
 # RMS distance of a*b* from their mean at the same lightness. Sepia prints re-encoded at JPEG quality 70 stay
 # below 3.1, unevenly stained ones mostly below 4; nine of ten colour photographs lie above.
 COLOR_SPREAD = 3.3
+_SPREAD_SIDE = 128  # pixels: the picture is reduced to it first, so that noise does not count as colour
 
-ORIENTATION_TAG = 0x0112
-_DESCRIPTIVE_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)  # document, description, make ... copyright
-_NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC = 254, 258, 262
+_TRUNCATED = ("truncated", "not enough", "eof", "unexpected end", "incomplete")  # in a decoder's words
 
-Image.MAX_IMAGE_PIXELS = None  # `read_scan` has its own limit, with its own reason
-
-_TRANSPOSE = {  # EXIF orientation -> what shows the stored pixels upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# TIFF 6.0 and its supplements.
+_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 254, 255, 258, 262, 339
 
 
 @dataclass(eq=False, slots=True)
@@ -43,9 +33,9 @@ class Scan:
     stored_size: tuple[int, int]  # width, height in pixels
     luma: np.ndarray | None  # uint8 [H, W], sRGB-coded Y'; None where the master's own JPEG luminance is kept
     guide: np.ndarray  # uint8 [h, w]: the same luma, at most GUIDE_REDUCTION times smaller
-    jpeg: "graft.Jpeg | None" = None  # the master's own coded luminance
+    jpeg: graft.Jpeg | None = None  # the master's own coded luminance
     orientation: int = 1  # EXIF 1...8; other than 1 only where the derivative carries it along
-    exif: bytes = b""
+    exif: bytes = b""  # upright; empty where the master's own segments are carried along
     xmp: bytes = b""
     dpi: tuple[float, float] | None = None
     note: str = ""  # words for a person about what was assumed
@@ -74,34 +64,30 @@ def read_scan(data: bytes, *, output_format: str, max_pixels: int, colorize_colo
         raise Refusal(Reason.UNREADABLE, "the file is empty")
     try:
         with Image.open(io.BytesIO(data)) as image:
-            _check(image, max_pixels)
-            scan = output_format == "jpeg" and _graftable(image, data)
-            return scan or _decode(image, colorize_color)
+            _select_page(image)
+            _check_size(image, max_pixels)
+            if output_format == "jpeg":
+                if scan := _keep_jpeg(image, data):
+                    return scan
+                _decode_as_ycc(image)
+            return _decode(image, colorize_color)
     except Refusal:
         raise
     except Image.UnidentifiedImageError as error:
         raise Refusal(Reason.UNREADABLE, "no image format that is known here") from error
+    except Image.DecompressionBombError as error:
+        raise Refusal(Reason.TOO_LARGE, str(error)) from error
     except MemoryError as error:
         raise Refusal(Reason.TOO_LARGE, "decoding it took more memory than there is") from error
     except Exception as error:  # decoders raise whatever a broken file makes them stumble over
         words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        truncated = any(sign in words.lower() for sign in ("truncated", "not enough", "eof", "unexpected end"))
+        truncated = any(sign in words.lower() for sign in _TRUNCATED)
         raise Refusal(Reason.TRUNCATED if truncated else Reason.UNREADABLE, words) from error
 
 
 def from_image(image: Image.Image) -> Scan:
     """The scan in a Pillow image, as `read_scan` would have it of a lossless file, colour or not."""
     return _decode(image, colorize_color=True)
-
-
-def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Stored pixels [H, W, ...] -> as a person sees them."""
-    return _turn(array, orientation)
-
-
-def stored(array: np.ndarray, orientation: int) -> np.ndarray:
-    """The inverse of `upright`."""
-    return _turn(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def color_spread(rgb: np.ndarray) -> float:
@@ -113,7 +99,7 @@ def color_spread(rgb: np.ndarray) -> float:
     Returns:
       RMS distance in Lab units of each pixel's a*b* from the mean of its lightness, at 128 pixels a side.
     """
-    scale = 128 / max(rgb.shape[:2])
+    scale = _SPREAD_SIDE / max(rgb.shape[:2])
     if scale < 1:
         size = [max(1, round(side * scale)) for side in (rgb.shape[1], rgb.shape[0])]
         rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
@@ -127,81 +113,92 @@ def color_spread(rgb: np.ndarray) -> float:
     return float(np.sqrt(square))
 
 
-def _check(image: Image.Image, max_pixels: int) -> None:
+def _select_page(image: Image.Image) -> None:
+    """Goes to the one full picture of the file. A TIFF may have reduced copies and masks beside it."""
+    if image.format in ("MPO", "PSD"):  # a camera's JPEG with extras; layers, behind the picture they make up
+        return
+    frames = getattr(image, "n_frames", 1)
+    pages = range(frames)
+    if image.format == "TIFF" and frames > 1:
+        pages = [frame for frame in pages if _is_page(image, frame)] or [0]
+    if len(pages) > 1:
+        raise Refusal(Reason.MULTIPAGE, f"{len(pages)} pages in one file: split it, a page a file")
+    if frames > 1:
+        image.seek(pages[0])
+
+
+def _is_page(image: Image.Image, frame: int) -> bool:
+    image.seek(frame)
+    reduced_or_mask = image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 0b101 or image.tag_v2.get(_SUBFILE_TYPE) == 2
+    return not reduced_or_mask
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise Refusal(Reason.TOO_LARGE, f"{width} x {height} is more than --max_pixels {max_pixels}")
     if min(width, height) < MIN_SIDE:
         raise Refusal(Reason.TOO_SMALL, f"{width} x {height}: a side is under {MIN_SIDE} pixels")
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a camera's JPEG with extras
-        pages = _pages(image)
-        if pages > 1:
-            raise Refusal(Reason.MULTIPAGE, f"{pages} pages in one file: split it, a page a file")
 
 
-def _pages(image: Image.Image) -> int:
-    """Frames, less the reduced-size copies that a TIFF may carry."""
-    if image.format != "TIFF":
-        return image.n_frames
-    pages = 0
-    for frame in range(image.n_frames):
-        image.seek(frame)
-        pages += not image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1
-    image.seek(0)
-    return pages
-
-
-def _graftable(image: Image.Image, data: bytes) -> Scan | None:
-    """A scan whose coded luminance is kept, or None where this JPEG must be composed from its pixels."""
+def _keep_jpeg(image: Image.Image, data: bytes) -> Scan | None:
+    """A scan whose coded luminance is kept, or None where this file must be composed from its pixels."""
+    notes = []
     if image.format != "JPEG" or image.mode != "L":
         return None
-    notes = []
-    curve = _curve_or_note(image.info.get("icc_profile"), notes)
-    if curve is not None and curve is not _IDENTITY:
-        return None
+    if icc.grey_curve(image.info.get("icc_profile"), notes) is not None:
+        return None  # its levels are not sRGB's
     try:
         jpeg = graft.parse(data)
     except graft.NotGraftable:
         return None
-    size = image.size
-    exif = image.info.get("exif", b"")
-    orientation = _orientation(image)
-    xmp, dpi = image.info.get("xmp", b""), image.info.get("dpi")
+    size, orientation = image.size, metadata.orientation(image)
     reduction = _reduction(size)
-    image.draft("L", (-(-size[0] // reduction), -(-size[1] // reduction)))
-    guide = np.asarray(image)
-    return Scan(size, None, guide, jpeg, orientation, exif, xmp, dpi, "; ".join(notes))
+    image.draft("L", (size[0] // reduction, size[1] // reduction))
+    return Scan(size, None, np.asarray(image), jpeg, orientation, xmp=metadata.xmp(image), note="; ".join(notes))
+
+
+def _decode_as_ycc(image: Image.Image) -> None:
+    """Has a colour JPEG decoded no further than to its own luma and chroma, where these are sRGB's."""
+    ycc = "jfif" in image.info or image.info.get("adobe_transform") == 1
+    if image.format == "JPEG" and image.mode == "RGB" and ycc and icc.is_srgb(image.info.get("icc_profile")):
+        image.draft("YCbCr", image.size)
 
 
 def _decode(image: Image.Image, colorize_color: bool) -> Scan:
     image.load()
-    info, notes = dict(image.info), []
-    orientation = _orientation(image)
-    exif = _upright_exif(image)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I"):
-        luma = _deep_luma(image, info.get("icc_profile"), notes)
+    notes = []
+    orientation = metadata.orientation(image)
+    if image.mode.startswith("I"):
+        luma = _deep_luma(image, notes)
     else:
-        luma = _luma(image, info, colorize_color, notes)
+        luma = _luma(image, colorize_color, notes)
     luma = np.ascontiguousarray(upright(luma, orientation))
     height, width = luma.shape
-    return Scan((width, height), luma, _reduce(luma), None, 1, exif,
-                _bytes(info.get("xmp") or info.get("XML:com.adobe.xmp")), info.get("dpi"), "; ".join(notes))
+    return Scan(
+        (width, height), luma, _reduce(luma), exif=metadata.upright_exif(image), xmp=metadata.xmp(image),
+        dpi=metadata.dpi(image, turned=orientation >= 5), note="; ".join(notes),
+    )
 
 
-def _luma(image: Image.Image, info: dict, colorize_color: bool, notes: list[str]) -> np.ndarray:
+def _luma(image: Image.Image, colorize_color: bool, notes: list[str]) -> np.ndarray:
     """8-bit and 1-bit modes -> uint8 [H, W]."""
-    icc = info.get("icc_profile")
-    if image.mode in ("P", "PA", "RGBA", "LA", "RGBa", "La") or "transparency" in info:
+    profile = image.info.get("icc_profile")
+    if image.mode in ("P", "PA", "RGBA", "LA", "RGBa", "La") or "transparency" in image.info:
         image = _flatten(image, notes)
     if image.mode in ("1", "L"):
         luma = np.asarray(image.convert("L"))
-        return _with_grey_profile(luma, icc, notes)
-    if image.mode in ("CMYK", "RGB", "YCbCr"):
-        rgb = _to_srgb(image, icc, notes)
-        if not colorize_color and color_spread(np.asarray(rgb)) > COLOR_SPREAD:
+        curve = icc.grey_curve(profile, notes)
+        return luma if curve is None else cv2.LUT(luma, curve)
+    if image.mode not in ("CMYK", "RGB", "YCbCr"):
+        raise Refusal(Reason.UNSUPPORTED_MODE, f"pixels of the kind {image.mode!r} are not handled")
+    if image.mode != "YCbCr":
+        image = icc.to_srgb(image, profile, notes)
+    if not colorize_color:
+        small = image.reduce(max(1, max(image.size) // _SPREAD_SIDE)).convert("RGB")
+        if color_spread(np.asarray(small)) > COLOR_SPREAD:
             raise Refusal(Reason.ALREADY_COLOR, "it has colour already (--color_scans colorize redoes it)")
-        return np.asarray(rgb.convert("L"))
-    raise Refusal(Reason.UNSUPPORTED_MODE, f"pixels of the kind {image.mode!r} are not handled")
+    return np.asarray(image.getchannel("Y") if image.mode == "YCbCr" else image.convert("L"))
 
 
 def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -215,115 +212,23 @@ def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
     return rgba.convert("L" if grey else "RGB")
 
 
-def _deep_luma(image: Image.Image, icc: bytes | None, notes: list[str]) -> np.ndarray:
+def _deep_luma(image: Image.Image, notes: list[str]) -> np.ndarray:
     """9- to 16-bit grey -> uint8 [H, W]: scaled by its full range, never clipped."""
     deep = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     bits = int(np.max(tags.get(_BITS_PER_SAMPLE, 16)))
-    if image.mode == "I" and (bits > 16 or deep.min() < 0 or deep.max() > 65535):
-        raise Refusal(Reason.UNSUPPORTED_MODE, f"{max(bits, 17)}-bit integer pixels have no known white")
-    white = (1 << min(bits, 16)) - 1
+    signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
+    if signed or bits > 16 or deep.min() < 0 or deep.max() > 65535:
+        kind = "signed" if signed or deep.min() < 0 else f"{max(bits, 17)}-bit"
+        raise Refusal(Reason.UNSUPPORTED_MODE, f"{kind} integer pixels have no known white")
+    white = (1 << bits) - 1
     ramp = np.arange(white + 1) * (255 / white)
-    curve = _curve_or_note(icc, notes)
-    if curve is not None:
-        ramp = np.interp(ramp, np.arange(256), curve)
     if tags.get(_PHOTOMETRIC) == 0:  # white is zero, which Pillow leaves to us at this depth
         ramp = ramp[::-1]
+    curve = icc.grey_curve(image.info.get("icc_profile"), notes)
+    if curve is not None:
+        ramp = np.interp(ramp, np.arange(256), curve)
     return np.uint8(np.rint(ramp))[np.minimum(deep, white)]
-
-
-def _with_grey_profile(luma: np.ndarray, icc: bytes | None, notes: list[str]) -> np.ndarray:
-    curve = _curve_or_note(icc, notes)
-    return luma if curve is None or curve is _IDENTITY else cv2.LUT(luma, curve)
-
-
-def _curve_or_note(icc: bytes | None, notes: list[str]) -> np.ndarray | None:
-    if not icc:
-        return None
-    try:
-        return _grey_curve(icc)
-    except ImageCms.PyCMSError:
-        notes.append("its ICC profile could not be used; taken as sRGB")
-        return None
-
-
-_IDENTITY = np.arange(256, dtype=np.uint8)
-
-
-@functools.lru_cache(maxsize=64)
-def _grey_curve(icc: bytes) -> np.ndarray:
-    """uint8 [256]: a grey profile's levels -> sRGB levels; the identity where they differ by at most 1.
-
-    Raises:
-      ImageCms.PyCMSError: a broken profile, or none for grey.
-    """
-    ramp = Image.fromarray(_IDENTITY[None])
-    curve = np.asarray(_cms(icc, "L").apply(ramp))[0, :, 1]
-    return _IDENTITY if np.abs(np.int16(curve) - _IDENTITY).max() <= 1 else np.ascontiguousarray(curve)
-
-
-def _to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
-    if icc and image.mode in ("RGB", "CMYK"):
-        try:
-            transform = _cms(icc, image.mode)
-            return image.convert("RGB") if transform is None else transform.apply(image)
-        except ImageCms.PyCMSError:
-            notes.append("its ICC profile could not be used; taken as sRGB")
-    return image.convert("RGB")
-
-
-@functools.lru_cache(maxsize=64)
-def _cms(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """To sRGB, relative colorimetric with black point compensation; None where nothing would change."""
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-    except OSError as error:
-        raise ImageCms.PyCMSError(error) from error
-    transform = ImageCms.buildTransform(
-        profile, ImageCms.createProfile("sRGB"), mode, "RGB",
-        ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
-    if mode == "RGB":
-        cube = np.stack(np.meshgrid(*[np.arange(0, 256, 17, dtype=np.uint8)] * 3), -1).reshape(64, 64, 3)
-        same = np.asarray(transform.apply(Image.fromarray(cube)))
-        if np.abs(np.int16(same) - cube).max() <= 1:
-            return None
-    return transform
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 where there is none or the tag is nonsense."""
-    try:
-        value = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # a broken EXIF block says nothing about the pixels
-        return 1
-    return value if value in _TRANSPOSE else 1
-
-
-def _upright_exif(image: Image.Image) -> bytes:
-    """The EXIF block with its orientation set to upright, empty where there is none to keep."""
-    try:
-        exif = image.getexif()
-        if image.format == "TIFF":  # its "EXIF" is the file's own directory, strip offsets and all
-            directory, exif = exif, Image.Exif()
-            exif.update({tag: directory[tag] for tag in _DESCRIPTIVE_TAGS if tag in directory})
-        if not exif:
-            return b""
-        exif[ORIENTATION_TAG] = 1
-        return exif.tobytes()
-    except Exception:
-        return b""
-
-
-def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
-    """`_TRANSPOSE` for arrays; a view."""
-    if orientation in (5, 6, 7, 8):
-        array = np.swapaxes(array, 0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return array
 
 
 def _reduction(size: tuple[int, int]) -> int:
@@ -340,7 +245,3 @@ def _reduce(luma: np.ndarray) -> np.ndarray:
         return luma
     size = (-(-width // reduction), -(-height // reduction))
     return cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
-
-
-def _bytes(value: bytes | str | None) -> bytes:
-    return value.encode() if isinstance(value, str) else value or b""

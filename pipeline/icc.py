@@ -1,0 +1,89 @@
+"""ICC profiles: from a master's colour space to sRGB, and the sRGB profile that derivatives carry."""
+
+import functools
+import io
+
+import numpy as np
+from PIL import Image, ImageCms
+
+UNUSABLE = "its ICC profile could not be used; taken as sRGB"  # words for a record
+
+_LEVELS = np.arange(256, dtype=np.uint8)
+
+
+def grey_curve(icc: bytes | None, notes: list[str]) -> np.ndarray | None:
+    """uint8 [256]: a grey picture's levels -> sRGB levels; None where they differ by at most 1, or for no profile.
+
+    A grey picture may have the profile of an RGB space: then the curve is that of its greys. What makes a
+    profile useless is added to `notes`.
+    """
+    if not icc:
+        return None
+    try:
+        return _grey_curve(icc)
+    except ImageCms.PyCMSError:
+        notes.append(UNUSABLE)
+        return None
+
+
+def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
+    """RGB or CMYK -> RGB, by its profile if that is usable; `notes` says where it is not."""
+    if icc:
+        try:
+            transform = _transform(icc, image.mode)
+            if not (image.mode == "RGB" and _changes_nothing(icc)):
+                return transform.apply(image)
+        except ImageCms.PyCMSError:
+            notes.append(UNUSABLE)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def is_srgb(icc: bytes | None) -> bool:
+    """Whether RGB pixels with this profile, or with none, are sRGB within a level."""
+    try:
+        return not icc or _changes_nothing(icc)
+    except ImageCms.PyCMSError:
+        return False
+
+
+@functools.cache
+def srgb_profile() -> bytes:
+    """Little CMS's sRGB profile, without the time of its making, so that equal work gives equal bytes."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = bytes([7, 208, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0])  # 2000-01-01, ICC.1 section 7.2.8
+    profile[84:100] = bytes(16)  # the profile ID, a checksum that may be left out
+    return bytes(profile)
+
+
+@functools.lru_cache(maxsize=64)
+def _grey_curve(icc: bytes) -> np.ndarray | None:
+    ramp = Image.fromarray(_LEVELS[None])
+    try:
+        curve = _transform(icc, "L").apply(ramp)
+    except ImageCms.PyCMSError:
+        curve = _transform(icc, "RGB").apply(ramp.convert("RGB"))
+    curve = np.asarray(curve.convert("L"))[0]
+    return None if _near(curve, _LEVELS) else curve
+
+
+@functools.lru_cache(maxsize=64)
+def _changes_nothing(icc: bytes) -> bool:
+    cube = np.stack(np.meshgrid(*[_LEVELS[::17]] * 3), -1).reshape(64, 64, 3)
+    return _near(np.asarray(_transform(icc, "RGB").apply(Image.fromarray(cube))), cube)
+
+
+@functools.lru_cache(maxsize=64)
+def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
+    """To sRGB, relative colorimetric with black point compensation. Raises PyCMSError."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    except OSError as error:
+        raise ImageCms.PyCMSError(error) from error
+    return ImageCms.buildTransform(
+        profile, ImageCms.createProfile("sRGB"), mode, "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+
+
+def _near(levels: np.ndarray, others: np.ndarray) -> bool:
+    return np.abs(np.int16(levels) - others).max() <= 1

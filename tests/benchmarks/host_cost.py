@@ -1,0 +1,93 @@
+"""Measure 1: the CPU time of everything about a scan but its network, over Pillow's own decode and encode.
+
+    python -m tests.benchmarks.host_cost        about a minute
+
+Counted are this process and the codec process together: guard, IPC, reading, hashes, decoding, the network's
+view, edge-aware chroma, encoding, metadata, the durable write, the record. The floor is Pillow alone, in memory:
+decode to RGB, encode as a JPEG of the same quality. Both are measured alternately, the least of several rounds counts.
+"""
+
+import argparse
+import io
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from pipeline.collections import Item
+from pipeline.guard import Guard
+from pipeline.record import Outcome
+from pipeline.settings import Settings
+from tests.benchmarks.scans import make_scan
+
+QUALITY = 90
+SIDE = 192
+KINDS = {"grafted: grey JPEG": ("L", "JPEG", 1.0), "composed: RGB JPEG": ("RGB", "JPEG", 2.0), "composed: PNG": ("L", "PNG", 2.0)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scans", type=int, default=4, help="different pictures")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    lumas = [make_scan(seed) for seed in range(arguments.scans)]
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, (mode, format, bound) in KINDS.items():
+            host, floor = _measure(_write(lumas, Path(folder) / mode / format, mode, format), folder, arguments.rounds)
+            print(f"{kind:20} {host / floor:5.2f} of Pillow's decode and encode (at most {bound}): "
+                  f"{1000 * host:.1f} ms over {1000 * floor:.1f} ms of CPU a scan")
+
+
+def _write(lumas: list[np.ndarray], folder: Path, mode: str, format: str) -> list[Item]:
+    folder.mkdir(parents=True)
+    items = []
+    for number, luma in enumerate(lumas):
+        path = folder / f"{number}.{format.lower()}"
+        Image.fromarray(luma).convert(mode).save(path, format, **({"quality": QUALITY} if format == "JPEG" else {}))
+        items.append(Item(f"{format}/{mode}/{number}", str(path)))
+    return items
+
+
+def _measure(items: list[Item], folder: str, rounds: int) -> tuple[float, float]:
+    """Seconds of CPU a scan: of our host code, of the floor."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    chroma = np.float16(np.stack([30 * np.sin(5 * x + 3 * y), 40 * np.cos(4 * y - 2 * x)], -1))[None]
+    guard = Guard(Settings(output=f"{folder}/out", run="benchmark", model="none", side=SIDE, quality=QUALITY))
+    masters = [Path(item.source).read_bytes() for item in items]
+
+    def ours() -> None:
+        for item in items:
+            view = guard.open(item)
+            record = guard.paint(item, chroma[: len(view.tiles)], 0.5, 0.0, view.pixels)
+            assert record.outcome == Outcome.COLORIZED, record
+            record.to_json()
+
+    def theirs() -> None:
+        for master in masters:
+            Image.open(io.BytesIO(master)).convert("RGB").save(io.BytesIO(), "JPEG", quality=QUALITY)
+
+    try:
+        ours(), theirs()  # warm
+        spent = [(_cpu(ours), _cpu(theirs)) for _ in range(rounds)]
+    finally:
+        guard.close()
+    return tuple(min(side) / len(items) for side in zip(*spent, strict=True))
+
+
+def _cpu(work) -> float:
+    """Seconds of CPU of this process and its children."""
+    before = _clock()
+    work()
+    return _clock() - before
+
+
+def _clock() -> float:
+    children = (child.cpu_times() for child in psutil.Process().children())
+    return time.process_time() + sum(times.user + times.system for times in children)
+
+
+if __name__ == "__main__":
+    main()
