@@ -42,7 +42,9 @@ def status(argv: list[str]) -> int:
     """`archive-colorize status DST`: the manifest, counted."""
     if len(argv) != 1 or argv[0].startswith("-"):
         if argv in (["-h"], ["--help"]):
-            print("usage: archive-colorize status DST\n\nCounts the records in DST/manifest, the latest of each scan.")
+            print(
+                "usage: archive-colorize status DST\n\nCounts the records in DST/manifest, the latest of each scan."
+            )
             return 0
         raise JobError("usage: archive-colorize status DST")
     output = storage.normalize(argv[0])

@@ -1,7 +1,6 @@
 """The batch job as a Beam graph.
 
-    items, records, derivatives --CoGroupByKey--> plan --> open --> RunInference --> paint --> commit
-                                                    \\-- kept, refused ------------------------/  \\--> reports
+    items, records, derivatives -> CoGroupByKey -> plan -> open -> RunInference -> paint -> commit -> reports
 
 The join redistributes paths only. From `plan` to `commit` everything runs in one fused stage, where elements
 pass by reference: a scan is decoded once, and its pixels never leave the codec process that decoded it.
@@ -18,7 +17,6 @@ from apache_beam.transforms.window import GlobalWindows
 
 from pipeline import collections, manifest, storage
 from pipeline.codec import refused
-from pipeline.collections import Item
 from pipeline.guard import Guard
 from pipeline.inference import ColorizationHandler, Opened, Prediction
 from pipeline.plan import Action, Task, derivative_key, plan
@@ -161,7 +159,9 @@ class OpenScans(beam.DoFn):
             record = self._guard.adopt(task.item)
         elif task.action == Action.VERIFY and self._guard.sha256(task.item) == task.record.source_sha256:
             item = task.item
-            record = task.record.finish(source=item.source, source_version=item.version, run=self._settings.run)
+            record = task.record.finish(
+                source=item.source, source_version=item.version, run=self._settings.run
+            )
         answer = record or self._guard.open(task.item)
         if isinstance(answer, Record):
             return beam.pvalue.TaggedOutput(RECORDS, answer)
@@ -285,4 +285,3 @@ def _lend(guard: Guard) -> int:
 
 def _return(number: int) -> None:
     _GUARDS.pop(number, None)
-

@@ -5,7 +5,7 @@ import functools
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,20 +97,34 @@ def _checked_signature(model: Any, folder: str, side: int) -> Any:
     outputs = {name: spec.shape.as_list() for name, spec in call.structured_outputs.items()}
     wanted = {"lightness": [None, side, side, 1]}, {"chroma": [None, side, side, 2], "confidence": [None]}
     if (inputs, outputs) != wanted:
-        raise ModelError(f"the model in {folder} has the signature {inputs} -> {outputs}, "
-                         f"not {wanted[0]} -> {wanted[1]}")
+        raise ModelError(
+            f"the model in {folder} has the signature {inputs} -> {outputs}, not {wanted[0]} -> {wanted[1]}"
+        )
     return call
 
 
 class LazyNetwork:
     """A network that is loaded when a worker has a batch for it: one that finds all current starts at once."""
 
-    def __init__(self, load: Callable[[], Network]):
-        self._load = load
+    def __init__(self, *arguments):
+        self._arguments = arguments
 
-    @functools.cached_property
+    @property
     def network(self) -> Network:
-        return self._load()
+        return load(*self._arguments)
+
+
+@functools.lru_cache(maxsize=1)
+def load(model: str, side: int, batch_size: int, threads: int) -> Network:
+    """A process's network."""
+    return Network(local_copy(model), side, batch_size, threads)
+
+
+def try_out(network: Network, side: int) -> None:
+    """Raises ModelError unless the network has a sound answer to a plain grey."""
+    chroma, confidence = network.predict(np.full((1, side, side), 128, np.uint8))
+    if not (np.isfinite(chroma).all() and 0 <= confidence[0] <= 1):
+        raise ModelError("the model answers a plain grey with no sound chroma and confidence")
 
 
 class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
@@ -122,7 +136,7 @@ class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
         self._batch_size, self._max_batch_pixels = batch_size, max_batch_pixels
 
     def load_model(self) -> "LazyNetwork":
-        return LazyNetwork(lambda: Network(local_copy(self._model), self._side, self._batch_size, self._threads))
+        return LazyNetwork(self._model, self._side, self._batch_size, self._threads)
 
     def run_inference(
         self, batch: Sequence[Opened], model: "LazyNetwork", inference_args: dict[str, Any] | None = None
@@ -153,7 +167,9 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
     except Exception as error:  # out of memory, or a kernel's error: whatever it is belongs to some scan
         if len(batch) > 1:
             return [prediction for opened in batch for prediction in predict([opened], network)]
-        return [Prediction(batch[0], None, 0.0, time.perf_counter() - started, f"{type(error).__name__}: {error}")]
+        return [
+            Prediction(batch[0], None, 0.0, time.perf_counter() - started, f"{type(error).__name__}: {error}")
+        ]
     seconds = (time.perf_counter() - started) / len(tiles)
     predictions, start = [], 0
     for opened in batch:
@@ -161,7 +177,8 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
         sound = np.isfinite(chroma[part]).all() and np.isfinite(confidence[part]).all()
         predictions.append(
             Prediction(opened, chroma[part], float(confidence[part].mean()), seconds * len(opened.view.tiles))
-            if sound else Prediction(opened, None, 0.0, seconds, "the network's chroma is not finite")
+            if sound
+            else Prediction(opened, None, 0.0, seconds, "the network's chroma is not finite")
         )
     return predictions
 
@@ -173,7 +190,7 @@ def local_copy(model: str) -> str:
     target = Path(tempfile.mkdtemp(prefix="colorize-model-"))
     atexit.register(shutil.rmtree, target, ignore_errors=True)
     for info in storage.list_files(model):
-        file = target / info.uri[len(model):].lstrip("/")
+        file = target / info.uri[len(model) :].lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(storage.read(info.uri))
     return str(target)

@@ -8,11 +8,9 @@ import os
 import re
 import secrets
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,15 +25,17 @@ from model.card import CARD, CardError, ModelCard, read_card
 from pipeline import collections, manifest, storage
 from pipeline.collections import JobError
 from pipeline.graph import colorize, list_derivatives
+from pipeline.inference import ModelError, load, local_copy, try_out
 from pipeline.plan import Action, Task, plan
 from pipeline.progress import Progress
 from pipeline.settings import Settings
+from pipeline.stopping import Stopped, finishing_on_signals
 from pipeline.summary import FILE, describe
 
 FAILURE = 1
 LOCAL_RUNNER = "FnApiRunner"  # with none named, Beam would try to download another
 LOCAL_RUNNERS = {LOCAL_RUNNER, "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner"}
-SCANS_A_WORKER = 8  # fewer are not worth another process's start
+SCANS_A_WORKER = 32  # fewer are not worth another process's start
 
 
 def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
@@ -62,10 +62,17 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
         settings = Settings(
             output=output,
             run=time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + "-" + secrets.token_hex(3),
-            model=card.name, model_version=card.version, model_sha256=card.weights_sha256, side=card.size,
-            format=chosen.format, quality=chosen.quality, min_confidence=chosen.min_confidence,
+            model=card.name,
+            model_version=card.version,
+            model_sha256=card.weights_sha256,
+            side=card.size,
+            format=chosen.format,
+            quality=chosen.quality,
+            min_confidence=chosen.min_confidence,
             strength=card.default_strength if chosen.strength is None else chosen.strength,
-            color_scans=chosen.color_scans, max_pixels=chosen.max_pixels, codec_timeout=chosen.codec_timeout,
+            color_scans=chosen.color_scans,
+            max_pixels=chosen.max_pixels,
+            codec_timeout=chosen.codec_timeout,
             stop_file=os.path.join(scratch, "stop") if local else "",
         )
         if chosen.dry_run:
@@ -74,14 +81,20 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
         if not total:
             raise JobError(f"nothing to do: no scans in {chosen.input}")
         _check_writable(output)
+        here = _local_runner(beam_options, beam_argv, todo) if local else _Local()
         if todo != 0:
-            _try_model(folder, card)
-        runner, threads = _local_runner(beam_options, beam_argv, todo) if local else (None, 0)
-        build = dict(model=folder, batch_size=chosen.batch_size, max_batch_pixels=chosen.max_batch_pixels,
-                     threads=threads, on_existing=chosen.on_existing, gallery_size=chosen.gallery_size,
-                     started=started)
-        with _signals(settings.stop_file) as stopped:
-            error = _execute(chosen.input, settings, runner, beam_options, build, todo)
+            _try_model(folder, card, chosen.batch_size, here)
+        build = dict(
+            model=folder,
+            batch_size=chosen.batch_size,
+            max_batch_pixels=chosen.max_batch_pixels,
+            threads=here.threads,
+            on_existing=chosen.on_existing,
+            gallery_size=chosen.gallery_size,
+            started=started,
+        )
+        with finishing_on_signals(settings.stop_file) as stopped:
+            error = _execute(chosen.input, settings, here.runner, beam_options, build, todo)
         if error:
             print(f"archive-colorize: {error}", file=sys.stderr)
             return FAILURE
@@ -89,15 +102,18 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
 
 
 def _execute(
-    source: str, settings: Settings, runner: FnApiRunner | None, beam_options: PipelineOptions, build: dict,
+    source: str,
+    settings: Settings,
+    runner: FnApiRunner | None,
+    beam_options: PipelineOptions,
+    build: dict,
     todo: int | None,
 ) -> str:
     """Runs the graph; returns what stopped it, in words, or nothing."""
     progress = contextlib.nullcontext() if todo is None else Progress(settings.output, settings.run, todo)
     try:
-        with progress:
-            with beam.Pipeline(runner, options=beam_options) as root:
-                colorize(root, source, settings, **build)
+        with progress, beam.Pipeline(runner, options=beam_options) as root:
+            colorize(root, source, settings, **build)
     except Exception as error:
         words = re.findall(r"JobError: (.*?)(?: \[while running|\n|$)", f"{type(error).__name__}: {error}")
         if words:
@@ -139,8 +155,6 @@ def _card(model: str | None) -> tuple[str, ModelCard]:
     try:
         if not storage.is_gcs(folder):
             return folder, read_card(folder)
-        from pipeline.inference import local_copy
-
         if not storage.is_folder(folder):
             raise JobError(f"no such model: {folder}")
         return folder, read_card(local_copy(folder))
@@ -148,11 +162,19 @@ def _card(model: str | None) -> tuple[str, ModelCard]:
         raise JobError(f"{error} (--model takes the folder of an exported model with its {CARD})") from error
 
 
-def _try_model(folder: str, card: ModelCard) -> None:
-    """Loads the model once for trial, in a process of its own: TensorFlow is not for this one."""
+def _try_model(folder: str, card: ModelCard, batch_size: int, here: "_Local") -> None:
+    """Loads the model once for trial: in this process if it is going to do the work, else in one of its own."""
+    if here.workers == 1:
+        try:
+            try_out(load(folder, card.size, batch_size, here.threads), card.size)
+        except ModelError as error:
+            raise JobError(str(error)) from error
+        return
     trial = subprocess.run(
         [sys.executable, "-m", "pipeline.trial", folder, str(card.size)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     if trial.returncode:
@@ -202,8 +224,8 @@ def _check_writable(output: str) -> None:
         raise JobError(f"cannot write to the output {output}: {error.strerror or error}") from error
 
 
-def _local_runner(beam_options: PipelineOptions, argv: list[str], todo: int) -> tuple[FnApiRunner, int]:
-    """A runner with a worker a core, unless the user said otherwise, and the threads of each one's network."""
+def _local_runner(beam_options: PipelineOptions, argv: list[str], todo: int) -> "_Local":
+    """A runner with a worker a core, unless the user said otherwise."""
     direct = beam_options.view_as(DirectOptions)
     cores = len(os.sched_getaffinity(0))
     given = {argument.partition("=")[0] for argument in argv}
@@ -214,51 +236,17 @@ def _local_runner(beam_options: PipelineOptions, argv: list[str], todo: int) -> 
     if workers > 1 and "--direct_running_mode" not in given:
         command = f"exec {shlex.quote(sys.executable)} -m pipeline.worker"
         environment = SubprocessSDKEnvironment.from_command_string(command)
-    return FnApiRunner(default_environment=environment), max(1, cores // workers)
+    return _Local(FnApiRunner(default_environment=environment), workers, max(1, cores // workers))
 
 
-@dataclass
-class _Stopped:
-    by: signal.Signals | None = None
+@dataclass(frozen=True)
+class _Local:
+    runner: FnApiRunner | None = None  # None: another runner, by name
+    workers: int = 0
+    threads: int = 0  # of each worker's network; 0 leaves it to TensorFlow
 
 
-@contextlib.contextmanager
-def _signals(stop_file: str) -> Iterator[_Stopped]:
-    """SIGINT and SIGTERM let the scans in flight finish and begin no more; the second one ends at once.
-
-    They are blocked, here and in the processes started meanwhile, and waited for in a thread: a terminal sends
-    Ctrl-C to all of them.
-    """
-    stopped = _Stopped()
-    if not stop_file or threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    wanted = {signal.SIGINT, signal.SIGTERM}
-    over = threading.Event()
-
-    def wait() -> None:
-        while not over.is_set():
-            received = signal.sigtimedwait(wanted, 0.2)
-            if received is None:
-                continue
-            if stopped.by is not None:
-                os._exit(128 + received.si_signo)
-            stopped.by = signal.Signals(received.si_signo)
-            with open(stop_file, "w"):
-                print("\nstopping: what has begun is being finished (once more to end at once)", file=sys.stderr)
-
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
-    thread = threading.Thread(target=wait, name="signals", daemon=True)
-    thread.start()
-    try:
-        yield stopped
-    finally:
-        over.set()
-        thread.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _conclude(output: str, run: str, total: int | None, stopped: _Stopped, chosen: argparse.Namespace) -> int:
+def _conclude(output: str, run: str, total: int | None, stopped: Stopped, chosen: argparse.Namespace) -> int:
     import json
 
     summary = json.loads(storage.read(storage.join(output, FILE)))
@@ -277,7 +265,9 @@ def _conclude(output: str, run: str, total: int | None, stopped: _Stopped, chose
         print(f"{name:<13} {uri}")
     if stopped.by is not None:
         left = (total or 0) - summary["records"]
-        print(f"\nstopped by {stopped.by.name}; {left:,} scans were not begun: run the same command again to go on")
+        print(
+            f"\nstopped by {stopped.by.name}; {left:,} scans were not begun: run the same command again to go on"
+        )
         return 128 + stopped.by
     if failed:
         print("\nfailed scans are tried again by the same command; the records say what was wrong with each")

@@ -30,14 +30,18 @@ def commit(output: str, run: str, records: Iterable[Record]) -> None:
         return
     digest = hashlib.sha256()
     for record in records:
-        digest.update(f"{record.key}\0{record.outcome}\0{record.derivative_sha256}\n".encode("utf-8", "surrogatepass"))
+        digest.update(
+            f"{record.key}\0{record.outcome}\0{record.derivative_sha256}\n".encode("utf-8", "surrogatepass")
+        )
     uri = storage.join(folder(output), f"{run}-{digest.hexdigest()[:20]}.jsonl")
     data = "".join(record.to_json() + "\n" for record in records).encode()
     try:
         storage.write(uri, data, keep_existing=True)
     except OSError as error:
-        raise JobError(f"cannot write to {output}: {error.strerror or error}; what is finished is kept, "
-                       "run the same command again once it can be written to") from error
+        raise JobError(
+            f"cannot write to {output}: {error.strerror or error}; what is finished is kept, "
+            "run the same command again once it can be written to"
+        ) from error
 
 
 def shards(output: str) -> Iterator[str]:
@@ -67,18 +71,23 @@ def later(a: Record, b: Record) -> Record:
 
 def latest(output: str) -> Iterator[Record]:
     """The record that counts of every scan, by key, in bounded memory (a temporary file on this machine)."""
-    with tempfile.TemporaryDirectory(prefix="colorize-") as scratch:
-        with contextlib.closing(sqlite3.connect(os.path.join(scratch, "records.db"), isolation_level=None)) as database:
-            database.execute("PRAGMA journal_mode=OFF")
-            database.execute("PRAGMA synchronous=OFF")
-            database.execute("CREATE TABLE records (key BLOB PRIMARY KEY, rank TEXT, line BLOB) WITHOUT ROWID")
-            database.execute("BEGIN")
-            for uri in shards(output):
-                database.executemany(
-                    "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
-                    "SET rank = excluded.rank, line = excluded.line WHERE excluded.rank > rank",
-                    ((os.fsencode(r.key), f"{r.finished} {r.outcome} {r.derivative_sha256}", r.to_json())
-                     for r in read_shard(uri)),
-                )
-            for (line,) in database.execute("SELECT line FROM records ORDER BY key"):
-                yield Record.from_json(line)
+    with tempfile.TemporaryDirectory(prefix="colorize-") as scratch, contextlib.closing(
+        sqlite3.connect(os.path.join(scratch, "records.db"), isolation_level=None)
+    ) as database:
+        database.execute("PRAGMA journal_mode=OFF")
+        database.execute("PRAGMA synchronous=OFF")
+        database.execute(
+            "CREATE TABLE records (key BLOB PRIMARY KEY, rank TEXT, line BLOB) WITHOUT ROWID"
+        )
+        database.execute("BEGIN")
+        for uri in shards(output):
+            database.executemany(
+                "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
+                "SET rank = excluded.rank, line = excluded.line WHERE excluded.rank > rank",
+                (
+                    (os.fsencode(r.key), f"{r.finished} {r.outcome} {r.derivative_sha256}", r.to_json())
+                    for r in read_shard(uri)
+                ),
+            )
+        for (line,) in database.execute("SELECT line FROM records ORDER BY key"):
+            yield Record.from_json(line)

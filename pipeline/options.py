@@ -45,47 +45,112 @@ licence note beside its weights before you publish what it makes, or train your 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the job's options; also what Beam's PipelineOptions shows for them."""
     work = parser.add_argument_group("what to do")
-    work.add_argument("--input", metavar="SRC", help="the collection: a folder, a glob, gs://... or a manifest")
-    work.add_argument("--output", metavar="DST", help="where derivatives go: a folder or gs://..., not in SRC")
-    work.add_argument("--model", metavar="M", help="folder of an exported model, local or gs:// (default: the "
-                      "one that ships with this program)")
-    work.add_argument("--dry_run", action="store_true", help="list what would be done and why, and do nothing")
-    work.add_argument("--on_existing", choices=("skip", "stale", "replace"), default="stale",
-                      help="scans with a result: leave all (skip), redo those whose source, model or options have "
-                      "changed (stale, the default), or redo all (replace). Failed scans are always tried again")
+    work.add_argument(
+        "--input", metavar="SRC", help="the collection: a folder, a glob, gs://... or a manifest"
+    )
+    work.add_argument(
+        "--output", metavar="DST", help="where derivatives go: a folder or gs://..., not in SRC"
+    )
+    work.add_argument(
+        "--model",
+        metavar="M",
+        help="folder of an exported model, local or gs:// (default: the one that ships with this program)",
+    )
+    work.add_argument(
+        "--dry_run", action="store_true", help="list what would be done and why, and do nothing"
+    )
+    work.add_argument(
+        "--on_existing",
+        choices=("skip", "stale", "replace"),
+        default="stale",
+        help="scans with a result: leave all (skip), redo those whose source, model or options have "
+        "changed (stale, the default), or redo all (replace). Failed scans are always tried again",
+    )
 
     look = parser.add_argument_group("how derivatives look")
-    look.add_argument("--strength", type=_number(0, 3), metavar="X",
-                      help="factor on the network's chroma, 0 to 3 (default: what the model's card advises)")
-    look.add_argument("--format", choices=tuple(EXTENSIONS), default="jpeg",
-                      help="of derivatives (default: jpeg, which keeps the coded luminance of a grey JPEG master "
-                      "byte for byte)")
-    look.add_argument("--quality", type=_whole(1, 100), default=90, metavar="Q", help="of JPEG, 1 to 100 (default: 90)")
+    look.add_argument(
+        "--strength",
+        type=_number(0, 3),
+        metavar="X",
+        help="factor on the network's chroma, 0 to 3 (default: what the model's card advises)",
+    )
+    look.add_argument(
+        "--format",
+        choices=tuple(EXTENSIONS),
+        default="jpeg",
+        help="of derivatives (default: jpeg, which keeps the coded luminance of a grey JPEG master "
+        "byte for byte)",
+    )
+    look.add_argument(
+        "--quality", type=_whole(1, 100), default=90, metavar="Q", help="of JPEG, 1 to 100 (default: 90)"
+    )
 
     which = parser.add_argument_group("which scans get one")
-    which.add_argument("--min_confidence", type=_number(0, 1), default=0.0, metavar="C",
-                       help="withhold derivatives that the model is less sure of, 0 to 1 (default: 0, none)")
-    which.add_argument("--color_scans", choices=("skip", "colorize"), default="skip",
-                       help="pictures that have colour already; a tint or sepia tone does not count (default: skip)")
-    which.add_argument("--max_pixels", type=_whole(1, 2_000_000_000), default=250_000_000, metavar="N",
-                       help="refuse larger scans (default: 250000000)")
+    which.add_argument(
+        "--min_confidence",
+        type=_number(0, 1),
+        default=0.0,
+        metavar="C",
+        help="withhold derivatives that the model is less sure of, 0 to 1 (default: 0, none)",
+    )
+    which.add_argument(
+        "--color_scans",
+        choices=("skip", "colorize"),
+        default="skip",
+        help="pictures that have colour already; a tint or sepia tone does not count (default: skip)",
+    )
+    which.add_argument(
+        "--max_pixels",
+        type=_whole(1, 2_000_000_000),
+        default=250_000_000,
+        metavar="N",
+        help="refuse larger scans (default: 250000000)",
+    )
 
     running = parser.add_argument_group("how the job runs")
-    running.add_argument("--max_failures", type=_number(0, 1), default=1.0, metavar="R",
-                         help="exit with 1 if a larger share of the scans failed, 0 to 1 (default: 1, never)")
-    running.add_argument("--batch_size", type=_whole(1, 4096), default=8, metavar="N",
-                         help="views that the network gets at a time (default: 8; on a GPU rather 64)")
-    running.add_argument("--max_batch_pixels", type=_whole(1, 10**12), default=400_000_000, metavar="N",
-                         help="pixels of scans held in memory for a batch (default: 400000000)")
-    running.add_argument("--codec_timeout", type=_number(1, 86_400), default=120.0, metavar="S",
-                         help="seconds for one scan's decoding or encoding, plus one a megapixel (default: 120)")
-    running.add_argument("--gallery_size", type=_whole(0, 100_000), default=240, metavar="N",
-                         help="pictures in the gallery, the least sure first; 0 for none (default: 240)")
+    running.add_argument(
+        "--max_failures",
+        type=_number(0, 1),
+        default=1.0,
+        metavar="R",
+        help="exit with 1 if a larger share of the scans failed, 0 to 1 (default: 1, never)",
+    )
+    running.add_argument(
+        "--batch_size",
+        type=_whole(1, 4096),
+        default=8,
+        metavar="N",
+        help="views that the network gets at a time (default: 8; on a GPU rather 64)",
+    )
+    running.add_argument(
+        "--max_batch_pixels",
+        type=_whole(1, 10**12),
+        default=400_000_000,
+        metavar="N",
+        help="pixels of scans held in memory for a batch (default: 400000000)",
+    )
+    running.add_argument(
+        "--codec_timeout",
+        type=_number(1, 86_400),
+        default=120.0,
+        metavar="S",
+        help="seconds for one scan's decoding or encoding, plus one a megapixel (default: 120)",
+    )
+    running.add_argument(
+        "--gallery_size",
+        type=_whole(0, 100_000),
+        default=240,
+        metavar="N",
+        help="pictures in the gallery, the least sure first; 0 for none (default: 240)",
+    )
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="archive-colorize", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+        prog="archive-colorize",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        allow_abbrev=False,
         usage="archive-colorize --input SRC --output DST [option ...] [Beam option ...]",
         formatter_class=_Formatter,
     )

@@ -29,7 +29,11 @@ class Task:
 
 
 def plan(
-    items: Iterable[Item], records: Iterable[Record], derivative_bytes: int | None, settings: Settings, on_existing: str
+    items: Iterable[Item],
+    records: Iterable[Record],
+    derivative_bytes: int | None,
+    settings: Settings,
+    on_existing: str,
 ) -> Iterator[Task]:
     """The tasks of one key.
 
@@ -45,7 +49,12 @@ def plan(
     first, *others = (by_source[source] for source in sorted(by_source))
     for other in others:
         detail = f"{first.source} has the same key {first.key!r}"
-        yield _refuse(Item(other.source, other.source, other.size, other.version), Reason.DUPLICATE_KEY, detail, settings)
+        yield _refuse(
+            Item(other.source, other.source, other.size, other.version),
+            Reason.DUPLICATE_KEY,
+            detail,
+            settings,
+        )
     record = None
     for candidate in records:
         record = candidate if record is None else manifest.later(record, candidate)
@@ -58,7 +67,9 @@ def derivative_key(relative: str, format: str) -> str | None:
     return relative.removesuffix(ending) if relative.endswith(ending) else None
 
 
-def _task(item: Item, record: Record | None, derivative_bytes: int | None, settings: Settings, on_existing: str) -> Task:
+def _task(
+    item: Item, record: Record | None, derivative_bytes: int | None, settings: Settings, on_existing: str
+) -> Task:
     if on_existing != "replace":
         if record is not None and _has_result(record, derivative_bytes):
             if on_existing == "skip":

@@ -38,11 +38,24 @@ class Progress:
 
     def _bar(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            SpinnerColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
         from rich.progress import Progress as Bar
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                   TextColumn("{task.fields[rate]}"), TextColumn("left"), TimeRemainingColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("starting workers", total=self._todo or None, rate="")
             first = None
@@ -63,7 +76,11 @@ class Progress:
             self._count()
             rate = self._done / (now - started)
             left = f", about {(self._todo - self._done) / rate:,.0f} s left" if self._done else ""
-            print(f"{self._done:,} of {self._todo:,} scans, {rate:.1f} a second{left}", file=sys.stderr, flush=True)
+            print(
+                f"{self._done:,} of {self._todo:,} scans, {rate:.1f} a second{left}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _count(self) -> int:
         for info in storage.list_files(self._folder):

@@ -67,7 +67,9 @@ class Summary:
 def describe(summary: dict) -> str:
     """A summary in words: what became of the scans, and why."""
     counts = summary["outcomes"]
-    lines = [f"{summary['records']:,} scans: " + ", ".join(f"{n:,} {outcome}" for outcome, n in counts.items())]
+    lines = [
+        f"{summary['records']:,} scans: " + ", ".join(f"{n:,} {outcome}" for outcome, n in counts.items())
+    ]
     lines += [f"  {n:>9,}  {reason.replace('_', ' ')}" for reason, n in summary["reasons"].items()]
     lines += [f"  {n:>9,}  coloured by {model}" for model, n in summary["models"].items()]
     return "\n".join(lines)
@@ -107,8 +109,12 @@ class Sample:
                     free = self.size - sum(quota.values())
                     limit = self.size if name == Outcome.COLORIZED else share
                     quota[name] += max(0, min(free, limit - quota[name], len(chosen[name]) - quota[name]))
-        return [r for name in (Outcome.COLORIZED, Outcome.FAILED, Outcome.SKIPPED) if name in chosen
-                for r in chosen[name][: quota[name]]]
+        return [
+            r
+            for name in (Outcome.COLORIZED, Outcome.FAILED, Outcome.SKIPPED)
+            if name in chosen
+            for r in chosen[name][: quota[name]]
+        ]
 
 
 def _rank(record: Record) -> tuple:

@@ -5,20 +5,14 @@ Exits with 1 and one line on stdout where the batch job could not use it.
 
 import sys
 
-import numpy as np
-
-from pipeline.inference import ModelError, Network, local_copy
+from pipeline.inference import ModelError, load, try_out
 
 
 def main(model: str, side: int) -> int:
     try:
-        network = Network(local_copy(model), side, batch_size=1)
-        chroma, confidence = network.predict(np.full((1, side, side), 128, np.uint8))
+        try_out(load(model, side, batch_size=1, threads=0), side)
     except ModelError as error:
         print(error)
-        return 1
-    if not (np.isfinite(chroma).all() and 0 <= confidence[0] <= 1):
-        print(f"the model in {model} answers a plain grey with no sound chroma and confidence")
         return 1
     return 0
 
