@@ -23,9 +23,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline import chroma, derivative, provenance, storage
+from pipeline import chroma, derivative, metadata, provenance, storage
 from pipeline.collections import Item, derivative_uri
-from pipeline.metadata import upright
 from pipeline.record import Outcome, Reason, Record, Refusal
 from pipeline.scan import Scan, read_scan
 from pipeline.settings import Settings
@@ -63,6 +62,8 @@ class Codec:
         started = time.perf_counter()
         record = self._record(item)
         try:
+            if storage.contains(self.settings.output, item.source):  # through a link, or named in a manifest
+                raise Refusal(Reason.BAD_KEY, "the source lies in the output: it is no master")
             data = _read(item)
             record = record.replace(source_bytes=len(data), source_sha256=hashlib.sha256(data).hexdigest())
             scan = read_scan(data, output_format=self.settings.format, max_pixels=self.settings.max_pixels,
@@ -126,7 +127,7 @@ class Codec:
         try:
             data, master = storage.read(target), _read(item)
             with Image.open(io.BytesIO(data)) as image:
-                claimed = provenance.read_packet(image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b"")
+                claimed = provenance.read_packet(metadata.xmp(image))
                 if claimed is None:
                     return None
                 image.load()
@@ -184,7 +185,7 @@ def refused(item: Item, refusal: Refusal, settings: Settings) -> Record:
 
 
 def _upright_guide(scan: Scan) -> np.ndarray:
-    return np.ascontiguousarray(upright(scan.guide, scan.orientation))
+    return np.ascontiguousarray(metadata.upright(scan.guide, scan.orientation))
 
 
 def _read(item: Item) -> bytes:
@@ -194,6 +195,8 @@ def _read(item: Item) -> bytes:
         raise Refusal(Reason.MISSING, "the file is not there (any more)") from error
     except OSError as error:
         raise Refusal(Reason.READ_ERROR, _words(error)) from error
+    except ValueError as error:
+        raise Refusal(Reason.READ_ERROR, "no file can have this name") from error
 
 
 def _refused(record: Record, refusal: Refusal, seconds: float) -> Record:

@@ -1,24 +1,25 @@
 """What is to be done: a folder, a glob, a gs:// prefix or a manifest, expanded to scans one at a time."""
 
-import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from fnmatch import fnmatchcase
 
 from pipeline import storage
 from pipeline.record import Reason, Record, Refusal
 
 SUFFIX = "_color"
+MANIFEST = ".jsonl"  # the extension of an input that lists scans
 EXTENSIONS = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif"}  # of the derivative, by --format
 _WILDCARD = re.compile(r"[*?\[]")
 
 # A file with another extension is recorded as no image, unopened; one with none is looked into.
-IMAGE_EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .jp2 .j2k .jpf .jpx .png .tif .tiff .gif .bmp .dib .webp .avif .ppm .pgm .pbm .pnm "
-    ".tga .pcx .psd .ico .icns .sgi .ras .im .dds .mpo".split()
-)
+_EXTENSIONS = """
+    .jpg .jpeg .jpe .jfif .jp2 .j2k .jpf .jpx .mpo .png .tif .tiff .gif .bmp .dib .webp .avif .ppm .pgm .pbm .pnm
+    .tga .pcx .psd .ico .icns .sgi .ras .im .dds
+"""
+IMAGE_EXTENSIONS = frozenset(_EXTENSIONS.split())
 
 
 class JobError(Exception):
@@ -47,21 +48,26 @@ def derivative_uri(output: str, key: str, format: str) -> str:
 
 def base_folder(source: str) -> str | None:
     """The folder that an input lies in, or None for a manifest, whose masters may lie anywhere."""
-    if source.endswith(".jsonl"):
+    if source.endswith(MANIFEST):
         return None
-    wildcard = _WILDCARD.search(source)
-    if wildcard and (storage.is_gcs(source) or not os.path.exists(source)):
-        return storage.normalize(source[: wildcard.start()].rpartition("/")[0] or "/")
-    return storage.normalize(source)
+    source = storage.normalize(source)
+    if not _is_glob(source):
+        return source
+    return source[: _WILDCARD.search(source).start()].rpartition("/")[0] or "/"
 
 
 def check_input(source: str) -> None:
     """Raises JobError where there is no such input (an empty one is found on expanding it)."""
-    if source.endswith(".jsonl"):
-        if storage.stat(storage.normalize(source)) is None:
+    uri = storage.normalize(source)
+    if storage.is_gcs(uri):
+        if not re.match(r"gs://[^/*?\[]+(/|$)", uri):
+            raise JobError(f"no bucket is named in {source}: write gs://BUCKET/FOLDER")
+        return
+    if source.endswith(MANIFEST):
+        if not os.path.isfile(uri):
             raise JobError(f"no such manifest: {source}")
-    elif not _WILDCARD.search(source) and not storage.is_gcs(source) and not os.path.isdir(source):
-        hint = "give its folder, a glob, or a manifest that names it" if os.path.exists(source) else "check the path"
+    elif not _is_glob(uri) and not os.path.isdir(uri):
+        hint = "give its folder, a glob, or a manifest that names it" if os.path.exists(uri) else "check the path"
         raise JobError(f"no such folder: {source} ({hint})")
 
 
@@ -95,37 +101,44 @@ def check_key(key: str) -> None:
 
 
 def _expand(source: str) -> Iterator[Item]:
-    if source.endswith(".jsonl"):
+    base = base_folder(source)
+    if base is None:
         yield from _manifest(storage.normalize(source))
         return
-    base = base_folder(source)
-    literal = storage.is_gcs(source) and not _WILDCARD.search(source) or os.path.isdir(source)
-    if literal:
-        matches = storage.list_files(base)
-    elif storage.is_gcs(source):
-        pattern = re.compile(_translate(source))
-        matches = (info for info in storage.list_files(base) if pattern.fullmatch(info.uri))
-    else:
-        matches = _glob(storage.normalize(source))
-    for info in matches:
-        key = info.uri[len(base):].lstrip("/")
-        yield Item(key, info.uri, info.size, info.version)
+    source = storage.normalize(source)
+    pattern = source[len(base) :].strip("/").split("/") if _is_glob(source) else ["**"]
+
+    def relative(uri: str) -> str:
+        return uri[len(base) :].lstrip("/")
+
+    def enter(folder: str) -> bool:
+        return _may_lead_to(relative(folder).split("/"), pattern)
+
+    for info in storage.list_files(base, enter):
+        key = relative(info.uri)
+        if _matches(key.split("/"), pattern):
+            yield Item(key, info.uri, info.size, info.version)
 
 
-def _glob(pattern: str) -> Iterator[storage.FileInfo]:
-    for path in glob.iglob(pattern, recursive=True):
-        if not os.path.isdir(path):
-            yield storage.stat(path) or storage.FileInfo(path, -1, "")
+def _is_glob(uri: str) -> bool:
+    """Whether it has wildcards. A local file or folder may have such characters in its very name."""
+    return bool(_WILDCARD.search(uri)) and (storage.is_gcs(uri) or not os.path.exists(uri))
 
 
-def _translate(pattern: str) -> str:
-    """A glob as a regular expression: `*` and `?` stop at `/`, `**/` does not."""
-    tokens = re.split(r"(\*\*/|\*|\?|\[[^\]]+\])", pattern)
-    meaning = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-    return "".join(
-        meaning.get(token) or (token.replace("[!", "[^") if token.startswith("[") else re.escape(token))
-        for token in tokens
-    )
+def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path, name by name, matches a glob, in which `**` stands for any number of folders."""
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return any(_matches(names[skipped:], pattern[1:]) for skipped in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
+
+
+def _may_lead_to(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path in this folder may match."""
+    if not names or pattern[:1] == ["**"]:
+        return True
+    return bool(pattern[1:]) and fnmatchcase(names[0], pattern[0]) and _may_lead_to(names[1:], pattern[1:])
 
 
 def _manifest(uri: str) -> Iterator[Item]:
@@ -134,13 +147,20 @@ def _manifest(uri: str) -> Iterator[Item]:
             continue
         try:
             record = Record.from_json(line)
-        except (ValueError, TypeError) as error:
+        except (ValueError, RecursionError) as error:
             raise JobError(f"{uri}, line {number}: {error}") from error
         source = storage.normalize(record.source)
-        key = record.key or str(PurePosixPath(source.removeprefix(storage.GCS)).relative_to("/")
-                                if source.startswith("/") else source.removeprefix(storage.GCS))
-        info = storage.stat(source) or storage.FileInfo(source, -1, "")
-        yield Item(key, source, info.size, info.version)
+        info = _look_up(source)
+        yield Item(record.key or source.removeprefix(storage.GCS).lstrip("/"), source, info.size, info.version)
+
+
+def _look_up(source: str) -> storage.FileInfo:
+    """What is known of a file; of one that cannot be looked at, nothing: reading it gives the record its reason."""
+    try:
+        info = storage.stat(source)
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        info = None
+    return info or storage.FileInfo(source, -1, "")
 
 
 def _lines(uri: str) -> Iterator[bytes]:

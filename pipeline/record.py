@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 SCHEMA = 1
@@ -89,13 +90,18 @@ class Record:
     def replace(self, **fields) -> "Record":
         return dataclasses.replace(self, **fields)
 
+    def finish(self, **fields) -> "Record":
+        """With these fields, as of now."""
+        return self.replace(finished=datetime.now(UTC).isoformat(timespec="milliseconds"), **fields)
+
     def to_json(self) -> str:
         """One line, ASCII (a file name that is not valid UTF-8 survives as an escaped surrogate)."""
         return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str | bytes) -> "Record":
-        """Reads a line; unknown fields are ignored, so that an inventory's own columns do no harm.
+        """Reads a line; fields that are unknown or of another type than ours are ignored, so that an
+        inventory's own columns do no harm.
 
         Raises:
           ValueError: the line is no JSON object, or lacks a text `source`.
@@ -103,9 +109,16 @@ class Record:
         fields = json.loads(line)
         if not isinstance(fields, dict) or not isinstance(fields.get("source"), str) or not fields["source"]:
             raise ValueError('a manifest line must be a JSON object with a text "source"')
-        known = {f.name for f in dataclasses.fields(cls)}
-        record = {name: value for name, value in fields.items() if name in known}
-        record.setdefault("key", "")
-        if not isinstance(record["key"], str):
+        if not isinstance(fields.get("key", ""), str):
             raise ValueError('"key" must be text')
-        return cls(**record)
+        return cls(**{"key": ""} | {name: value for name, value in fields.items() if _is_ours(name, value)})
+
+
+_NUMBER = (int, float, type(None))
+_TYPES = {
+    field.name: {str: str, int: int}.get(field.type, _NUMBER) for field in dataclasses.fields(Record)
+}
+
+
+def _is_ours(name: str, value: object) -> bool:
+    return isinstance(value, _TYPES.get(name, ())) and not isinstance(value, bool)

@@ -3,10 +3,11 @@
 import contextlib
 import errno
 import functools
+import mimetypes
 import os
 import secrets
 import stat as stat_module
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -45,11 +46,12 @@ def contains(folder: str, uri: str) -> bool:
 
 
 def stat(uri: str) -> FileInfo | None:
-    """None where there is no such file."""
+    """None where there is no such file. Raises OSError where that cannot be told."""
     if is_gcs(uri):
         bucket, name = _split(uri)
-        blob = _client().bucket(bucket).get_blob(name)
-        return _blob_info(blob) if blob else None
+        with _cloud_errors(uri):
+            blob = _client().bucket(bucket).get_blob(name)
+        return _blob_info(blob, bucket) if blob else None
     try:
         status = os.stat(uri)
     except (FileNotFoundError, NotADirectoryError):
@@ -64,23 +66,28 @@ def is_folder(uri: str) -> bool:
     return os.path.isdir(uri)
 
 
-def list_files(folder: str) -> Iterator[FileInfo]:
+def list_files(folder: str, enter: Callable[[str], bool] = lambda folder: True) -> Iterator[FileInfo]:
     """Every regular file below `folder`, in a fixed order, one directory in memory at a time.
 
     Names that begin with a dot are left out. Links to folders are followed, unless they lead back to a
     folder that they are in. A folder that is not there has no files.
+
+    Args:
+      enter: whether to look into a local folder, by its path.
 
     Raises:
       OSError: a folder could not be listed.
     """
     if is_gcs(folder):
         bucket, name = _split(folder)
-        prefix = f"{name.rstrip('/')}/" if name else ""
-        for blob in _client().list_blobs(bucket, prefix=prefix, fields="items(name,size,generation),nextPageToken"):
-            if not blob.name.endswith("/") and "/." not in f"/{blob.name[len(prefix):]}":
-                yield _blob_info(blob, bucket)
+        prefix = f"{name}/" if name else ""
+        fields = "items(name,size,generation),nextPageToken"
+        with _cloud_errors(folder):
+            for blob in _client().list_blobs(bucket, prefix=prefix, fields=fields):
+                if not blob.name.endswith("/") and "/." not in f"/{blob.name[len(prefix):]}":
+                    yield _blob_info(blob, bucket)
     elif os.path.isdir(folder):
-        yield from _walk(folder, frozenset())
+        yield from _walk(folder, enter, frozenset())
 
 
 def read(uri: str) -> bytes:
@@ -92,15 +99,9 @@ def read(uri: str) -> bytes:
     if not is_gcs(uri):
         with open(uri, "rb") as file:
             return file.read()
-    from google.api_core import exceptions
-
     bucket, name = _split(uri)
-    try:
+    with _cloud_errors(uri):
         return _client().bucket(bucket).blob(name).download_as_bytes()
-    except exceptions.NotFound as error:
-        raise FileNotFoundError(errno.ENOENT, "no such object", uri) from error
-    except exceptions.GoogleAPIError as error:
-        raise OSError(errno.EIO, str(error), uri) from error
 
 
 def write(uri: str, data: bytes, *, keep_existing: bool = False) -> None:
@@ -114,32 +115,24 @@ def write(uri: str, data: bytes, *, keep_existing: bool = False) -> None:
     """
     if not is_gcs(uri):
         return _write_local(uri, data, keep_existing)
-    from google.api_core import exceptions
-
     bucket, name = _split(uri)
     generation = {"if_generation_match": 0} if keep_existing else {}
-    try:
+    # An earlier try of the same bundle may have written it.
+    with contextlib.suppress(FileExistsError), _cloud_errors(uri):
         _client().bucket(bucket).blob(name).upload_from_string(data, _content_type(uri), **generation)
-    except exceptions.PreconditionFailed:
-        return None  # an earlier try of the same bundle wrote it
-    except exceptions.GoogleAPIError as error:
-        raise OSError(errno.EIO, str(error), uri) from error
 
 
 def delete(uri: str) -> None:
     """Removes a file of ours; one that is not there is fine."""
-    if is_gcs(uri):
-        from google.api_core import exceptions
-
+    with contextlib.suppress(FileNotFoundError):
+        if not is_gcs(uri):
+            return os.unlink(uri)
         bucket, name = _split(uri)
-        with contextlib.suppress(exceptions.NotFound):
+        with _cloud_errors(uri):
             _client().bucket(bucket).blob(name).delete()
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(uri)
 
 
-def _walk(folder: str, above: frozenset) -> Iterator[FileInfo]:
+def _walk(folder: str, enter: Callable[[str], bool], above: frozenset) -> Iterator[FileInfo]:
     status = os.stat(folder)
     above = above | {(status.st_dev, status.st_ino)}
     with os.scandir(folder) as entries:
@@ -152,8 +145,8 @@ def _walk(folder: str, above: frozenset) -> Iterator[FileInfo]:
             yield FileInfo(path, -1, "")
             continue
         if stat_module.S_ISDIR(status.st_mode):
-            if (status.st_dev, status.st_ino) not in above:
-                yield from _walk(path, above)
+            if (status.st_dev, status.st_ino) not in above and enter(path):
+                yield from _walk(path, enter, above)
         elif stat_module.S_ISREG(status.st_mode):
             yield FileInfo(path, status.st_size, str(status.st_mtime_ns))
 
@@ -181,17 +174,18 @@ def _write_local(path: str, data: bytes, keep_existing: bool) -> None:
                 link = functools.partial(os.link, f"/proc/self/fd/{fd}", src_dir_fd=fd)
                 try:
                     link(path)
-                    return
+                    return _sync_folder(folder)
                 except FileExistsError:
                     if keep_existing:
-                        return
+                        return None
                 spare = _spare_name(path)
                 link(spare)
                 named = spare
         if keep_existing and os.path.exists(path):
-            return
+            return None
         os.replace(named, path)
         named = None
+        return _sync_folder(folder)
     finally:
         if named is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -199,13 +193,20 @@ def _write_local(path: str, data: bytes, keep_existing: bool) -> None:
 
 
 def _spare_name(path: str) -> str:
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name[:200]}.{secrets.token_hex(6)}")
+    return os.path.join(os.path.dirname(path), f".archive-colorize-{secrets.token_hex(8)}")
+
+
+def _sync_folder(folder: str) -> None:
+    """Makes the names in a folder durable, where its file system has that."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _content_type(uri: str) -> str:
-    import mimetypes
-
     return mimetypes.guess_type(uri)[0] or "application/octet-stream"
 
 
@@ -214,8 +215,26 @@ def _split(uri: str) -> tuple[str, str]:
     return bucket, name
 
 
-def _blob_info(blob, bucket: str | None = None) -> FileInfo:
-    return FileInfo(f"{GCS}{bucket or blob.bucket.name}/{blob.name}", blob.size, str(blob.generation))
+def _blob_info(blob, bucket: str) -> FileInfo:
+    return FileInfo(f"{GCS}{bucket}/{blob.name}", blob.size, str(blob.generation))
+
+
+@contextlib.contextmanager
+def _cloud_errors(uri: str) -> Iterator[None]:
+    """Cloud Storage's errors as the OSError that a local file would give. (Those of the network are such already.)"""
+    from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except exceptions.NotFound as error:
+        raise FileNotFoundError(errno.ENOENT, "no such object or bucket", uri) from error
+    except exceptions.PreconditionFailed as error:
+        raise FileExistsError(errno.EEXIST, "there is such an object already", uri) from error
+    except exceptions.Forbidden as error:
+        raise PermissionError(errno.EACCES, str(error), uri) from error
+    except (exceptions.GoogleAPIError, GoogleAuthError) as error:
+        raise OSError(errno.EIO, str(error), uri) from error
 
 
 @functools.cache

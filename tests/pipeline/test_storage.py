@@ -1,0 +1,332 @@
+"""What storage promises: a file is there whole or not at all, and listings leave nothing out."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import storage
+
+BUCKET = "archive"
+
+
+@pytest.fixture(scope="module")
+def cloud():
+    """A bucket on an emulator of Cloud Storage, reached over HTTP."""
+    emulator = pytest.importorskip("gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed")
+    server = emulator.create_server("localhost", 0, in_memory=True, default_bucket=BUCKET)
+    server.start()
+    port = server._api._httpd.server_port if hasattr(server._api, "_httpd") else server._api._server.server_port
+    before = os.environ.get("STORAGE_EMULATOR_HOST")
+    os.environ["STORAGE_EMULATOR_HOST"] = f"http://localhost:{port}"
+    storage._client.cache_clear()
+    yield f"gs://{BUCKET}"
+    server.stop()
+    storage._client.cache_clear()
+    os.environ.pop("STORAGE_EMULATOR_HOST")
+    if before:
+        os.environ["STORAGE_EMULATOR_HOST"] = before
+
+
+@pytest.fixture(params=["unnamed files", "named files"])
+def filesystem(request, monkeypatch):
+    """With O_TMPFILE, and as on a file system that lacks it."""
+    if request.param == "named files":
+        without_unnamed_files(monkeypatch)
+    return request.param
+
+
+def without_unnamed_files(monkeypatch):
+    real = os.open
+
+    def refuse(path, flags, *arguments, **named):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no unnamed files here")
+        return real(path, flags, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
+def names(folder):
+    return sorted(entry.name for entry in os.scandir(folder))
+
+
+def uris(folder, **options):
+    return [info.uri for info in storage.list_files(str(folder), **options)]
+
+
+# Writing
+
+
+def test_a_file_is_written_with_its_folders(tmp_path, filesystem):
+    path = tmp_path / "box 1" / "folder" / "a.jpg"
+    storage.write(str(path), b"whole")
+    assert path.read_bytes() == b"whole"
+    assert names(path.parent) == ["a.jpg"]
+
+
+def test_a_file_is_replaced(tmp_path, filesystem):
+    path = tmp_path / "a"
+    storage.write(str(path), b"old")
+    storage.write(str(path), b"new")
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["a"]
+
+
+def test_an_existing_file_is_kept_where_its_name_stands_for_its_content(tmp_path, filesystem):
+    path = tmp_path / "shard"
+    storage.write(str(path), b"old", keep_existing=True)
+    storage.write(str(path), b"new", keep_existing=True)
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["shard"]
+
+
+def test_a_written_file_has_the_rights_of_any_new_file(tmp_path, filesystem):
+    old = os.umask(0o027)
+    try:
+        storage.write(str(tmp_path / "a"), b"")
+        storage.write(str(tmp_path / "a"), b"again")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_longest_name_that_the_file_system_has_can_be_written_and_replaced(tmp_path, filesystem):
+    name = "ä" * 127
+    for content in (b"old", b"new"):
+        storage.write(str(tmp_path / name), content)
+    assert (tmp_path / name).read_bytes() == b"new"
+
+
+def test_a_folder_in_the_way_is_an_error_that_leaves_nothing_behind(tmp_path, filesystem):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OSError):
+        storage.write(str(tmp_path / "a"), b"data")
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_file_where_a_folder_should_be_is_an_error(tmp_path):
+    (tmp_path / "a").write_bytes(b"")
+    with pytest.raises(OSError):
+        storage.write(str(tmp_path / "a" / "b"), b"data")
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, filesystem):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted: that takes root")
+    try:
+        storage.write(str(tmp_path / "a"), b"old")
+        with pytest.raises(OSError) as caught:
+            storage.write(str(tmp_path / "a"), bytes(1 << 20))
+        assert caught.value.errno == errno.ENOSPC
+        assert (tmp_path / "a").read_bytes() == b"old"
+        assert names(tmp_path) == ["a"]
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_a_limit_on_file_size_leaves_nothing_behind(tmp_path, filesystem):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            storage.write(str(tmp_path / "a"), bytes(20_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert names(tmp_path) == []
+
+
+WRITER = """
+import itertools, sys
+from pipeline import storage
+print("ready", flush=True)
+for turn in itertools.count():
+    storage.write(f"{sys.argv[1]}/{turn % 3}", bytes([turn % 256]) * 3_000_000)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_no_half_file_under_any_name(tmp_path):
+    for kill in range(12):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE,
+                                  cwd=Path(__file__).parents[2])
+        writer.stdout.readline()
+        stop = time.monotonic() + 0.02 + 0.01 * kill
+        while time.monotonic() < stop:
+            assert set(sizes(tmp_path)) <= {3_000_000}
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+        for path in tmp_path.iterdir():
+            content = path.read_bytes()
+            assert content == content[:1] * 3_000_000, path
+
+
+def sizes(folder):
+    for entry in os.scandir(folder):
+        try:
+            yield entry.stat().st_size
+        except FileNotFoundError:  # replaced since
+            continue
+
+
+def test_deleting_what_is_not_there_is_fine(tmp_path):
+    storage.write(str(tmp_path / "a"), b"")
+    storage.delete(str(tmp_path / "a"))
+    storage.delete(str(tmp_path / "a"))
+    assert names(tmp_path) == []
+
+
+# Listing and reading
+
+
+def test_listing_finds_every_file_once_in_order_with_its_size(tmp_path):
+    for name in ("b/2.tif", "b/1.tif", "a.tif", "c.tif", "b/deep/er/x"):
+        storage.write(str(tmp_path / name), name.encode())
+    found = list(storage.list_files(str(tmp_path)))
+    assert [info.uri.removeprefix(f"{tmp_path}/") for info in found] == [
+        "a.tif", "b/1.tif", "b/2.tif", "b/deep/er/x", "c.tif"
+    ]
+    assert [info.size for info in found] == [5, 7, 7, 11, 5]
+    assert found[0].version == str((tmp_path / "a.tif").stat().st_mtime_ns)
+    assert found == list(storage.list_files(str(tmp_path)))
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    for name in (".a.tif", ".git/b.tif", "c/.d/e.tif", "c/f.tif"):
+        storage.write(str(tmp_path / name), b"")
+    assert uris(tmp_path) == [f"{tmp_path}/c/f.tif"]
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    storage.write(str(tmp_path / "archive/box/a.tif"), b"")
+    storage.write(str(tmp_path / "elsewhere/b.tif"), b"")
+    (tmp_path / "archive/box/up").symlink_to(tmp_path / "archive")
+    (tmp_path / "archive/other").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/self").symlink_to(".")
+    folder = tmp_path / "archive"
+    assert uris(folder) == [f"{folder}/box/a.tif", f"{folder}/other/b.tif"]
+
+
+def test_a_link_that_leads_nowhere_is_listed_so_that_it_gets_a_record(tmp_path):
+    (tmp_path / "gone.tif").symlink_to("nowhere.tif")
+    (tmp_path / "loop.tif").symlink_to("loop.tif")
+    assert [(info.uri, info.size) for info in storage.list_files(str(tmp_path))] == [
+        (f"{tmp_path}/gone.tif", -1), (f"{tmp_path}/loop.tif", -1)
+    ]
+
+
+def test_what_is_no_file_is_left_out(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tif")
+    assert uris(tmp_path) == []
+
+
+def test_a_name_that_is_not_utf8_is_listed_and_read(tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.tif"
+    with open(path, "wb") as file:
+        file.write(b"data")
+    (uri,) = uris(tmp_path)
+    assert os.fsencode(uri) == path
+    assert storage.read(uri) == b"data"
+
+
+def test_a_folder_that_is_not_there_has_no_files(tmp_path):
+    assert uris(tmp_path / "none") == []
+
+
+def test_folders_that_are_not_entered_are_not_listed(tmp_path):
+    storage.write(str(tmp_path / "a/1"), b"")
+    storage.write(str(tmp_path / "b/1"), b"")
+    assert uris(tmp_path, enter=lambda folder: folder.endswith("/b")) == [f"{tmp_path}/b/1"]
+
+
+def test_reading_what_is_not_there_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        storage.read(str(tmp_path / "a"))
+    assert storage.stat(str(tmp_path / "a")) is None
+    assert storage.stat(str(tmp_path / "a/b")) is None
+
+
+def test_containing_sees_through_links_and_is_about_whole_names(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    assert storage.contains(str(tmp_path / "a"), str(tmp_path / "link/b"))
+    assert storage.contains(str(tmp_path / "link"), str(tmp_path / "a"))
+    assert not storage.contains(str(tmp_path / "a"), str(tmp_path / "ab"))
+    assert storage.contains("gs://bucket/a", "gs://bucket/a/b")
+    assert not storage.contains("gs://bucket/a", "gs://bucket/ab")
+    assert not storage.contains("/", "gs://bucket/a")
+
+
+def test_the_users_words_become_one_form(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert storage.normalize("a/../b/") == f"{tmp_path}/b"
+    assert storage.normalize("~/scans") == "/home/ada/scans"
+    assert storage.normalize("file:///data/scans") == "/data/scans"
+    assert storage.normalize("gs://bucket/scans/") == "gs://bucket/scans"
+
+
+# Cloud Storage
+
+
+def test_an_object_is_written_replaced_read_and_deleted(cloud):
+    uri = f"{cloud}/round/trip é.jpg"
+    storage.write(uri, b"old")
+    storage.write(uri, b"newer")
+    assert storage.read(uri) == b"newer"
+    info = storage.stat(uri)
+    assert (info.uri, info.size) == (uri, 5)
+    storage.delete(uri)
+    storage.delete(uri)
+    assert storage.stat(uri) is None
+
+
+def test_objects_are_listed_below_their_folder_alone(cloud):
+    for name in ("b.tif", "a/x.tif", "a.tif", ".hidden", "a/.hidden/x"):
+        storage.write(f"{cloud}/list/{name}", b"123")
+    storage.write(f"{cloud}/list2/a.tif", b"")
+    found = list(storage.list_files(f"{cloud}/list"))
+    assert [info.uri for info in found] == [f"{cloud}/list/{name}" for name in ("a.tif", "a/x.tif", "b.tif")]
+    assert {info.size for info in found} == {3}
+    assert all(info.version for info in found)
+
+
+def test_a_prefix_with_objects_is_a_folder(cloud):
+    storage.write(f"{cloud}/folder/a/b.tif", b"")
+    assert storage.is_folder(f"{cloud}/folder/a")
+    assert not storage.is_folder(f"{cloud}/fold")
+
+
+def test_an_object_that_is_not_there_is_missing_as_a_file_would_be(cloud):
+    with pytest.raises(FileNotFoundError):
+        storage.read(f"{cloud}/none")
+
+
+def test_errors_of_the_cloud_are_errors_of_a_file(cloud):
+    with pytest.raises(OSError):
+        list(storage.list_files("gs://no-such-bucket/a"))
+    with pytest.raises(OSError):
+        storage.write("gs://no-such-bucket/a", b"")
+
+
+def test_an_object_that_an_earlier_try_wrote_is_kept(cloud, monkeypatch):
+    from google.api_core import exceptions
+    from google.cloud.storage import Blob
+
+    asked = []
+
+    def upload(blob, data, content_type, if_generation_match=None):
+        asked.append(if_generation_match)
+        raise exceptions.PreconditionFailed("there is one")
+
+    monkeypatch.setattr(Blob, "upload_from_string", upload)  # the emulator ignores the condition
+    storage.write(f"{cloud}/shard.jsonl", b"new", keep_existing=True)
+    assert asked == [0]
