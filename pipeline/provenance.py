@@ -19,12 +19,11 @@ _NAMESPACES = {
     "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
     "colorize": "urn:archive-colorize:record:1#",
 }
-for _prefix, _uri in _NAMESPACES.items():
-    ET.register_namespace(_prefix, _uri)
-
 # Facts of the run, not of the picture: left out, so that the same work gives the same bytes.
-_NOT_EMBEDDED = dict(source_version="", derivative="", derivative_bytes=0, derivative_sha256="",
-                     milliseconds=0, run="", finished="")
+_NOT_EMBEDDED = {
+    "source_version": "", "derivative": "", "derivative_bytes": 0, "derivative_sha256": "", "milliseconds": 0,
+    "run": "", "finished": "",
+}
 
 
 def packet(record: Record, master: bytes = b"") -> bytes:
@@ -56,6 +55,8 @@ def packet(record: Record, master: bytes = b"") -> bytes:
         _qualified("Iptc4xmpExt:DigitalSourceType"): SOURCE_TYPE,
         _qualified("colorize:record"): embedded,
     })
+    for prefix, uri in _NAMESPACES.items():  # the master may have given our prefixes to others
+        ET.register_namespace(prefix, uri)
     body = ET.tostring(root, encoding="unicode")
     return ('<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>' + body + '<?xpacket end="w"?>').encode()
 

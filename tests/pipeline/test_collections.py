@@ -1,0 +1,240 @@
+"""What there is to do: inputs expanded to scans, keys, names of derivatives, and what is refused before any work."""
+
+import json
+import os
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pipeline import storage
+from pipeline.collections import (
+    EXTENSIONS,
+    Item,
+    JobError,
+    base_folder,
+    check_input,
+    check_key,
+    check_output,
+    derivative_uri,
+    expand,
+)
+from pipeline.record import Reason, Refusal
+
+KEYS = st.lists(st.sampled_from(["a", "b", ".", "_", "/", " ", "é", "_color", ".jpg", ".tif"]), min_size=1).map("".join)
+FORMATS = st.sampled_from(sorted(EXTENSIONS))
+
+
+@pytest.fixture
+def archive(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.tif", "box/b.tif", "box/c.jpg", "box/deep/d.tif", "other/e.tif"):
+        storage.write(str(tmp_path / "in" / name), b"scan")
+    return tmp_path / "in"
+
+
+def keys(source):
+    return [item.key for item in expand(str(source))]
+
+
+# Inputs
+
+
+def test_a_folder_is_its_files_with_their_relative_paths_as_keys(archive):
+    items = list(expand(str(archive)))
+    assert [item.key for item in items] == ["a.tif", "box/b.tif", "box/c.jpg", "box/deep/d.tif", "other/e.tif"]
+    assert items[1].source == f"{archive}/box/b.tif"
+    assert items[1].size == 4
+    assert items[1].version == str(os.stat(items[1].source).st_mtime_ns)
+
+
+@pytest.mark.parametrize("written", ["in", "in/", "./in", "other/../in", "file://{}/in"])
+def test_however_a_folder_is_written_its_keys_are_the_same(archive, written):
+    assert keys(written.format(archive.parent)) == keys(archive)
+
+
+@pytest.mark.parametrize("pattern, expected", [
+    ("*.tif", ["a.tif"]),
+    ("*/*.tif", ["box/b.tif", "other/e.tif"]),
+    ("**/*.tif", ["a.tif", "box/b.tif", "box/deep/d.tif", "other/e.tif"]),
+    ("b*/**", ["box/b.tif", "box/c.jpg", "box/deep/d.tif"]),
+    ("box/?.[jt]*", ["b.tif", "c.jpg"]),
+    ("box/[!b].*", ["c.jpg"]),
+    ("none/*", []),
+    ("*.png", []),
+])
+def test_a_glob_is_what_it_matches_with_keys_below_its_fixed_folder(archive, pattern, expected):
+    assert keys(f"{archive}/{pattern}") == expected
+    assert keys(f"in/{pattern}") == expected
+
+
+def test_a_glob_in_the_current_folder_has_keys_below_it(archive, monkeypatch):
+    monkeypatch.chdir(archive)
+    assert keys("*.tif") == ["a.tif"]
+    assert base_folder("*.tif") == str(archive)
+
+
+def test_a_glob_does_not_look_where_nothing_can_match(archive, monkeypatch):
+    seen = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: seen.append(str(path)) or real(path))
+    keys(f"{archive}/b*/*.tif")
+    assert seen == [str(archive), f"{archive}/box"]
+
+
+def test_a_glob_follows_no_circle_of_links(archive):
+    (archive / "box/up").symlink_to(archive)
+    assert keys(f"{archive}/**/d.tif") == ["box/deep/d.tif"]
+
+
+def test_a_folder_with_a_wildcard_in_its_name_is_a_folder(archive):
+    (archive / "box").rename(archive / "box [1]")
+    check_input(str(archive / "box [1]"))
+    assert keys(archive / "box [1]") == ["b.tif", "c.jpg", "deep/d.tif"]
+
+
+def test_a_prefix_and_a_glob_in_cloud_storage_have_keys_as_folders_do(archive, monkeypatch):
+    def listed(folder, enter):
+        return (storage.FileInfo(f"gs://bucket/in/{key}", 4, "1") for key in ("a.tif", "box/b.tif", "box/c.jpg"))
+
+    monkeypatch.setattr(storage, "list_files", listed)
+    assert keys("gs://bucket/in") == ["a.tif", "box/b.tif", "box/c.jpg"]
+    assert keys("gs://bucket/in/**/*.tif") == ["a.tif", "box/b.tif"]
+    assert keys("gs://bucket/in/*.tif") == ["a.tif"]
+
+
+def test_a_scan_that_vanishes_while_the_folder_is_listed_still_gets_its_record(archive):
+    items = expand(str(archive))
+    assert [next(items).key, next(items).key] == ["a.tif", "box/b.tif"]
+    (archive / "box/c.jpg").unlink()
+    assert next(items) == Item("box/c.jpg", f"{archive}/box/c.jpg")
+
+
+# Manifests
+
+
+def manifest(folder, *lines):
+    path = folder / "todo.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return str(path)
+
+
+def test_a_manifest_names_scans_wherever_they_lie(archive, tmp_path):
+    source = manifest(tmp_path, {"source": f"{archive}/a.tif", "key": "first.tif"}, "", {"source": "/none/b.tif"})
+    assert list(expand(source)) == [
+        Item("first.tif", f"{archive}/a.tif", 4, str((archive / "a.tif").stat().st_mtime_ns)),
+        Item("none/b.tif", "/none/b.tif"),
+    ]
+    assert base_folder(source) is None
+
+
+def test_a_manifest_line_without_a_key_has_the_whole_path_as_its_key(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "stat", lambda uri: None)
+    assert keys(manifest(tmp_path, {"source": "gs://bucket/a/b.tif"})) == ["bucket/a/b.tif"]
+
+
+@pytest.mark.parametrize("source", ["loop", "nul\0byte", "n" * 300])
+def test_a_scan_that_cannot_even_be_looked_at_stops_no_listing(tmp_path, source):
+    (tmp_path / "loop").symlink_to("loop")
+    (item,) = expand(manifest(tmp_path, {"source": f"{tmp_path}/{source}", "key": "a"}))
+    assert item == Item("a", f"{tmp_path}/{source}")
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"key": "a"}', '{"source": 1}', "[" * 100_000])
+def test_a_line_that_is_no_record_stops_the_job_with_its_number(tmp_path, line):
+    source = manifest(tmp_path, {"source": "/a.tif"}, "", line)
+    with pytest.raises(JobError, match="todo.jsonl, line 3: "):
+        list(expand(source))
+
+
+# What is refused before any work
+
+
+@pytest.mark.parametrize("source", ["none", "in/a.tif", "none.jsonl", "in/none", "gs://", "gs:///a", "gs://buck*/a"])
+def test_an_input_that_is_not_there_is_one_clear_line(archive, source):
+    with pytest.raises(JobError) as caught:
+        check_input(source)
+    assert source in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["in", "in/", "in/*.tif", "in/none/*.tif", "gs://bucket", "gs://bucket/a/*"])
+def test_an_input_that_may_be_there_is_not_refused(archive, source):
+    check_input(source)
+
+
+def test_a_folder_that_cannot_be_listed_is_one_clear_line(archive, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(JobError, match="cannot list .*/in: Permission denied"):
+        keys(archive)
+
+
+@pytest.mark.parametrize("output", ["in", "in/out", "in/../in/x", ".", "link", "link/out"])
+def test_an_output_that_overlaps_the_input_is_refused(archive, output):
+    (archive.parent / "link").symlink_to("in")
+    for source in ("in", "in/*.tif"):
+        with pytest.raises(JobError, match="overlaps"):
+            check_output(source, output)
+
+
+def test_an_output_that_holds_the_input_through_a_link_is_refused(archive):
+    (archive.parent / "outer").mkdir()
+    (archive.parent / "outer/in").symlink_to(archive)
+    check_output("outer/in", "out")
+    with pytest.raises(JobError, match="overlaps"):
+        check_output("in/box", "outer/in")
+
+
+@pytest.mark.parametrize("source, output", [("in", "in2"), ("in", "gs://in"), ("gs://b/in", "gs://b/out"), ("a.jsonl", "in")])
+def test_an_output_beside_the_input_is_fine(archive, source, output):
+    check_output(source, output)
+
+
+def test_overlap_in_cloud_storage_is_refused():
+    with pytest.raises(JobError):
+        check_output("gs://b/in/**/*.tif", "gs://b/in/out")
+
+
+@pytest.mark.parametrize("key", ["", "/etc/passwd", "../a", "a/../../b", "a//b", "./a", "a/.", "a\0b", "a/"])
+def test_a_key_that_leads_out_of_the_output_is_refused(key):
+    with pytest.raises(Refusal) as caught:
+        check_key(key)
+    assert caught.value.reason == Reason.BAD_KEY
+
+
+@pytest.mark.parametrize("key", ["a", "a/b.tif", "..a/b..", "a b/é", "..."])
+def test_any_other_key_is_fine(key):
+    check_key(key)
+
+
+# Names of derivatives
+
+
+def valid(key):
+    try:
+        check_key(key)
+    except Refusal:
+        return False
+    return True
+
+
+@given(KEYS, KEYS, FORMATS)
+def test_no_two_scans_share_a_derivative(key, other, format):
+    assume(key != other)
+    assert derivative_uri("/out", key, format) != derivative_uri("/out", other, format)
+
+
+@given(KEYS.filter(valid), FORMATS)
+def test_a_derivative_lies_below_the_output_with_its_suffix(key, format):
+    uri = derivative_uri("/out", key, format)
+    assert os.path.normpath(uri) == uri
+    assert uri.startswith("/out/")
+    assert uri.endswith("_color" + EXTENSIONS[format])
+
+
+def test_the_name_is_of_the_key_and_the_format_alone():
+    assert derivative_uri("gs://b/out/", "box/a.tif", "jpeg") == "gs://b/out/box/a.tif_color.jpg"
+    assert derivative_uri("/out", "box/a.jpg", "tiff") == "/out/box/a.jpg_color.tif"
