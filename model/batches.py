@@ -1,5 +1,7 @@
 """Batches of lightness and chroma from photographs, each a pure function of the seed, the epoch and its index."""
 
+import math
+
 import cv2
 import keras
 import numpy as np
@@ -94,7 +96,7 @@ class WholePhotos(keras.utils.PyDataset):
         self.photos, self.size, self.batch, self.scale = photos, size, batch, scale
 
     def __len__(self) -> int:
-        return -(-len(self.photos) // self.batch)
+        return math.ceil(len(self.photos) / self.batch)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = self.photos[index * self.batch : (index + 1) * self.batch]

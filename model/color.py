@@ -97,3 +97,16 @@ def annealed_mean(logits, centres, temperature: float = 1.0):
     """Chroma [..., 2] of logits [..., Q]: mean of the centres [Q, 2] under softmax(logits / T) (ibid., section 2.3)."""
     centres = ops.cast(ops.convert_to_tensor(centres), logits.dtype)
     return ops.matmul(ops.softmax(logits / temperature, axis=-1), centres)
+
+
+def join(grey, chroma):
+    """RGB 0..1 [..., 3] whose luma is `grey` 0..1 [...] exactly, in the colours of chroma [..., 2].
+
+    What does not fit the gamut is moved towards grey at constant luma instead of being clipped.
+    """
+    grey = ops.convert_to_tensor(grey)
+    rgb = lab_to_rgb(ops.concatenate([lightness_of_grey(grey)[..., None], chroma], axis=-1))
+    offset = rgb - luma(rgb)[..., None]
+    room = ops.where(offset > 0, 1 - grey[..., None], grey[..., None])
+    fits = ops.min(room / ops.maximum(ops.abs(offset), 1e-6), axis=-1, keepdims=True)
+    return grey[..., None] + ops.minimum(fits, 1.0) * offset

@@ -1,5 +1,6 @@
 """Export of a trained network as the SavedModel that the batch job runs; needs TensorFlow."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import keras
@@ -34,21 +35,26 @@ def confidence(spreads, knots):
     return 1 - ops.mean(ops.clip(passed, 0, 1), axis=-1)
 
 
+def spreads(network: keras.Model, centres: np.ndarray, lightness: Iterable[np.ndarray]) -> np.ndarray:
+    """Spread [P] of every picture of some batches of lightness [N, S, S, 1]."""
+    classifier = keras.Model(network.input, network.get_layer("logits").output)
+    return np.concatenate([ops.convert_to_numpy(spread(classifier(batch, training=False), centres)) for batch in lightness])
+
+
 class Colorizer(tf.Module):
     """A network behind the signature of the exported model."""
 
     def __init__(self, network: keras.Model, centres: np.ndarray, knots: np.ndarray, size: int):
         super().__init__()
         self.network = keras.Model(network.input, [network.output, network.get_layer("logits").output])
-        self.centres, self.knots = np.asarray(centres, np.float32), np.asarray(knots, np.float32)
+        self.centres, self.knots, self.size = np.asarray(centres, np.float32), np.asarray(knots, np.float32), size
         spec = tf.TensorSpec((None, size, size, 1), tf.float32, name="lightness")
         self.signature = tf.function(self._colorize, input_signature=[spec])
 
     def _colorize(self, lightness):
         chroma, logits = self.network(lightness, training=False)
-        size = self.signature.input_signature[0].shape[1]
         return {
-            "chroma": tf.ensure_shape(chroma, (None, size, size, 2)),
+            "chroma": tf.ensure_shape(chroma, (None, self.size, self.size, 2)),
             "confidence": confidence(spread(logits, self.centres), self.knots),
         }
 
@@ -57,3 +63,15 @@ def export(network: keras.Model, centres: np.ndarray, knots: np.ndarray, size: i
     """Saves a network for pictures of `size` x `size` into `folder`, as `model.card` describes the signature."""
     module = Colorizer(network, centres, knots, size)
     tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.signature})
+
+
+def load(folder: str | Path):
+    """A function of lightness [N, S, S, 1] that gives chroma [N, S, S, 2] and confidence [N], by an exported model."""
+    loaded = tf.saved_model.load(str(folder))
+
+    def predictor(lightness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # The function keeps no model alive, so the closure holds the whole of it.
+        found = loaded.signatures[SIGNATURE](lightness=tf.constant(lightness))
+        return found["chroma"].numpy(), found["confidence"].numpy()
+
+    return predictor

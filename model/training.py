@@ -1,9 +1,7 @@
 """Training of a network that classifies chroma bins, on any Keras back end, in a folder that survives a kill."""
 
-import dataclasses
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -12,74 +10,51 @@ from keras import ops
 
 from model import batches, color, losses
 from model.networks import NETWORKS
-from model.photos import Photo, Photos
+from model.options import Options, check, save, write_json
+from model.photos import Photo, Photos, chroma
 
-CONFIG, OPTIONS, STATE = "network.json", "options.json", "state.weights.h5"
+OPTIONS, BINS, STATE = "options.json", "bins.json", "state.weights.h5"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a run is made from; saved beside it as `options.json`.
-
-    Attributes:
-        network: name in `model.networks.NETWORKS`.
-        epochs, steps, batch: epochs of `steps` batches of `batch` pictures; a checkpoint after each epoch.
-        sizes: heights and widths in pixels that batches are squashed to, multiples of the network's stride.
-        rate: peak of the learning rate, reached after one epoch, then a cosine to zero.
-        decay, clip: AdamW's weight decay, and the bound on the gradients' norm.
-        uniform: parts of the uniform distribution in the rebalancing of bins (1 leaves bins unweighted).
-        weights: how often a picture of a collection is drawn, against 1.
-        seed: of everything random.
-    """
-
-    network: str = "fusion"
-    epochs: int = 20
-    steps: int = 250
-    batch: int = 32
-    sizes: tuple[int, ...] = (96, 128, 160, 192)
-    rate: float = 2e-3
-    decay: float = 1e-4
-    clip: float = 1.0
-    uniform: float = 0.5
-    weights: dict[str, float] = dataclasses.field(default_factory=dict)
-    seed: int = 0
+class RunError(ValueError):
+    """Why a run cannot go on in its folder, in one line for a person."""
 
 
 def fit_bins(photos: list[Photo], size: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Bin centres [Q, 2] and their shares [Q] of the pixels of all photographs at `size` x `size`."""
-    from model.photos import chroma
-
     pixels = [chroma(batches.resized(photo.pixels, size, size)).reshape(-1, 2) for photo in photos]
     return color.grid_bins(np.concatenate(pixels))
 
 
-def train(photos: Photos, options: Options, output: str, callbacks: list = ()) -> keras.Model:
-    """Trains, or goes on with, the run in the folder `output`, and returns the network.
+def train(photos: Photos, options: Options, output: str, callbacks: tuple = ()) -> None:
+    """Trains, or goes on with, the run in the folder `output`.
 
-    The folder gets `options.json`, `network.json` (bins and layer sizes) and, after each epoch,
-    `state.weights.h5`: weights, optimiser and step. The last appears whole or not at all.
+    The folder gets `options.json`, `bins.json` and, after each epoch, `state.weights.h5`: weights,
+    optimiser and step. Each appears whole or not at all. Raises RunError when the folder holds a run
+    on other photographs.
     """
+    network = NETWORKS[options.network]
+    check(options, network.STRIDE)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    keras.utils.set_random_seed(options.seed)
-    network = NETWORKS[options.network]
     centres, shares = fit_bins(photos.train)
-    config = network.Config(centres=tuple(map(tuple, centres.tolist())))
-    write_json(folder / OPTIONS, dataclasses.asdict(options))
-    write_json(folder / CONFIG, {**dataclasses.asdict(config), "shares": shares.tolist()})
+    bins = {"centres": centres.tolist(), "shares": shares.tolist()}
+    if (folder / BINS).exists() and read_bins(folder)["centres"] != bins["centres"]:
+        raise RunError(f"{output} holds a run on other photographs; choose another folder")
+    save(options, folder / OPTIONS)
+    write_json(folder / BINS, bins)
 
-    model = network.build(config)
-    classifier = keras.Model(model.input, model.get_layer("logits").output)
+    keras.utils.set_random_seed(options.seed)
+    classifier = _classifier(network.build(network.Config(centres=_tuples(centres))))
     classifier.compile(
         optimizer=_optimizer(options),
         loss=losses.rebalanced_cross_entropy(centres, losses.rebalancing_weights(shares, options.uniform)),
         metrics=[_chroma_error(centres)],
-        jit_compile=False,
+        jit_compile=False,  # XLA takes nine times as long for depthwise convolutions on a CPU.
     )
     classifier.optimizer.build(classifier.trainable_variables)
-    state = folder / STATE
-    if state.exists():
-        classifier.load_weights(state)
+    if (folder / STATE).exists():
+        classifier.load_weights(folder / STATE)
     done = int(ops.convert_to_numpy(classifier.optimizer.iterations)) // options.steps
     classifier.fit(
         batches.TrainingBatches(
@@ -92,16 +67,50 @@ def train(photos: Photos, options: Options, output: str, callbacks: list = ()) -
             seed=options.seed,
             epoch=done,
         ),
-        validation_data=batches.WholePhotos(photos.validation, size=options.sizes[0], batch=64, scale=network.SCALE)
-        if photos.validation
-        else None,
-        initial_epoch=done,
+        validation_data=_validation(photos, options, network.SCALE),
+        initial_epoch=min(done, options.epochs),
         epochs=options.epochs,
         shuffle=False,
         verbose=0,
-        callbacks=[Checkpoint(state), *callbacks],
+        callbacks=[Checkpoint(folder / STATE), *callbacks],
     )
-    return model
+
+
+def trained(output: str, options: Options) -> tuple[keras.Model, np.ndarray]:
+    """The network of a run with its newest weights, as it decodes bins under `options`, and the bin centres [Q, 2].
+
+    Batch norm is folded into the convolutions: the network is for use, not for more training.
+    """
+    network = NETWORKS[options.network]
+    bins = read_bins(Path(output))
+    weights = losses.rebalancing_weights(np.array(bins["shares"]), options.uniform)
+    config = network.Config(
+        centres=_tuples(bins["centres"]),
+        bias=tuple((-options.debias * np.log(weights)).tolist()),
+        temperature=options.temperature,
+    )
+    model = network.build(config)
+    _classifier(model).load_weights(Path(output) / STATE)
+    return network.fold(model, config), np.array(bins["centres"], np.float32)
+
+
+def read_bins(folder: Path) -> dict[str, list]:
+    """The chroma bins of a run: `centres` [Q, 2] in Lab units and `shares` [Q] of the training pixels."""
+    return json.loads((folder / BINS).read_text(encoding="utf-8"))
+
+
+def _tuples(centres) -> tuple[tuple[float, float], ...]:
+    return tuple((float(a), float(b)) for a, b in centres)
+
+
+def _classifier(model: keras.Model) -> keras.Model:
+    return keras.Model(model.input, model.get_layer("logits").output)
+
+
+def _validation(photos: Photos, options: Options, scale: int):
+    if not photos.validation:
+        return None
+    return batches.WholePhotos(photos.validation, size=min(options.sizes), batch=64, scale=scale)
 
 
 def _optimizer(options: Options) -> keras.optimizers.Optimizer:
@@ -115,9 +124,9 @@ def _optimizer(options: Options) -> keras.optimizers.Optimizer:
 
 
 def _chroma_error(centres: np.ndarray):
-    def chroma_error(chroma, logits):
-        """Root of the mean squared a*b* distance of each picture [N], at the mean of the bins."""
-        squares = ops.sum((color.annealed_mean(logits, centres) - chroma) ** 2, axis=-1)
+    def chroma_error(truth, logits):
+        """Root mean square distance [N] in the a*b* plane, at the mean of the bins."""
+        squares = ops.sum((color.annealed_mean(logits, centres) - truth) ** 2, axis=-1)
         return ops.sqrt(ops.mean(squares, axis=(1, 2)))
 
     return chroma_error
@@ -134,21 +143,3 @@ class Checkpoint(keras.callbacks.Callback):
         partial = self.path.with_name("partial.weights.h5")
         self.model.save_weights(partial, overwrite=True)
         os.replace(partial, self.path)
-
-
-def write_json(path: Path, value) -> None:
-    """Writes JSON, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
-def load_network(folder: str, **changes) -> keras.Model:
-    """The network of a run's folder with its newest weights; `changes` replace fields of its config."""
-    options = json.loads((Path(folder) / OPTIONS).read_text(encoding="utf-8"))
-    network = NETWORKS[options["network"]]
-    saved = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
-    fields = {field.name: saved[field.name] for field in dataclasses.fields(network.Config)}
-    model = network.build(network.Config(**{**fields, **changes}))
-    keras.Model(model.input, model.get_layer("logits").output).load_weights(Path(folder) / STATE)
-    return model

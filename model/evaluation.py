@@ -1,0 +1,170 @@
+"""What a model is worth: figures by collection at the operating point, beside three controls.
+
+A predictor is a function of lightness [N, S, S, 1], L* 0..100, that gives chroma [N, S, S, 2] in Lab
+units and confidence [N]. Photographs are squashed to S x S; colours are joined to the truth's own luma,
+as in a derivative, before they are measured.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from keras import ops
+
+from model import batches, color, metrics
+from model.photos import Photo, chroma
+
+Predictor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+SHARE = 0.6  # of the truth's mean colourfulness, at the operating point
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Measures:
+    """One number [P] a picture of each: errors of the colours as joined, colourfulness, confidence."""
+
+    rmse: np.ndarray
+    ciede2000: np.ndarray
+    colorfulness: np.ndarray
+    confidence: np.ndarray
+
+
+def measure(photos: list[Photo], size: int, predictor: Predictor, strength: float = 1.0) -> Measures:
+    """Measures of every photograph with the predictor's chroma times `strength`."""
+    rows = []
+    for rgb, grey, lightness in pictures(photos, size):
+        predicted, confidence = predictor(lightness)
+        joined = color.join(grey, strength * predicted)
+        truth, found = color.rgb_to_lab(rgb), color.rgb_to_lab(joined)
+        row = (
+            metrics.chroma_rmse(truth[..., 1:], found[..., 1:]),
+            ops.mean(metrics.ciede2000(truth, found), axis=(1, 2)),
+            metrics.colorfulness(joined),
+            confidence,
+        )
+        rows.append([ops.convert_to_numpy(column) for column in row])
+    return Measures(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+
+def truths_colorfulness(photos: list[Photo], size: int) -> np.ndarray:
+    """Colourfulness [P] of the photographs themselves."""
+    return np.concatenate([ops.convert_to_numpy(metrics.colorfulness(rgb)) for rgb, _, _ in pictures(photos, size)])
+
+
+def operating_strength(photos: list[Photo], size: int, predictor: Predictor) -> float:
+    """The one factor on chroma at which mean colourfulness is `SHARE` of the truth's."""
+    strengths = np.linspace(0, 2, 11)
+    found = np.zeros(len(strengths))
+    for _, grey, lightness in pictures(photos, size):
+        predicted, _ = predictor(lightness)
+        for index, strength in enumerate(strengths):
+            found[index] += np.sum(metrics.colorfulness(color.join(grey, strength * predicted)))
+    wanted = SHARE * truths_colorfulness(photos, size).sum()
+    return float(np.interp(wanted, found, strengths))
+
+
+def pictures(photos: list[Photo], size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Batches of RGB [N, S, S, 3] and luma [N, S, S], both float32 0..1, and lightness [N, S, S, 1]."""
+    for start in range(0, len(photos), _BATCH):
+        squares = np.stack([batches.resized(photo.pixels, size, size) for photo in photos[start : start + _BATCH]])
+        grey = color.luma_uint8(squares).astype(np.float32) / 255
+        yield squares.astype(np.float32) / 255, grey, batches.lightness(squares)
+
+
+def grey(lightness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Control: no colour."""
+    return constant(0, 0)(lightness)
+
+
+def constant(a: float, b: float) -> Predictor:
+    """Control: the same chroma everywhere."""
+
+    def predictor(lightness):
+        return np.broadcast_to(np.float32([a, b]), (*lightness.shape[:3], 2)), np.zeros(len(lightness), np.float32)
+
+    return predictor
+
+
+def table(chroma_by_lightness: np.ndarray) -> Predictor:
+    """Control: chroma looked up by whole L*, in a table [101, 2]."""
+
+    def predictor(lightness):
+        levels = np.round(lightness[..., 0]).astype(int)
+        return chroma_by_lightness[levels], np.zeros(len(lightness), np.float32)
+
+    return predictor
+
+
+def fit_table(photos: list[Photo], size: int = 32) -> np.ndarray:
+    """Mean chroma [101, 2] float32 of each whole L* over all photographs at `size` x `size`; empty levels are grey."""
+    sums, counts = np.zeros((101, 2)), np.zeros(101)
+    for photo in photos:
+        square = batches.resized(photo.pixels, size, size)
+        levels = np.round(batches.lightness(square)).astype(int).ravel()
+        np.add.at(sums, levels, chroma(square).reshape(-1, 2))
+        np.add.at(counts, levels, 1)
+    return (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+
+
+def report(photos: list[Photo], train: list[Photo], size: int, predictor: Predictor, strength: float) -> dict:
+    """Figures of the model, at `strength` and at full strength, and of the controls, by collection.
+
+    Each figure is [mean over pictures, lower, upper], a ratio of means where it is `over_...`, with the
+    bounds of a 95 % bootstrap interval over pictures. Controls are measured at their own strength.
+    """
+    by_lightness = fit_table(train)
+    average = np.mean([chroma(photo.pixels).mean(axis=(0, 1)) for photo in train], axis=0)
+    controls = {
+        "grey": measure(photos, size, grey),
+        "mean_chroma": measure(photos, size, constant(*average)),
+        "lightness_table": measure(photos, size, table(by_lightness)),
+    }
+    truth = truths_colorfulness(photos, size)
+    chosen, full = measure(photos, size, predictor, strength), measure(photos, size, predictor)
+    names = np.array([photo.collection for photo in photos])
+    result = {"size": size, "strength": round(strength, 3), "model": {}, "controls": {name: {} for name in controls}}
+    for name in sorted(set(names)):
+        at = names == name
+        blank = controls["grey"]
+        result["model"][name] = _figures(chosen, blank, truth, at) | {
+            "full_strength_rmse_over_grey": _ratio(full.rmse[at], blank.rmse[at]),
+            "full_strength_ciede2000": _mean(full.ciede2000[at]),
+            "full_strength_colorfulness_over_truth": _ratio(full.colorfulness[at], truth[at]),
+            "confidence_spearman_with_rmse": _correlation(full.confidence[at], full.rmse[at]),
+        }
+        for control, measures in controls.items():
+            result["controls"][control][name] = _figures(measures, blank, truth, at)
+    everywhere = np.ones(len(names), bool)
+    result["all"] = {
+        "pictures": len(names),
+        "full_strength_colorfulness_over_truth": _ratio(full.colorfulness, truth),
+        "confidence_spearman_with_rmse": _correlation(full.confidence[everywhere], full.rmse),
+    }
+    return result
+
+
+def _figures(measures: Measures, blank: Measures, truth: np.ndarray, at: np.ndarray) -> dict:
+    return {
+        "pictures": int(at.sum()),
+        "rmse": _mean(measures.rmse[at]),
+        "rmse_over_grey": _ratio(measures.rmse[at], blank.rmse[at]),
+        "ciede2000": _mean(measures.ciede2000[at]),
+        "ciede2000_over_grey": _ratio(measures.ciede2000[at], blank.ciede2000[at]),
+        "colorfulness_over_truth": _ratio(measures.colorfulness[at], truth[at]),
+    }
+
+
+def _mean(values: np.ndarray) -> list[float]:
+    return _rounded(np.mean, values)
+
+
+def _ratio(values: np.ndarray, others: np.ndarray) -> list[float]:
+    return _rounded(lambda one, other: one.mean() / other.mean(), values, others)
+
+
+def _correlation(values: np.ndarray, others: np.ndarray) -> list[float]:
+    return _rounded(metrics.rank_correlation, values, others)
+
+
+def _rounded(statistic, *series: np.ndarray) -> list[float]:
+    return [round(float(value), 3) for value in (statistic(*series), *metrics.bootstrap(statistic, *series))]

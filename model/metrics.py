@@ -1,0 +1,85 @@
+"""Measures of a colouring as pure functions on `keras.ops`; RGB is sRGB 0..1, Lab in its own units.
+
+Those that end in `[N]` take pictures [N, H, W, C] and give one number for each.
+"""
+
+import numpy as np
+from keras import ops
+
+from model import color
+
+
+def chroma_rmse(truth, chroma):
+    """Root mean squared error [N] in Lab units over both planes of chroma [N, H, W, 2]."""
+    return ops.sqrt(ops.mean((chroma - truth) ** 2, axis=(1, 2, 3)))
+
+
+def colorfulness(rgb):
+    """Colourfulness [N] of RGB [N, H, W, 3] (Hasler and Suesstrunk 2003, equation 10; 8-bit units, 0 is grey)."""
+    rgb = 255 * ops.convert_to_tensor(rgb)
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    opponents = ops.stack([red - green, (red + green) / 2 - blue], axis=-1)
+    deviation = ops.sqrt(ops.sum(ops.var(opponents, axis=(1, 2)), axis=-1))
+    return deviation + 0.3 * ops.sqrt(ops.sum(ops.mean(opponents, axis=(1, 2)) ** 2, axis=-1))
+
+
+def mean_ciede2000(truth, rgb):
+    """Mean CIEDE2000 [N] over the pixels of two RGB pictures [N, H, W, 3]."""
+    return ops.mean(ciede2000(color.rgb_to_lab(truth), color.rgb_to_lab(rgb)), axis=(1, 2))
+
+
+def ciede2000(one, other):
+    """CIEDE2000 colour difference [...] of Lab [..., 3] (Sharma, Wu and Dalal 2005, equations 2 to 22)."""
+    one, other = ops.convert_to_tensor(one), ops.convert_to_tensor(other)
+    l1, a1, b1 = one[..., 0], one[..., 1], one[..., 2]
+    l2, a2, b2 = other[..., 0], other[..., 1], other[..., 2]
+    mean_c7 = ((ops.hypot(a1, b1) + ops.hypot(a2, b2)) / 2) ** 7
+    stretch = 1.5 - 0.5 * ops.sqrt(mean_c7 / (mean_c7 + 25.0**7))
+    c1, c2 = ops.hypot(stretch * a1, b1), ops.hypot(stretch * a2, b2)
+    h1, h2 = _degrees(b1, stretch * a1), _degrees(b2, stretch * a2)
+
+    colored = c1 * c2 > 0
+    turn, total = h2 - h1, h1 + h2
+    # The margin keeps exactly opposite hues, where the formula jumps, on the published side of rounding.
+    near = ops.abs(turn) <= 180 + 1e-9
+    turn = ops.where(near, turn, ops.where(turn > 0, turn - 360, turn + 360))
+    turn = ops.where(colored, turn, 0.0)
+    middle = ops.where(near, total / 2, ops.where(total < 360, total / 2 + 180, total / 2 - 180))
+    hue = ops.where(colored, middle, total)
+
+    dl, dc, dh = l2 - l1, c2 - c1, 2 * ops.sqrt(c1 * c2) * ops.sin(_radians(turn / 2))
+    lightness, chroma = (l1 + l2) / 2, (c1 + c2) / 2
+    t = (
+        1
+        - 0.17 * ops.cos(_radians(hue - 30))
+        + 0.24 * ops.cos(_radians(2 * hue))
+        + 0.32 * ops.cos(_radians(3 * hue + 6))
+        - 0.20 * ops.cos(_radians(4 * hue - 63))
+    )
+    rotation = 2 * ops.sqrt(chroma**7 / (chroma**7 + 25.0**7)) * ops.sin(_radians(60 * ops.exp(-(((hue - 275) / 25) ** 2))))
+    sl = 1 + 0.015 * (lightness - 50) ** 2 / ops.sqrt(20 + (lightness - 50) ** 2)
+    sc, sh = 1 + 0.045 * chroma, 1 + 0.015 * chroma * t
+    dl, dc, dh = dl / sl, dc / sc, dh / sh
+    return ops.sqrt(ops.maximum(dl**2 + dc**2 + dh**2 - rotation * dc * dh, 0.0))
+
+
+def _degrees(y, x):
+    return (ops.arctan2(y, x) * (180 / np.pi)) % 360
+
+
+def _radians(degrees):
+    return degrees * (np.pi / 180)
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's rank correlation of two series [P] of distinct numbers."""
+    ranks = [np.argsort(np.argsort(series)) for series in (one, other)]
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def bootstrap(statistic, *series: np.ndarray, rounds: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of `statistic(*series)` over pictures drawn anew with replacement, each series [P] alike."""
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(0, len(series[0]), len(series[0])) for _ in range(rounds))
+    values = [statistic(*(one[chosen] for one in series)) for chosen in drawn]
+    return tuple(float(bound) for bound in np.percentile(values, (2.5, 97.5)))

@@ -1,0 +1,51 @@
+"""Progress of a whole run: a bar with rate and time left on a terminal, a line an epoch elsewhere."""
+
+import time
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from model.options import Options
+
+
+class RunProgress(keras.callbacks.Callback):
+    """Counts the batches of all epochs, those of an earlier, killed part of the run included."""
+
+    def __init__(self, options: Options, console: Console | None = None):
+        super().__init__()
+        self.options, self.console = options, console or Console()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]} pictures/s"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("training", total=options.epochs * options.steps, rate="-")
+        self.done = 0
+
+    def on_train_begin(self, logs=None):
+        self.bar.start()
+        self.started = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.bar.update(self.task, completed=epoch * self.options.steps)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.done += 1
+        self.bar.update(self.task, advance=1, rate=f"{self._rate():.0f}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        figures = "  ".join(f"{name} {value:.3f}" for name, value in (logs or {}).items())
+        left = (self.options.epochs - epoch - 1) * self.options.steps * self.options.batch / max(self._rate(), 1e-9)
+        time_left = f"{left / 60:.0f} min left"
+        self.console.print(f"epoch {epoch + 1}/{self.options.epochs}  {figures}  {self._rate():.0f} pictures/s  {time_left}")
+
+    def on_train_end(self, logs=None):
+        self.bar.stop()
+
+    def _rate(self) -> float:
+        return self.done * self.options.batch / (time.monotonic() - self.started)

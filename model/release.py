@@ -1,0 +1,95 @@
+"""From a finished run to a model one can ship: calibrated on validation, exported, reported on test, with its card."""
+
+import os
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+from model import evaluation, serving, training
+from model.card import ModelCard, weights_sha256, write_card
+from model.options import Options, write_json
+from model.photos import PARTS, Photos
+
+MODEL, REPORT, LICENSE = "model", "report.json", "LICENSE.txt"
+CONFIDENCE = (
+    "c means that a share c of the validation pictures was less sure, that is, had a larger expected error: "
+    "the root mean square distance of the chroma bins from their mean, under the bins' distribution"
+)
+LIMITS = [
+    "Colours are plausible guesses, not findings: no historical claim follows from them.",
+    "Small, and trained on few kinds of pictures: clothes, vehicles, signs, interiors and art are often wrong or brownish.",
+    "Skin was learned from a small and skewed sample of mankind.",
+    "Clean modern photographs were seen in training, no damaged, faded or hand-tinted ones.",
+]
+
+
+def release(photos: Photos, options: Options, output: str, *, name: str, version: str, command: str, terms: str) -> dict:
+    """Writes the model of the run in `output` to its sub-folder `model`, and `report.json`; returns the report.
+
+    `command` and `terms` go into the card as they are, `terms` also into a licence note beside the weights.
+    """
+    network, centres = training.trained(output, options)
+    folder, partial = Path(output) / MODEL, Path(output) / f".{MODEL}.partial"
+    validation = photos.validation or photos.train
+    lightness = (lightness for _, _, lightness in evaluation.pictures(validation, options.size))
+    knots = serving.fit_knots(serving.spreads(network, centres, lightness))
+    shutil.rmtree(partial, ignore_errors=True)
+    serving.export(network, centres, knots, options.size, partial)
+    predictor = serving.load(partial)
+    strength = evaluation.operating_strength(validation, options.size, predictor)
+    report = evaluation.report(photos.test or validation, photos.train, options.size, predictor, strength)
+    training_set = {part: dict(Counter(photo.collection for photo in getattr(photos, part))) for part in PARTS}
+    card = ModelCard(
+        name=name,
+        version=version,
+        size=options.size,
+        weights_sha256=weights_sha256(partial),
+        default_strength=options.strength,
+        strength_reason=options.strength_reason,
+        operating_strength=round(strength, 3),
+        temperature=options.temperature,
+        training={**training_set, "left_out_as_grey": photos.grey, "left_out_as_unreadable": photos.broken},
+        metrics=report["model"],
+        controls=report["controls"],
+        git_revision=git_revision(),
+        command=command,
+        terms=terms,
+        confidence=CONFIDENCE,
+        limits=LIMITS,
+    )
+    write_card(partial, card)
+    shutil.copy(Path(output) / training.BINS, partial / training.BINS)
+    (partial / LICENSE).write_text(terms.rstrip() + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    write_json(Path(output) / REPORT, report)
+    return report
+
+
+def git_revision() -> str:
+    """Revision of the checkout these sources lie in, or empty outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def table(report: dict) -> str:
+    """The report's main figures as lines of text."""
+    lines = [f"at {report['size']} px, chroma times {report['strength']}; ratios of means, 95 % intervals in the JSON", ""]
+    lines.append(f"{'':24}{'pictures':>9}{'RMSE':>7}{'/ grey':>8}{'dE00':>7}{'/ grey':>8}{'colour':>8}")
+    for who, by_collection in {"model": report["model"], **report["controls"]}.items():
+        for collection, figures in by_collection.items():
+            numbers = (figures[key][0] for key in ("rmse", "rmse_over_grey", "ciede2000", "ciede2000_over_grey"))
+            rmse, rmse_ratio, error, error_ratio = numbers
+            lines.append(
+                f"{who + ' ' + collection:24.24}{figures['pictures']:9}{rmse:7.2f}{rmse_ratio:8.3f}"
+                f"{error:7.2f}{error_ratio:8.3f}{figures['colorfulness_over_truth'][0]:8.2f}"
+            )
+    overall = report["all"]
+    lines.append("")
+    lines.append(f"colourfulness at full strength over the truth's: {overall['full_strength_colorfulness_over_truth'][0]}")
+    lines.append(f"rank correlation of confidence with RMSE: {overall['confidence_spearman_with_rmse'][0]}")
+    return "\n".join(lines)

@@ -1,0 +1,91 @@
+"""Measures agree with published tables and independent libraries."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from skimage import color as skcolor
+from skimage import data
+
+from model import metrics
+
+# Sharma, Wu and Dalal 2005, table 1: L1 a1 b1, L2 a2 b2, CIEDE2000.
+SHARMA = np.fromstring(
+    """
+50.0000 2.6772 -79.7751 50.0000 0.0000 -82.7485 2.0425
+50.0000 3.1571 -77.2803 50.0000 0.0000 -82.7485 2.8615
+50.0000 2.8361 -74.0200 50.0000 0.0000 -82.7485 3.4412
+50.0000 -1.3802 -84.2814 50.0000 0.0000 -82.7485 1.0000
+50.0000 -1.1848 -84.8006 50.0000 0.0000 -82.7485 1.0000
+50.0000 -0.9009 -85.5211 50.0000 0.0000 -82.7485 1.0000
+50.0000 0.0000 0.0000 50.0000 -1.0000 2.0000 2.3669
+50.0000 -1.0000 2.0000 50.0000 0.0000 0.0000 2.3669
+50.0000 2.4900 -0.0010 50.0000 -2.4900 0.0009 7.1792
+50.0000 2.4900 -0.0010 50.0000 -2.4900 0.0010 7.1792
+50.0000 2.4900 -0.0010 50.0000 -2.4900 0.0011 7.2195
+50.0000 2.4900 -0.0010 50.0000 -2.4900 0.0012 7.2195
+50.0000 -0.0010 2.4900 50.0000 0.0009 -2.4900 4.8045
+50.0000 -0.0010 2.4900 50.0000 0.0010 -2.4900 4.8045
+50.0000 -0.0010 2.4900 50.0000 0.0011 -2.4900 4.7461
+50.0000 2.5000 0.0000 50.0000 0.0000 -2.5000 4.3065
+50.0000 2.5000 0.0000 73.0000 25.0000 -18.0000 27.1492
+50.0000 2.5000 0.0000 61.0000 -5.0000 29.0000 22.8977
+50.0000 2.5000 0.0000 56.0000 -27.0000 -3.0000 31.9030
+50.0000 2.5000 0.0000 58.0000 24.0000 15.0000 19.4535
+50.0000 2.5000 0.0000 50.0000 3.1736 0.5854 1.0000
+50.0000 2.5000 0.0000 50.0000 3.2972 0.0000 1.0000
+50.0000 2.5000 0.0000 50.0000 1.8634 0.5757 1.0000
+50.0000 2.5000 0.0000 50.0000 3.2592 0.3350 1.0000
+60.2574 -34.0099 36.2677 60.4626 -34.1751 39.4387 1.2644
+63.0109 -31.0961 -5.8663 62.8187 -29.7946 -4.0864 1.2630
+61.2901 3.7196 -5.3901 61.4292 2.2480 -4.9620 1.8731
+35.0831 -44.1164 3.7933 35.0232 -40.0716 1.5901 1.8645
+22.7233 20.0904 -46.6940 23.0331 14.9730 -42.5619 2.0373
+36.4612 47.8580 18.3852 36.2715 50.5065 21.2231 1.4146
+90.8027 -2.0831 1.4410 91.1528 -1.6435 0.0447 1.4441
+90.9257 -0.5406 -0.9208 88.6381 -0.8985 -0.7239 1.5381
+6.7747 -0.2908 -2.4247 5.8714 -0.0985 -2.2286 0.6377
+2.0776 0.0795 -1.1350 0.9033 -0.0636 -0.5514 0.9082
+""",
+    sep=" ",
+).reshape(34, 7)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_ciede2000_gives_the_published_values_of_all_34_pairs(swapped):
+    one, other = SHARMA[:, :3], SHARMA[:, 3:6]
+    measured = metrics.ciede2000(other, one) if swapped else metrics.ciede2000(one, other)
+    np.testing.assert_allclose(np.asarray(measured), SHARMA[:, 6], atol=5e-5)
+
+
+def test_ciede2000_of_a_photograph_agrees_with_scikit_image():
+    rgb = data.astronaut()[::16, ::16] / 255
+    other = np.clip(rgb[::-1] * 0.9, 0, 1)
+    expected = skcolor.deltaE_ciede2000(skcolor.rgb2lab(rgb), skcolor.rgb2lab(other)).mean()
+    assert float(metrics.mean_ciede2000(rgb[None], other[None])[0]) == pytest.approx(expected, abs=0.01)
+
+
+def test_colorfulness_is_zero_for_grey_and_the_papers_value_for_two_colors():
+    grey = np.repeat(np.linspace(0, 1, 16).reshape(1, 4, 4, 1), 3, axis=-1)
+    assert float(metrics.colorfulness(grey)[0]) == pytest.approx(0, abs=1e-6)
+    halves = np.zeros((1, 2, 2, 3))
+    halves[:, 0] = (1, 0, 0)
+    halves[:, 1] = (0, 0, 1)
+    # Red: rg 255, yb 127.5. Blue: rg 0, yb -255. By hand: sigma 229.86, mu 142.53.
+    assert float(metrics.colorfulness(halves)[0]) == pytest.approx(229.8599 + 0.3 * 142.5274, abs=0.01)
+
+
+def test_chroma_rmse_of_a_constant_error_is_that_error():
+    truth = np.zeros((2, 3, 3, 2), np.float32)
+    np.testing.assert_allclose(np.asarray(metrics.chroma_rmse(truth, truth + [[[[7.0]]], [[[-2.0]]]])), [7, 2])
+
+
+def test_rank_correlation_agrees_with_scipy():
+    one, other = np.random.default_rng(0).normal(size=(2, 50))
+    assert metrics.rank_correlation(one, other) == pytest.approx(stats.spearmanr(one, other).statistic)
+
+
+def test_bootstrap_interval_holds_the_mean_and_narrows_with_more_pictures():
+    rng = np.random.default_rng(0)
+    few, many = (metrics.bootstrap(np.mean, rng.normal(5, 1, count)) for count in (20, 2000))
+    assert few[0] < 5 < few[1] and many[0] < 5 < many[1]
+    assert many[1] - many[0] < (few[1] - few[0]) / 4

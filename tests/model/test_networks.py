@@ -1,0 +1,116 @@
+"""Every network keeps the one interface, and what they share does what it says."""
+
+import keras
+import numpy as np
+import pytest
+
+from model import losses
+from model.networks import NETWORKS, fusion
+
+CENTRES = tuple((float(a), float(b)) for a in range(-40, 41, 20) for b in range(-40, 41, 20))
+SMALL = {"stem": 8, "stages": ((8, 1), (16, 2), (16, 1), (24, 1)), "fused": 16, "decoder": ((16, 1), (16, 2))}
+
+
+def lightness(count: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 100, (count, height, width, 1)).astype(np.float32)
+
+
+def random_norms(model: keras.Model) -> None:
+    """Gives batch norm the kind of statistics that training gives it."""
+    rng = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (3, 2)])
+def test_any_multiple_of_the_stride_gives_chroma_of_the_same_size(name, rows, columns):
+    network = NETWORKS[name]
+    model = network.build(network.Config(centres=CENTRES))
+    height, width = rows * network.STRIDE, columns * network.STRIDE
+    chroma = np.asarray(model(lightness(2, height, width)))
+    assert chroma.shape == (2, height, width, 2) and chroma.dtype == np.float32
+    assert np.abs(chroma).max() <= 40
+
+
+def test_the_logits_have_a_quarter_of_the_size_and_one_channel_a_bin():
+    model = fusion.build(fusion.Config(centres=CENTRES, **SMALL))
+    classifier = keras.Model(model.input, model.get_layer("logits").output)
+    assert classifier(lightness(1, 64, 96)).shape == (1, 16, 24, len(CENTRES))
+
+
+def test_the_colors_of_a_picture_do_not_depend_on_its_neighbours_in_the_batch():
+    model = fusion.build(fusion.Config(centres=CENTRES, **SMALL))
+    random_norms(model)
+    batch = lightness(3, 32, 32)
+    np.testing.assert_allclose(np.asarray(model(batch))[1:2], np.asarray(model(batch[1:2])), atol=1e-4)
+
+
+def test_the_global_branch_carries_one_corner_to_the_other():
+    model = fusion.build(fusion.Config(centres=CENTRES, **SMALL))
+    random_norms(model)
+    picture = np.full((1, 160, 160, 1), 50, np.float32)
+    changed = picture.copy()
+    changed[:, :64, :64] = 0
+    # The local features of this small network see 45 pixels to each side.
+    far = np.asarray(model(changed))[:, -8:, -8:] - np.asarray(model(picture))[:, -8:, -8:]
+    assert np.abs(far).max() > 1e-4
+
+
+def test_folding_batch_norm_changes_no_color():
+    config = fusion.Config(centres=CENTRES, bias=tuple(np.linspace(-1, 1, len(CENTRES))), temperature=0.7, **SMALL)
+    model = fusion.build(config)
+    random_norms(model)
+    folded = fusion.fold(model, config)
+    assert not [layer for layer in folded.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    batch = lightness(2, 64, 64)
+    np.testing.assert_allclose(np.asarray(folded(batch)), np.asarray(model(batch)), atol=1e-3)
+
+
+def test_a_bias_that_favours_one_bin_gives_its_color():
+    bias = tuple(100.0 if centre == (20, -40) else 0.0 for centre in CENTRES)
+    model = fusion.build(fusion.Config(centres=CENTRES, bias=bias, **SMALL))
+    np.testing.assert_allclose(np.asarray(model(lightness(1, 32, 32)))[0, 5, 5], [20, -40], atol=0.01)
+
+
+def test_upsampling_is_bilinear():
+    ramp = np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1) * np.ones((1, 8, 8, 2), np.float32)
+    large = np.asarray(fusion.Smooth4()(ramp))
+    assert large.shape == (1, 32, 32, 2)
+    np.testing.assert_allclose(large[0, 6:-6, 3, 0], ((np.arange(32) + 0.5) / 4 - 0.5)[6:-6], atol=1e-5)
+
+
+def test_the_network_learns_a_tiny_picture_in_seconds():
+    keras.utils.set_random_seed(0)
+    picture = np.full((1200, 32, 32, 1), 30, np.float32)
+    picture[:, :16] = 70
+    truth = np.full((1200, 8, 8, 2), 20, np.float32)
+    truth[:, :4] = (-20, -40)
+    centres = np.array(CENTRES, np.float32)
+    model = fusion.build(fusion.Config(centres=CENTRES, **SMALL))
+    classifier = keras.Model(model.input, model.get_layer("logits").output)
+    loss = losses.rebalanced_cross_entropy(centres, np.ones(len(centres), np.float32))
+    classifier.compile(keras.optimizers.Adam(0.01), loss=loss)
+    classifier.fit(picture, truth, batch_size=4, verbose=0)
+    found = np.asarray(model(picture[:1]))[0]
+    np.testing.assert_allclose(found[4, 16], (-20, -40), atol=6)
+    np.testing.assert_allclose(found[28, 16], (20, 20), atol=6)
+
+
+def test_rare_bins_weigh_more_and_the_mean_weight_of_pixels_is_one():
+    shares = np.array([0.9, 0.09, 0.01])
+    weights = losses.rebalancing_weights(shares)
+    assert weights[0] < weights[1] < weights[2]
+    assert np.sum(shares * weights) == pytest.approx(1)
+    # Zhang et al., section 2.2, by hand: 1 / (p/2 + 1/6) scaled to mean 1.
+    np.testing.assert_allclose(weights[2] / weights[0], (0.45 + 1 / 6) / (0.005 + 1 / 6), rtol=1e-5)
+    np.testing.assert_allclose(losses.rebalancing_weights(shares, uniform=1), 1)
+
+
+def test_the_loss_is_least_at_the_truth():
+    centres = np.array(CENTRES, np.float32)
+    loss = losses.rebalanced_cross_entropy(centres, np.ones(len(centres), np.float32))
+    truth = np.full((1, 2, 2, 2), 20, np.float32)
+    right = -((truth[..., None, :] - centres) ** 2).sum(-1) / 50
+    assert float(loss(truth, right)[0]) < float(loss(truth, np.zeros_like(right))[0]) < float(loss(truth, -right)[0])

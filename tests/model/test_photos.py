@@ -1,0 +1,104 @@
+"""A folder of photographs is read, cleaned and split without leaks."""
+
+import io
+import os
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from model import photos
+from tests.model.conftest import landscape
+
+
+def test_subfolders_are_collections_and_grey_and_broken_pictures_are_counted(album):
+    read = photos.read_photos(album)
+    kept = read.train + read.validation + read.test
+    assert Counter(photo.collection for photo in kept) == {"coast": 15, "hills": 15}
+    assert read.grey == {"coast": 1} and read.broken == {"hills": 1}
+
+
+def test_files_directly_in_the_folder_belong_to_a_collection_of_its_name(tmp_path):
+    Image.fromarray(landscape(1)).save(tmp_path / "one.png")
+    read = photos.read_photos(tmp_path)
+    assert {photo.collection for photo in read.train + read.validation + read.test} == {tmp_path.name}
+
+
+def test_pictures_are_reduced_to_the_side_asked_for_and_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(landscape(1, 60, 120)).save(tmp_path / "one.jpg", exif=exif)
+    read = photos.read_photos(tmp_path, side=30)
+    (photo,) = read.train + read.validation + read.test
+    assert photo.pixels.shape == (60, 30, 3) and photo.pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("content", ["missing", "empty", "grey"])
+def test_a_folder_without_photographs_is_one_clear_line(tmp_path, content):
+    folder = tmp_path / "photos"
+    if content != "missing":
+        folder.mkdir()
+    if content == "grey":
+        Image.new("RGB", (32, 32), (90, 90, 90)).save(folder / "grey.png")
+    with pytest.raises(photos.PhotosError) as error:
+        photos.read_photos(folder)
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
+
+
+def test_grey_and_tinted_pictures_count_as_grey_and_photographs_do_not():
+    grey = np.repeat(data.camera()[..., None], 3, axis=-1)
+    assert photos.is_grey(grey)
+    noisy = np.clip(grey + np.random.default_rng(0).integers(-2, 3, grey.shape), 0, 255).astype(np.uint8)
+    assert photos.is_grey(noisy)
+    flat_tint = np.full((64, 64, 3), (180, 170, 150), np.uint8)
+    assert photos.is_grey(flat_tint)
+    assert not photos.is_grey(data.astronaut()) and not photos.is_grey(data.coffee())
+
+
+def _recompressed(pixels: np.ndarray, quality: int, size: tuple[int, int]) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize(size).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+def test_copies_in_other_sizes_and_qualities_are_near_duplicates():
+    originals = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
+    copies = [_recompressed(pixels, 60, (200, 150)) for pixels in originals]
+    found = photos.near_duplicates([photos.fingerprint(pixels) for pixels in originals + copies])
+    assert found == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+def test_near_duplicates_of_near_duplicates_belong_together():
+    chain = [0, 0b111111, 0b111111 << 16 | 0b111111, 2**64 - 1]
+    assert photos.near_duplicates(chain) == [0, 0, 0, 3]
+
+
+def test_near_duplicates_fall_in_the_same_part():
+    rng = np.random.default_rng(0)
+    digests = [rng.bytes(32).hex() for _ in range(600)]
+    prints = [int.from_bytes(rng.bytes(8), "big") for _ in range(200)]
+    parts = photos.split(digests, prints * 3)
+    assert parts[:200] == parts[200:400] == parts[400:]
+
+
+def test_the_split_is_about_80_10_10_and_depends_on_contents_alone(album, tmp_path):
+    rng = np.random.default_rng(1)
+    digests = [rng.bytes(32).hex() for _ in range(4000)]
+    prints = [int.from_bytes(rng.bytes(8), "big") for _ in range(4000)]
+    parts = photos.split(digests, prints)
+    shares = Counter(parts)
+    assert shares["train"] == pytest.approx(3200, abs=100)
+    assert shares["validation"] == pytest.approx(400, abs=70)
+    order = rng.permutation(4000)
+    assert photos.split([digests[i] for i in order], [prints[i] for i in order]) == [parts[i] for i in order]
+
+    renamed = tmp_path / "renamed"
+    for number, file in enumerate(sorted(album.rglob("*.png"), reverse=True)):
+        os.makedirs(renamed / file.parent.name, exist_ok=True)
+        shutil.copy(file, renamed / file.parent.name / f"{number}.png")
+    one, other = photos.read_photos(album), photos.read_photos(renamed)
+    for part in photos.PARTS:
+        assert {p.digest for p in getattr(one, part)} == {p.digest for p in getattr(other, part)}
