@@ -1,0 +1,96 @@
+"use strict";
+// Without this script a picture stands half scan, half colour, and "Enlarge" opens the larger file.
+
+document.documentElement.classList.add("scripted");
+
+function show(range) {
+  const pair = range.parentElement;
+  pair.style.setProperty("--split", `${range.value}%`);
+  range.setAttribute("aria-valuetext", `${range.value} % scan, ${100 - range.value} % colour`);
+}
+
+document.addEventListener("input", (event) => {
+  if (event.target.matches(".compare input")) show(event.target);
+});
+
+function follow(event, pair) {
+  const range = pair.querySelector("input");
+  const box = pair.getBoundingClientRect();
+  range.value = Math.round((100 * (event.clientX - box.left)) / box.width);
+  show(range);
+}
+
+document.addEventListener("pointerdown", (event) => {
+  const pair = event.target.closest(".compare");
+  if (!pair || event.button !== 0) return;
+  pair.querySelector("input").focus({ preventScroll: true });
+  event.preventDefault();
+  pair.setPointerCapture(event.pointerId);
+  // A finger may be about to scroll: only its sideways moves, or a tap, are meant for the slider.
+  let meant = event.pointerType !== "touch";
+  if (meant) follow(event, pair);
+  const move = (moved) => {
+    meant ||= Math.abs(moved.clientX - event.clientX) > 8;
+    if (meant) follow(moved, pair);
+  };
+  const end = (last) => {
+    if (last.type === "pointerup") follow(last, pair);
+    pair.removeEventListener("pointermove", move);
+    pair.removeEventListener("pointerup", end);
+    pair.removeEventListener("pointercancel", end);
+  };
+  pair.addEventListener("pointermove", move);
+  pair.addEventListener("pointerup", end);
+  pair.addEventListener("pointercancel", end);
+});
+
+// The viewer: the larger pictures are fetched only when asked for; the small ones stand in till they come.
+const viewer = document.getElementById("viewer");
+const cards = [...document.querySelectorAll(".pictures > li")].filter((card) => card.querySelector(".pair"));
+let current = 0;
+
+function enlarge(index) {
+  current = index;
+  const card = cards[index];
+  const pair = card.querySelector(".pair").cloneNode(true);
+  const images = [...pair.querySelectorAll("img")];
+  pair.style.backgroundImage = `url("${images[0].getAttribute("src")}")`;
+  for (const image of images) {
+    image.loading = "eager";
+    image.src = image.dataset.large;
+  }
+  viewer.querySelector(".stage").replaceChildren(pair);
+  viewer.querySelector("h2").replaceChildren(...card.querySelector("h2").cloneNode(true).childNodes);
+  const words = [...card.querySelectorAll(".outcome, .facts, .detail")].map((line) => line.textContent);
+  viewer.querySelector(".facts").textContent = words.join(" · ");
+  viewer.querySelector("[value=previous]").disabled = index === 0;
+  viewer.querySelector("[value=next]").disabled = index === cards.length - 1;
+  if (!viewer.open) viewer.showModal();
+  const range = pair.querySelector("input");
+  if (range) {
+    show(range);
+    range.focus();
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest(".enlarge");
+  const plain = !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
+  if (link && plain && viewer.showModal) {
+    event.preventDefault();
+    enlarge(cards.indexOf(link.closest("li")));
+  }
+});
+
+viewer.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if (button.value === "close") viewer.close();
+  else enlarge(current + (button.value === "next" ? 1 : -1));
+});
+
+viewer.addEventListener("close", () => {
+  if (viewer.open) return; // opened again before this event came
+  viewer.querySelector(".stage").replaceChildren();
+  cards[current].querySelector(".enlarge").focus();
+});
