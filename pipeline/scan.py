@@ -1,6 +1,7 @@
 """A master's bytes -> a Scan: decoded once, upright luma for the network, every refusal with its reason."""
 
 import io
+import struct
 from dataclasses import dataclass
 
 import cv2
@@ -66,6 +67,8 @@ def read_scan(data: bytes, *, output_format: str, max_pixels: int, colorize_colo
         with Image.open(io.BytesIO(data)) as image:
             _select_page(image)
             _check_size(image, max_pixels)
+            if image.format == "JPEG2000" and not _is_whole_jpeg2000(data):  # its decoder makes up what is missing
+                raise Refusal(Reason.TRUNCATED, "the codestream's end is missing")
             if output_format == "jpeg":
                 if scan := _keep_jpeg(image, data):
                     return scan
@@ -74,7 +77,7 @@ def read_scan(data: bytes, *, output_format: str, max_pixels: int, colorize_colo
     except Refusal:
         raise
     except Image.UnidentifiedImageError as error:
-        raise Refusal(Reason.UNREADABLE, "no image format that is known here") from error
+        raise Refusal(Reason.UNREADABLE, "no image of a kind that is known here, or one whose beginning is damaged") from error
     except Image.DecompressionBombError as error:
         raise Refusal(Reason.TOO_LARGE, str(error)) from error
     except MemoryError as error:
@@ -141,6 +144,21 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise Refusal(Reason.TOO_SMALL, f"{width} x {height}: a side is under {MIN_SIDE} pixels")
 
 
+def _is_whole_jpeg2000(data: bytes) -> bool:
+    """Whether a codestream (ITU-T T.800, A.4.4), bare or in the boxes of a JP2 (I.4), has its end."""
+    end = b"\xff\xd9"
+    if data.startswith(b"\xff\x4f"):
+        return data.rstrip(b"\0").endswith(end)
+    at = 0
+    while at + 16 <= len(data):
+        length, kind, long = struct.unpack_from(">I4sQ", data, at)
+        stop = at + max(8, long if length == 1 else length) if length else len(data)
+        if kind == b"jp2c":
+            return stop <= len(data) and data[:stop].rstrip(b"\0").endswith(end)
+        at = stop
+    return False
+
+
 def _keep_jpeg(image: Image.Image, data: bytes) -> Scan | None:
     """A scan whose coded luminance is kept, or None where this file must be composed from its pixels."""
     notes = []
@@ -166,9 +184,9 @@ def _decode_as_ycc(image: Image.Image) -> None:
 
 
 def _decode(image: Image.Image, colorize_color: bool) -> Scan:
+    dpi = metadata.dpi(image, turned=metadata.orientation(image) >= 5)
     image.load()
-    notes = []
-    orientation = metadata.orientation(image)
+    notes, orientation = [], metadata.orientation(image)  # now: Pillow turns a TIFF by itself
     if image.mode.startswith("I"):
         luma = _deep_luma(image, notes)
     else:
@@ -177,7 +195,7 @@ def _decode(image: Image.Image, colorize_color: bool) -> Scan:
     height, width = luma.shape
     return Scan(
         (width, height), luma, _reduce(luma), exif=metadata.upright_exif(image), xmp=metadata.xmp(image),
-        dpi=metadata.dpi(image, turned=orientation >= 5), note="; ".join(notes),
+        dpi=dpi, note="; ".join(notes),
     )
 
 
