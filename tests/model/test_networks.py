@@ -49,7 +49,10 @@ def test_the_colors_of_a_picture_do_not_depend_on_its_neighbours_in_the_batch():
 
 def test_the_global_branch_carries_one_corner_to_the_other():
     model = fusion.build(fusion.Config(centres=CENTRES, **SMALL))
-    random_norms(model)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            # Fresh depthwise kernels are small for their fan-in; batch norm makes up for that only in training.
+            layer.set_weights([4 * weight for weight in layer.get_weights()])
     picture = np.full((1, 160, 160, 1), 50, np.float32)
     changed = picture.copy()
     changed[:, :64, :64] = 0
@@ -83,15 +86,18 @@ def test_upsampling_is_bilinear():
 
 def test_the_network_learns_a_tiny_picture_in_seconds():
     keras.utils.set_random_seed(0)
-    picture = np.full((1200, 32, 32, 1), 30, np.float32)
+    picture = np.full((320, 32, 32, 1), 30, np.float32)
     picture[:, :16] = 70
-    truth = np.full((1200, 8, 8, 2), 20, np.float32)
+    truth = np.full((320, 8, 8, 2), 20, np.float32)
     truth[:, :4] = (-20, -40)
     centres = np.array(CENTRES, np.float32)
     model = fusion.build(fusion.Config(centres=CENTRES, **SMALL))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.8  # statistics settle within these few steps
     classifier = keras.Model(model.input, model.get_layer("logits").output)
     loss = losses.rebalanced_cross_entropy(centres, np.ones(len(centres), np.float32))
-    classifier.compile(keras.optimizers.Adam(0.01), loss=loss)
+    classifier.compile(keras.optimizers.Adam(0.01), loss=loss, jit_compile=False)
     classifier.fit(picture, truth, batch_size=4, verbose=0)
     found = np.asarray(model(picture[:1]))[0]
     np.testing.assert_allclose(found[4, 16], (-20, -40), atol=6)

@@ -1,0 +1,136 @@
+"""A run trains, survives a kill, and ends in a model with its card; mistakes are answered in one line."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from model import card, release, serving, train, training
+from model.options import Options, OptionsError, check
+
+TINY = ["--steps", "2", "--batch", "2", "--sizes", "32", "--size", "32", "--weights", "hills=2"]
+ROOT = Path(__file__).parents[2]
+
+
+def steps_done(run: Path) -> int:
+    """Steps that the newest checkpoint holds, read from the file itself."""
+    with h5py.File(run / training.STATE) as state:
+        return int(state["optimizer/vars/0"][()])
+
+
+@pytest.fixture(scope="module")
+def run(album, tmp_path_factory):
+    """A run that was killed after its first epochs, then continued to its end: its folder and what was printed."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    command = [sys.executable, "-m", "model.train", "--photos", str(album), "--output", str(folder), *TINY]
+    endless = subprocess.Popen([*command, "--epochs", "100000"], cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (folder / training.STATE).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(endless.pid, signal.SIGKILL)
+    endless.wait()
+    killed_at = steps_done(folder)
+    epochs = killed_at // 2 + 2
+    finished = subprocess.run([*command, "--epochs", str(epochs)], cwd=ROOT, capture_output=True, text=True, check=True)
+    return folder, killed_at, epochs, finished.stdout
+
+
+def test_a_killed_run_goes_on_where_its_last_epoch_ended(run):
+    folder, killed_at, epochs, printed = run
+    assert killed_at > 0 and steps_done(folder) == 2 * epochs
+    assert f"epoch {epochs - 1}/{epochs}" in printed and f"epoch {epochs}/{epochs}" in printed
+    assert f"epoch {epochs - 2}/{epochs}" not in printed
+
+
+def test_the_run_leaves_its_options_its_bins_and_nothing_half_written(run):
+    folder = run[0]
+    assert json.loads((folder / training.OPTIONS).read_text())["weights"] == {"hills": 2}
+    assert np.sum(training.read_bins(folder)["shares"]) == pytest.approx(1)
+    assert sorted(file.name for file in folder.iterdir() if "partial" in file.name) == []
+
+
+def test_the_run_ends_in_a_model_with_a_checked_card(run):
+    folder = run[0]
+    model = folder / release.MODEL
+    read = card.read_card(model)
+    assert read.size == 32 and read.training["left_out_as_grey"] == {"coast": 1}
+    assert read.command.startswith("python -m model.train --photos album0 --output run --epochs")
+    assert str(folder.parent) not in (model / card.CARD).read_text()
+    assert (model / release.LICENSE).is_file()
+    chroma, confidence = serving.load(model)(np.full((2, 32, 32, 1), 50, np.float32))
+    assert chroma.shape == (2, 32, 32, 2) and confidence.shape == (2,)
+
+
+def test_the_report_stands_beside_its_three_controls(run):
+    report = json.loads((run[0] / release.REPORT).read_text())
+    assert set(report["controls"]) == {"grey", "mean_chroma", "lightness_table"}
+    for by_collection in (report["model"], *report["controls"].values()):
+        for figures in by_collection.values():
+            mean, low, high = figures["rmse_over_grey"]
+            assert low <= mean <= high
+    assert all(figures["rmse_over_grey"] == [1, 1, 1] for figures in report["controls"]["grey"].values())
+    assert "lightness_table" in run[3]
+
+
+def test_a_folder_with_a_run_on_other_photographs_is_not_continued(run, tmp_path, capsys):
+    from PIL import Image
+
+    from tests.model.conftest import landscape
+
+    Image.fromarray(255 - landscape(1)).save(tmp_path / "inverted.png")
+    assert train.main(["--photos", str(tmp_path), "--output", str(run[0]), *TINY[:-2]]) == 2
+    assert "other photographs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--photos", "nowhere"], "no such folder"),
+        (["--epochs", "0"], "--epochs must be positive"),
+        (["--sizes", "100"], "multiples of 32"),
+        (["--uniform", "1.5"], "between 0 and 1"),
+        (["--weights", "valley=2"], "no collection of"),
+        (["--weights", "hills=-1"], "must not be negative"),
+        (["--terms", "nowhere.txt"], "cannot read --terms"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_status_2(album, tmp_path, capsys, arguments, words):
+    assert train.main(["--photos", str(album), "--output", str(tmp_path), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err and captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["hills", "hills=much"])
+def test_a_weight_without_a_number_is_a_usage_error(value, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        train.main(["--photos", "p", "--output", "o", "--weights", value])
+    assert exit_.value.code == 2 and "expected NAME=NUMBER" in capsys.readouterr().err
+
+
+def test_help_is_quick_because_it_loads_neither_keras_nor_tensorflow():
+    code = (
+        "import sys, model.train\n"
+        "try: model.train.main(['--help'])\n"
+        "except SystemExit: print([m for m in ('keras', 'tensorflow') if m in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert printed.startswith("usage: python -m model.train") and printed.endswith("[]\n")
+
+
+def test_every_option_can_be_given_on_the_command_line():
+    arguments = vars(train.parser().parse_args(["--photos", "p", "--output", "o"]))
+    assert {field.name for field in dataclasses.fields(Options)} <= set(arguments)
+
+
+def test_the_default_options_are_sound():
+    check(Options(), stride=32)
+    with pytest.raises(OptionsError):
+        check(Options(rate=float("nan")), stride=32)
