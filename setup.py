@@ -28,7 +28,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["pipeline", "pipeline.*", "model", "model.*"]),
-    package_data={"model": ["pretrained/*", "pretrained/*/*", "pretrained/*/*/*"]},
+    package_data={"pipeline": ["templates/*"], "model": ["pretrained/*", "pretrained/*/*", "pretrained/*/*/*"]},
     install_requires=RUNTIME,
     extras_require={"demo": DEMO, "test": TEST},
     entry_points={"console_scripts": ["archive-colorize = pipeline.colorize:main"]},

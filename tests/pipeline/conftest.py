@@ -1,0 +1,141 @@
+"""A tiny model with the real contract, and small archives of real files."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.card import ModelCard, weights_sha256, write_card
+from pipeline.record import Record
+
+ROOT = Path(__file__).resolve().parents[2]
+SIDE = 32
+
+
+def export_model(folder: Path, *, version: str = "1", side: int = SIDE, outputs=("chroma", "confidence")) -> Path:
+    """A SavedModel whose chroma follows lightness: blue in the dark, orange in the light.
+
+    It is confident of contrast. A picture that is white all over makes it fail, as a faulty kernel would.
+    """
+    import tensorflow as tf
+
+    class Tiny(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, side, side, 1], tf.float32, name="lightness")])
+        def __call__(self, lightness):
+            with tf.control_dependencies([tf.debugging.assert_less(tf.reduce_min(lightness, (1, 2, 3)), 99.9)]):
+                warm = (lightness - 50) / 50
+            chroma = tf.concat([12 * warm, 30 * warm + float(version)], -1)
+            confidence = tf.clip_by_value(tf.math.reduce_std(lightness, (1, 2, 3)) / 30, 0.0, 1.0)
+            answers = {"chroma": chroma, "confidence": confidence}
+            return {name: answers[name] for name in outputs}
+
+    module = Tiny()
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.__call__})
+    card = ModelCard(
+        name="tiny", version=version, size=side, weights_sha256=weights_sha256(folder), default_strength=1.0,
+        strength_reason="", operating_strength=1.0, temperature=1.0, training={}, metrics={}, controls={},
+        git_revision="", command="", terms="", confidence="", limits=[],
+    )
+    write_card(folder, card)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    return export_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@dataclass
+class Run:
+    """What a run of the command line left behind."""
+
+    code: int
+    out: str
+    err: str
+    output: Path
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """By key; fails if the run left a record twice."""
+        records = {}
+        for line in self.lines:
+            record = Record.from_json(line)
+            assert record.key not in records, f"{record.key} is recorded twice"
+            records[record.key] = record
+        return records
+
+    @property
+    def lines(self) -> list[str]:
+        return [line for shard in sorted(self.output.glob("manifest/*.jsonl")) for line in shard.read_text().splitlines()]
+
+    @property
+    def latest(self) -> dict[str, Record]:
+        records = sorted(map(Record.from_json, self.lines), key=lambda record: record.finished)
+        return {record.key: record for record in records}
+
+    @property
+    def summary(self) -> dict:
+        return json.loads((self.output / "summary.json").read_text())
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"} | more
+
+
+def start(*arguments: object, **options) -> subprocess.Popen:
+    """The real command, in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.colorize", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **{"env": environment(), **options},
+    )
+
+
+@pytest.fixture
+def colorize(model, capsys):
+    """Runs the command line, here or (with `process=True`) in a process of its own; no gallery unless told."""
+    from pipeline.colorize import main
+
+    def run(source: object, output: Path, *arguments: object, process: bool = False, **options) -> Run:
+        given = ["--input", str(source), "--output", str(output), *map(str, arguments)]
+        for name, value in {"--model": str(model), "--gallery_size": "0"}.items():
+            if name not in given:
+                given += [name, value]
+        if not process:
+            capsys.readouterr()
+            return Run(main(given), *capsys.readouterr(), output)
+        started = start(*given, **options)
+        out, err = started.communicate(timeout=240)
+        return Run(started.returncode, out, err, output)
+
+    return run
+
+
+def picture(seed: int, width: int = 96, height: int = 64) -> np.ndarray:
+    """uint8 luma [H, W] with soft shapes, edges and grain; another for every seed."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(width, height)
+    luma = 110 + 60 * np.sin(6 * x * rng.uniform(0.5, 2) + rng.uniform(0, 6)) * np.cos(5 * y * rng.uniform(0.5, 2))
+    luma += np.where((x - rng.uniform()) ** 2 + (y - rng.uniform()) ** 2 < 0.08, 45, 0)
+    return np.uint8(np.clip(luma + rng.normal(0, 4, luma.shape), 0, 254))
+
+
+def jpeg(luma: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(luma).save(buffer, "JPEG", **{"quality": 90, **options})
+    return buffer.getvalue()
+
+
+def make_archive(folder: Path, count: int, width: int = 96, height: int = 64) -> Path:
+    """`count` grey JPEGs in sub-folders of ten."""
+    for number in range(count):
+        file = folder / f"box{number // 10}" / f"scan{number:04}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(jpeg(picture(number, width, height)))
+    return folder

@@ -1,0 +1,297 @@
+"""The batch job as its users run it: what becomes of scans, and what a second run does."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from pipeline.record import Outcome, Reason, Record
+from tests.pipeline.conftest import export_model, jpeg, make_archive, picture
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """An archive with a file of every kind that goes wrong."""
+    folder = make_archive(tmp_path_factory.mktemp("mixed"), 6)
+    good = jpeg(picture(1))
+    (folder / "truncated.jpg").write_bytes(good[: len(good) // 2])
+    (folder / "random.jpg").write_bytes(np.random.default_rng(0).bytes(5000))
+    (folder / "empty.tif").write_bytes(b"")
+    (folder / "notes.txt").write_text("Box 7, found in the attic")
+    (folder / ".hidden.jpg").write_bytes(good)
+    (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    (folder / "broken_disk.jpg").symlink_to("/proc/self/mem")  # reading it is an I/O error, also for root
+    (folder / "Übergröße & <b>.jpg").write_bytes(good)
+    with open(os.fsencode(folder) + b"/latin1-\xe9.jpg", "wb") as file:
+        file.write(good)
+    rng = np.random.default_rng(3)
+    color = np.stack([picture(2), picture(3), rng.permutation(picture(4))], -1)
+    Image.fromarray(color).save(folder / "color.png")
+    ImageOps.colorize(Image.fromarray(picture(5)), (40, 20, 5), (255, 240, 200)).save(folder / "sepia.png")
+    Image.fromarray(np.uint16(picture(6)) * 257).save(folder / "deep.tif")
+    Image.fromarray(picture(7)).save(folder / "a.tif")
+    (folder / "a.jpg").write_bytes(good)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mixed_run(mixed, model, tmp_path_factory):
+    from tests.pipeline.conftest import Run, start
+
+    output = tmp_path_factory.mktemp("mixed-out") / "out"
+    process = start("--input", mixed, "--output", output, "--model", model)
+    out, err = process.communicate(timeout=240)
+    return Run(process.returncode, out, err, output)
+
+
+def test_every_scan_ends_as_exactly_one_record(mixed, mixed_run):
+    assert mixed_run.code == 0, mixed_run.err
+    files = {
+        os.fsdecode(os.path.relpath(os.path.join(folder, name), os.fsencode(mixed)))
+        for folder, _, names in os.walk(os.fsencode(mixed))
+        for name in names
+        if not name.startswith(b".")
+    }
+    assert set(mixed_run.records) == files
+
+
+def test_a_bad_scan_becomes_a_record_with_its_reason(mixed_run):
+    records = mixed_run.records
+    reasons = {key: record.reason for key, record in records.items() if record.outcome != Outcome.COLORIZED}
+    assert reasons == {
+        "truncated.jpg": Reason.TRUNCATED,
+        "random.jpg": Reason.UNREADABLE,
+        "empty.tif": Reason.UNREADABLE,
+        "notes.txt": Reason.NOT_AN_IMAGE,
+        "gone.jpg": Reason.MISSING,
+        "broken_disk.jpg": Reason.READ_ERROR,
+        "color.png": Reason.ALREADY_COLOR,
+    }
+    assert all(records[key].detail for key in reasons)
+
+
+def test_scans_of_the_same_stem_keep_apart(mixed_run):
+    records = mixed_run.records
+    assert records["a.tif"].derivative != records["a.jpg"].derivative
+    assert all(os.path.basename(records[key].derivative).startswith(f"{key}_color.") for key in ("a.tif", "a.jpg"))
+
+
+def test_a_record_says_what_was_done_to_which_bytes_by_which_model(mixed, mixed_run, model):
+    import hashlib
+
+    from model.card import read_card
+
+    record = mixed_run.records["a.jpg"]
+    master, derivative = (mixed / "a.jpg").read_bytes(), open(record.derivative, "rb").read()
+    assert (record.source_sha256, record.source_bytes) == (hashlib.sha256(master).hexdigest(), len(master))
+    assert (record.derivative_sha256, record.derivative_bytes) == (hashlib.sha256(derivative).hexdigest(), len(derivative))
+    assert (record.model_sha256, record.model) == (read_card(model).weights_sha256, "tiny")
+    assert (record.width, record.height) == Image.open(mixed / "a.jpg").size
+    assert 0 <= record.confidence <= 1
+    assert record.colorfulness > 0
+
+
+def test_the_summary_counts_the_records(mixed_run):
+    counts = {str(outcome): 0 for outcome in Outcome}
+    for record in mixed_run.records.values():
+        counts[record.outcome] += 1
+    assert mixed_run.summary["outcomes"] == counts
+    assert f"{counts['failed']} failed" in mixed_run.out
+    assert "truncated" in mixed_run.out
+    assert str(mixed_run.output / "gallery" / "index.html") in mixed_run.out
+    assert (mixed_run.output / "gallery" / "index.html").exists()
+
+
+def test_the_dead_letters_can_be_fed_back(mixed, mixed_run, colorize, tmp_path):
+    letters = mixed_run.output / "dead_letters.jsonl"
+    failed = {record.key for record in mixed_run.records.values() if record.outcome == Outcome.FAILED}
+    assert {Record.from_json(line).key for line in letters.read_text().splitlines()} == failed
+    again = colorize(letters, tmp_path / "again")
+    assert set(again.records) == failed
+
+
+def test_masters_are_never_written(mixed, colorize, tmp_path):
+    def state():
+        return {entry.name: (entry.stat(follow_symlinks=False).st_mtime_ns, entry.stat(follow_symlinks=False).st_size)
+                for entry in os.scandir(mixed)}
+
+    before = state()
+    colorize(mixed, tmp_path / "out", "--format", "tiff")
+    assert state() == before
+
+
+def test_the_luminance_of_a_grey_jpeg_is_carried_over_in_every_pixel(mixed, mixed_run):
+    for key, record in mixed_run.records.items():
+        if key.startswith("box"):
+            decoded = []
+            for file in (mixed / key, record.derivative):
+                with Image.open(file) as image:
+                    image.draft("L", image.size)
+                    decoded.append(np.asarray(image.convert("L")))
+            assert np.array_equal(*decoded)
+
+
+def test_a_second_run_does_only_what_failed_before(mixed, colorize, tmp_path):
+    first = colorize(mixed, tmp_path / "out")
+    derivatives = {r.derivative: os.stat(r.derivative).st_mtime_ns for r in first.records.values() if r.derivative}
+    assert derivatives
+    second = colorize(mixed, tmp_path / "out")
+    failed = {record.key for record in second.latest.values() if record.outcome == Outcome.FAILED}
+    run = second.summary["run"]
+    assert {record.key for record in map(Record.from_json, second.lines) if record.run == run} == failed
+    assert {path: os.stat(path).st_mtime_ns for path in derivatives} == derivatives
+    assert second.summary["records"] == len(second.latest)
+
+
+def test_a_second_run_does_what_is_new_changed_or_gone_and_no_more(colorize, tmp_path):
+    archive = make_archive(tmp_path / "in", 6)
+    output = tmp_path / "out"
+    colorize(archive, output)
+    scans = sorted(archive.rglob("*.jpg"))
+    (archive / "new.jpg").write_bytes(jpeg(picture(77)))
+    scans[0].write_bytes(jpeg(picture(78)))  # changed
+    os.utime(scans[1])  # only touched
+    next(output.rglob(f"{scans[2].name}_color.jpg")).unlink()
+    scans[3].unlink()
+    run = colorize(archive, output)
+    redone = {record.key: record for record in map(Record.from_json, run.lines) if record.run == run.summary["run"]}
+    name = {number: str(scans[number].relative_to(archive)) for number in range(4)}
+    assert set(redone) == {"new.jpg", name[0], name[1], name[2]}
+    assert redone[name[1]].derivative_sha256 == run.latest[name[1]].derivative_sha256
+    assert run.summary["records"] == 6, "what left the input is not of this run"
+    third = colorize(archive, output)
+    assert third.summary["kept"] == 6
+
+
+@pytest.mark.parametrize(("change", "stale"), [
+    (("--strength", "0.5"), True),
+    (("--quality", "70"), True),
+    (("--batch_size", "3"), False),
+    (("--max_failures", "0.5"), False),
+])
+def test_an_option_that_changes_a_derivative_makes_it_stale(colorize, tmp_path, change, stale):
+    archive = make_archive(tmp_path / "in", 2)
+    colorize(archive, tmp_path / "out")
+    again = colorize(archive, tmp_path / "out", *change)
+    assert again.summary["kept"] == (0 if stale else 2)
+
+
+def test_another_model_makes_results_stale_unless_told_to_skip(colorize, tmp_path):
+    archive = make_archive(tmp_path / "in", 2)
+    other = export_model(tmp_path / "other", version="2")
+    colorize(archive, tmp_path / "out")
+    assert colorize(archive, tmp_path / "out", "--model", other, "--on_existing", "skip").summary["kept"] == 2
+    assert colorize(archive, tmp_path / "out", "--model", other).summary["kept"] == 0
+    assert colorize(archive, tmp_path / "out", "--model", other, "--on_existing", "replace").summary["kept"] == 0
+
+
+def test_a_derivative_without_a_record_is_adopted(colorize, tmp_path):
+    archive = make_archive(tmp_path / "in", 3)
+    first = colorize(archive, tmp_path / "out")
+    before = {record.derivative: os.stat(record.derivative).st_mtime_ns for record in first.records.values()}
+    shutil.rmtree(tmp_path / "out" / "manifest")
+    again = colorize(archive, tmp_path / "out")
+    assert all("adopted" in record.detail for record in again.records.values())
+    assert {path: os.stat(path).st_mtime_ns for path in before} == before
+
+
+def test_what_the_model_is_unsure_of_can_be_withheld(colorize, tmp_path):
+    archive = make_archive(tmp_path / "in", 2)
+    (archive / "dull.jpg").write_bytes(jpeg(np.full((64, 96), 128, np.uint8)))
+    run = colorize(archive, tmp_path / "out", "--min_confidence", "0.2")
+    record = run.records["dull.jpg"]
+    assert (record.outcome, record.reason, record.derivative) == (Outcome.SKIPPED, Reason.LOW_CONFIDENCE, "")
+    assert not list((tmp_path / "out").rglob("dull*"))
+    assert run.summary["outcomes"]["colorized"] == 2
+
+
+def test_a_scan_that_the_network_fails_on_does_not_take_its_batch_along(colorize, tmp_path):
+    archive = make_archive(tmp_path / "in", 5)
+    (archive / "white.jpg").write_bytes(jpeg(np.full((64, 96), 255, np.uint8)))
+    run = colorize(archive, tmp_path / "out")
+    assert run.records["white.jpg"].reason == Reason.MODEL_ERROR
+    assert run.summary["outcomes"] == {"colorized": 5, "skipped": 0, "failed": 1}
+
+
+def test_a_pictures_colours_do_not_depend_on_its_batch_mates(colorize, tmp_path):
+    archive = make_archive(tmp_path / "in", 9)
+    together = colorize(archive, tmp_path / "together").records
+    alone = colorize(archive / "box0" / "scan0004.jpg", tmp_path / "x")
+    assert alone.code == 2, "a single file is no collection"
+    alone = colorize(str(archive / "box0" / "scan0004*"), tmp_path / "alone").records
+    assert alone["scan0004.jpg"].confidence == together["box0/scan0004.jpg"].confidence
+    first, second = (Image.open(r.derivative) for r in (alone["scan0004.jpg"], together["box0/scan0004.jpg"]))
+    assert np.array_equal(first, second)
+
+
+def test_max_failures_turns_too_many_failures_into_exit_code_1(mixed, colorize, tmp_path):
+    run = colorize(mixed, tmp_path / "out", "--max_failures", "0.1")
+    assert run.code == 1
+    assert "max_failures" in run.err
+    assert run.summary["records"], "the work was done all the same"
+
+
+def test_a_dry_run_lists_what_would_be_done_and_does_nothing(mixed, colorize, tmp_path):
+    run = colorize(mixed, tmp_path / "out", "--dry_run")
+    assert run.code == 0
+    assert "a.tif  (new)" in run.out
+    assert "notes.txt  (files that end in .txt are not opened)" in run.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_colour_pictures_are_coloured_anew_when_told(mixed, colorize, tmp_path):
+    run = colorize(str(mixed / "color.png"), tmp_path / "no")
+    assert run.code == 2
+    run = colorize(str(mixed / "col*.png"), tmp_path / "out", "--color_scans", "colorize")
+    assert run.records["color.png"].outcome == Outcome.COLORIZED
+
+
+@pytest.mark.parametrize("format", ["png", "tiff"])
+def test_lossless_derivatives_have_the_scans_own_luma(mixed, colorize, tmp_path, format):
+    run = colorize(mixed, tmp_path / "out", "--format", format)
+    assert run.records["a.tif"].outcome == Outcome.COLORIZED
+    for key in ("a.tif", "sepia.png", "box0/scan0000.jpg"):
+        scan = np.int16(Image.open(mixed / key).convert("L"))
+        difference = np.abs(np.int16(Image.open(run.records[key].derivative).convert("L")) - scan)
+        assert difference.max() <= 2
+        assert difference.mean() < 0.5
+
+
+def test_several_workers_share_the_work_and_lose_nothing(colorize, tmp_path):
+    archive = make_archive(tmp_path / "in", 40)
+    run = colorize(archive, tmp_path / "out", "--direct_num_workers", 2, process=True)
+    assert run.code == 0, run.err
+    assert len(run.records) == 40
+    assert run.summary["outcomes"]["colorized"] == 40
+
+
+def test_a_manifest_may_name_masters_anywhere(colorize, tmp_path):
+    archive = make_archive(tmp_path / "in", 3)
+    manifest = tmp_path / "wanted.jsonl"
+    scans = sorted(archive.rglob("*.jpg"))
+    lines = [
+        {"source": str(scans[0]), "key": "first.jpg", "shelf": "B 12"},
+        {"source": str(scans[1])},
+        {"source": str(scans[2]), "key": "../../escape.jpg"},
+        {"source": str(scans[2]), "key": "first.jpg"},
+        {"source": str(tmp_path / "never.jpg"), "key": "never.jpg"},
+    ]
+    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = colorize(manifest, tmp_path / "out")
+    records = run.records
+    assert records["first.jpg"].outcome == Outcome.COLORIZED
+    assert records[str(scans[1]).lstrip("/")].outcome == Outcome.COLORIZED
+    assert records["../../escape.jpg"].reason == Reason.BAD_KEY
+    assert records["never.jpg"].reason == Reason.MISSING
+    assert [r.reason for r in records.values() if r.reason == Reason.DUPLICATE_KEY] == [Reason.DUPLICATE_KEY]
+    assert not list(tmp_path.glob("escape*"))
+
+
+def test_status_counts_the_latest_record_of_each_scan(mixed_run, capsys):
+    from pipeline.colorize import main
+
+    assert main(["status", str(mixed_run.output)]) == 0
+    assert f"{len(mixed_run.records)} scans" in capsys.readouterr().out
