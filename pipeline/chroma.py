@@ -9,8 +9,13 @@ import numpy as np
 
 MAX_SQUASH = 2.0  # a picture of a longer shape is seen as overlapping square tiles
 TILE_STEP = 0.75  # of a tile's side, at most
-GUIDE_RADIUS = 1 / 24  # of the canvas's shorter side
-GUIDE_EPSILON = 40.0  # luma variance, in levels squared, that counts as an edge
+GRID = 2  # canvas pixels a side, for each value of the edge model: networks' chroma is coarser still
+
+# Of the edge model, in its own grid. Chosen by CIEDE2000 on photographs' own chroma, reduced to 24 and 48 pixels a
+# side: 6 and 7 % under bilinear enlargement, where the usual guided filter, which averages twice, is 10 to 30 % over.
+SOFTNESS = 1.3  # standard deviation of the blur that makes luma as soft as the network's chroma
+WINDOW = 5  # side of the windows in which chroma is regressed on luma
+NOISE = 100.0  # luma variance, in levels squared, below which luma says little about chroma
 
 # R, G, B minus Y' = _TO_RGB @ (Cb, Cr): the BT.601 / JFIF equations.
 _TO_RGB = np.float32([[0, 1.402], [-0.344136, -0.714136], [1.772, 0]])
@@ -108,7 +113,9 @@ def to_ycc(luma: np.ndarray, ab: np.ndarray) -> np.ndarray:
 def edge_model(luma: np.ndarray, ycc: np.ndarray) -> np.ndarray:
     """Chroma as a local linear function of luma, so that it can follow edges finer than its own grid.
 
-    The coefficients of a guided filter (He and Sun 2015, "Fast Guided Filter"): chroma = slope * luma + offset.
+    chroma = slope * luma + offset, where the slope is a regression's (He and Sun 2015, "Fast Guided Filter") on luma
+    as soft as the chroma, and the offset such that soft luma gives the very chroma back. So finer luma adds the
+    edges that chroma has lost, and nothing where the two have nothing in common.
 
     Args:
       luma: uint8 [h, w], the guide.
@@ -117,15 +124,14 @@ def edge_model(luma: np.ndarray, ycc: np.ndarray) -> np.ndarray:
     Returns:
       float32 [h, w, 4]: slope and offset of Cb, slope and offset of Cr.
     """
-    radius = max(1, round(min(luma.shape) * GUIDE_RADIUS))
-    window = (2 * radius + 1, 2 * radius + 1)
-    guide = np.float32(luma)
-    moments = cv2.blur(cv2.merge([guide, guide * guide, ycc[0], ycc[1], guide * ycc[0], guide * ycc[1]]), window)
-    mean, square, cb, cr, with_cb, with_cr = (moments[..., i] for i in range(6))
-    variance = square - mean * mean + GUIDE_EPSILON
-    slope_cb = (with_cb - mean * cb) / variance
-    slope_cr = (with_cr - mean * cr) / variance
-    return cv2.blur(cv2.merge([slope_cb, cb - slope_cb * mean, slope_cr, cr - slope_cr * mean]), window)
+    cb, cr = ycc
+    soft = cv2.GaussianBlur(np.float32(luma), (0, 0), SOFTNESS)
+    moments = cv2.blur(cv2.merge([soft, soft * soft, cb, cr, soft * cb, soft * cr]), (WINDOW, WINDOW))
+    mean, square, mean_cb, mean_cr, with_cb, with_cr = cv2.split(moments)
+    variance = square - mean * mean + NOISE
+    slope_cb = (with_cb - mean * mean_cb) / variance
+    slope_cr = (with_cr - mean * mean_cr) / variance
+    return cv2.merge([slope_cb, cb - slope_cb * soft, slope_cr, cr - slope_cr * soft])
 
 
 def apply_model(model: np.ndarray, luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

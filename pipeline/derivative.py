@@ -29,11 +29,10 @@ def paint(scan: Scan, canvas: np.ndarray, tiles: np.ndarray, strength: float) ->
       The edge model float32 [h, w, 4], in the scan's stored orientation, and the colourfulness (M3).
     """
     ab = chroma.join_tiles(np.asarray(tiles, np.float32), canvas.shape) * np.float32(strength)
-    height, width = canvas.shape
-    half = (-(-width // 2), -(-height // 2))  # networks' chroma is coarser still
-    luma, ab = (cv2.resize(plane, half, interpolation=cv2.INTER_AREA) for plane in (canvas, ab))
+    grid = [-(-side // chroma.GRID) for side in canvas.shape[::-1]]
+    luma, ab = (cv2.resize(plane, grid, interpolation=cv2.INTER_AREA) for plane in (canvas, ab))
     ycc = chroma.to_ycc(luma, ab)
-    model = chroma.edge_model(canvas, np.stack([cv2.resize(plane, (width, height)) for plane in ycc]))
+    model = chroma.edge_model(luma, ycc)
     rgb = chroma.to_rgb(luma, *chroma.limit(luma, *ycc))
     return np.ascontiguousarray(stored(model, scan.orientation)), chroma.colorfulness(rgb)
 

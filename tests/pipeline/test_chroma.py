@@ -1,0 +1,229 @@
+"""Chroma on its way from the network to the scan: colour science, tiles, edges, gamut."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from skimage import color, data
+from skimage.measure import block_reduce
+from skimage.transform import resize
+
+from pipeline import chroma
+
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+CHROMA = st.floats(-300, 300, width=32)
+SIDE = 192
+
+
+def ycc(rgb):
+    """JFIF (ITU-T T.871, 7): float RGB [H, W, 3] in levels -> Y', Cb, Cr with 0 for neutral."""
+    luma = rgb @ LUMA_WEIGHTS
+    return luma, (rgb[..., 2] - luma) / 1.772, (rgb[..., 0] - luma) / 1.402
+
+
+def rgb_of(luma, cb, cr):
+    return np.stack([luma + 1.402 * cr, luma - 0.344136 * cb - 0.714136 * cr, luma + 1.772 * cb], -1)
+
+
+def ciede2000(rgb, other):
+    return color.deltaE_ciede2000(color.rgb2lab(rgb), color.rgb2lab(other))
+
+
+# Colour science
+
+
+def test_lightness_is_that_of_a_grey():
+    greys = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, -1)
+    assert chroma.LIGHTNESS == pytest.approx(color.rgb2lab(greys)[0, :, 0], abs=1e-3)
+
+
+@pytest.mark.parametrize("picture", ["astronaut", "coffee", "chelsea", "rocket"])
+def test_chroma_at_constant_luma_is_the_true_pictures(picture):
+    rgb = getattr(data, picture)().astype(float)
+    luma, cb, cr = ycc(rgb)
+    ab = np.float32(color.rgb2lab(rgb / 255)[..., 1:])
+    found = chroma.to_ycc(np.uint8(np.rint(luma)), ab)
+    assert np.abs(found - [cb, cr]).mean() < 0.25
+    assert np.quantile(np.abs(found - [cb, cr]), 0.999) < 3
+
+
+def test_grey_stays_grey():
+    luma = np.arange(256, dtype=np.uint8)[None]
+    assert np.abs(chroma.to_ycc(luma, np.zeros((1, 256, 2), np.float32))).max() < 0.01
+
+
+@settings(deadline=None)
+@given(arrays.arrays(np.uint8, (5, 7)), arrays.arrays(np.float32, (5, 7, 2), elements=st.floats(-128, 128, width=32)))
+def test_any_chroma_of_the_network_gives_finite_colour(luma, ab):
+    assert np.isfinite(chroma.to_ycc(luma, ab)).all()
+
+
+def test_colorfulness_is_hasler_and_suesstrunks():
+    rgb = data.astronaut()
+    red, green, blue = np.moveaxis(rgb.astype(float), -1, 0)
+    rg, yb = red - green, 0.5 * (red + green) - blue
+    expected = np.sqrt(rg.var() + yb.var()) + 0.3 * np.sqrt(rg.mean() ** 2 + yb.mean() ** 2)
+    assert chroma.colorfulness(rgb) == pytest.approx(expected, rel=1e-3)
+    assert chroma.colorfulness(np.full((4, 4, 3), 77, np.uint8)) == 0
+
+
+# Gamut
+
+
+@settings(deadline=None)
+@given(arrays.arrays(np.uint8, (4, 6)), *[arrays.arrays(np.float32, (4, 6), elements=CHROMA)] * 2)
+def test_limiting_keeps_luma_and_hue_and_ends_inside_the_gamut(luma, cb, cr):
+    new_cb, new_cr = chroma.limit(luma, cb, cr)
+    rgb = rgb_of(luma.astype(float), new_cb, new_cr)
+    assert rgb.min() > -0.6 and rgb.max() < 255.6
+    assert rgb @ LUMA_WEIGHTS == pytest.approx(luma.astype(float), abs=0.01)
+    assert new_cb * cr == pytest.approx(new_cr * cb, abs=0.05)  # the same direction
+    assert (new_cb * cb >= 0).all() and (new_cr * cr >= 0).all()
+    assert (np.hypot(new_cb, new_cr) <= np.hypot(cb, cr) * 1.0001).all()
+
+
+def test_limiting_leaves_colours_inside_the_gamut_as_they_are():
+    rgb = data.coffee().astype(float)
+    luma = np.uint8(np.rint(rgb @ LUMA_WEIGHTS))
+    _, cb, cr = ycc(rgb)
+    inside = (rgb_of(luma.astype(float), cb, cr) >= 0).all(-1) & (rgb_of(luma.astype(float), cb, cr) <= 255).all(-1)
+    new_cb, new_cr = chroma.limit(luma, np.float32(cb), np.float32(cr))
+    assert new_cb[inside] == pytest.approx(cb[inside], abs=0.01)
+    assert new_cr[inside] == pytest.approx(cr[inside], abs=0.01)
+
+
+def test_black_and_white_have_no_colour():
+    luma = np.array([[0, 255]], np.uint8)
+    cb, cr = chroma.limit(luma, np.full((1, 2), 90, np.float32), np.full((1, 2), -90, np.float32))
+    assert np.abs([cb, cr]).max() < 0.5
+
+
+def test_rgb_is_of_its_luma_and_chroma():
+    rgb = data.astronaut()
+    luma, cb, cr = ycc(rgb.astype(float))
+    luma = np.uint8(np.rint(luma))
+    found = chroma.to_rgb(luma, *chroma.limit(luma, np.float32(cb), np.float32(cr)))
+    assert np.abs(found.astype(float) - rgb).max() <= 3  # luma is rounded
+
+
+# Tiles
+
+
+@pytest.mark.parametrize("width, height, canvas, tiles", [
+    (1000, 1000, (SIDE, SIDE), 1),
+    (2000, 1000, (SIDE, SIDE), 1),  # squashed by two: as far as it goes
+    (1000, 2000, (SIDE, SIDE), 1),
+    (2001, 1000, (384, SIDE), 3),
+    (4000, 1000, (768, SIDE), 5),
+    (1000, 4000, (SIDE, 768), 5),
+])
+def test_only_pictures_longer_than_2_to_1_are_seen_in_tiles(width, height, canvas, tiles):
+    assert chroma.canvas_size(width, height, SIDE) == canvas
+    assert chroma.tile_count(width, height, SIDE) == tiles
+    seen, views = chroma.view(np.zeros((height, width), np.uint8), SIDE)
+    assert seen.shape == canvas[::-1]
+    assert views.shape == (tiles, SIDE, SIDE)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(16, 3000), st.integers(16, 3000))
+def test_the_canvas_squashes_no_picture_beyond_2_to_1_and_its_tiles_cover_it(width, height):
+    canvas = chroma.canvas_size(width, height, 32)
+    squash = (canvas[0] / canvas[1]) / (width / height)
+    assert 1 / 2.001 <= squash * (1 if max(canvas) == 32 else 1) <= 2.001
+    tiles = np.ones((chroma.tile_count(width, height, 32), 32, 32, 2))
+    assert chroma.join_tiles(tiles, canvas[::-1]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("size", [(1600, 400), (400, 1600), (1000, 400), (640, 480)])
+def test_tiles_show_the_picture_and_joining_them_gives_it_back(size):
+    rng = np.random.default_rng(0)
+    canvas, tiles = chroma.view(rng.integers(0, 255, size[::-1], np.uint8), SIDE)
+    joined = chroma.join_tiles(np.stack([tiles, 255 - tiles], -1).astype(np.float16), canvas.shape)
+    assert joined[..., 0] == pytest.approx(canvas, abs=0.01)
+    assert joined[..., 1] == pytest.approx(255 - canvas.astype(float), abs=0.01)
+
+
+@pytest.mark.parametrize("shape", [(SIDE, 768), (768, SIDE)])
+def test_tiles_that_differ_meet_without_a_step(shape):
+    count = chroma.tile_count(*shape[::-1], SIDE)
+    levels = np.arange(count) % 2 * 20.0
+    joined = chroma.join_tiles(np.broadcast_to(levels[:, None, None, None], (count, SIDE, SIDE, 2)), shape)
+    assert joined.min() >= 0 and joined.max() <= 20
+    assert np.abs(np.diff(joined[..., 0], axis=0 if shape[0] > SIDE else 1)).max() < 1.5
+
+
+# Edges
+
+BLEEDING = {120: 0.35, 60: 0.5, 30: 0.75}  # by the step in luma: what is left of the error of enlarged chroma
+
+
+def model_of(luma, cb, cr):
+    """The edge model on its grid, from planes of the canvas."""
+    luma, cb, cr = (block_reduce(plane, chroma.GRID, np.mean) for plane in (luma, cb, cr))
+    return chroma.edge_model(np.uint8(np.rint(luma)), np.float32(np.stack([cb, cr])))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(-20, 20, width=32), st.floats(-20, 20, width=32), st.integers(0, 10**6))
+def test_constant_chroma_stays_constant_whatever_the_picture(cb, cr, seed):
+    rng = np.random.default_rng(seed)
+    canvas = rng.integers(100, 150, (48, 64), np.uint8)
+    model = model_of(canvas, np.full(canvas.shape, cb), np.full(canvas.shape, cr))
+    found = chroma.apply_model(model, rng.integers(100, 150, (120, 160), np.uint8))
+    assert found[0] == pytest.approx(cb, abs=0.02)
+    assert found[1] == pytest.approx(cr, abs=0.02)
+
+
+@pytest.mark.parametrize("level", [0, 60, 128, 255])
+def test_chroma_over_a_flat_picture_is_smoothed_at_most(level):
+    canvas = np.full((SIDE, SIDE), level, np.uint8)
+    ramp = np.broadcast_to(np.linspace(-10, 10, SIDE), canvas.shape)
+    cb, cr = chroma.apply_model(model_of(canvas, ramp, -ramp), np.full((3 * SIDE, 3 * SIDE), level, np.uint8))
+    assert np.isfinite([cb, cr]).all()
+    if level not in (0, 255):
+        truth = np.broadcast_to(np.linspace(-10, 10, 3 * SIDE), cb.shape)
+        assert np.abs(cb - truth)[:, 60:-60].max() < 0.5
+        assert np.abs(cr + truth)[:, 60:-60].max() < 0.5
+
+
+@pytest.mark.parametrize("dark, bright", [(60, 180), (90, 150), (110, 140)])
+@pytest.mark.parametrize("grain", [0, 6])
+def test_chroma_does_not_bleed_over_an_edge_of_luma(dark, bright, grain):
+    """Chroma as blurred as a network's (over 8 of 192 pixels) meets a hard edge of a scan four times the size."""
+    rng = np.random.default_rng(0)
+    big, half = 4 * SIDE, 2 * SIDE
+    sign = np.where(np.arange(big) < half, -1, 1)
+    luma = (dark + bright) / 2 + sign * (bright - dark) / 2 + rng.normal(0, grain, (big, big))
+    luma = np.uint8(np.rint(luma.clip(0, 255)))
+    canvas, _ = chroma.view(luma, SIDE)
+    blurred = np.broadcast_to(np.interp(np.arange(SIDE), [SIDE / 2 - 4.5, SIDE / 2 + 3.5], [-20, 20]), canvas.shape)
+    cb, _ = chroma.apply_model(model_of(canvas, blurred, 0 * blurred), luma)
+    enlarged = np.interp((np.arange(big) + 0.5) / 4 - 0.5, np.arange(SIDE), blurred[0])
+    near = np.r_[half - 12 : half - 1, half + 1 : half + 12]  # within three pixels of the canvas, off the very edge
+    bleeding = np.abs(cb.mean(0) - 20 * sign)[near].mean()
+    assert bleeding < BLEEDING[bright - dark] * np.abs(enlarged - 20 * sign)[near].mean()
+    assert np.abs(cb.mean(0)).max() < 24  # no halo of stronger colour
+
+
+def test_an_edge_that_chroma_does_not_have_gets_none():
+    canvas = np.uint8(np.where(np.arange(SIDE) < SIDE // 2, 60, 180)) + np.zeros((SIDE, 1), np.uint8)
+    constant = np.full(canvas.shape, 12.0)
+    cb, _ = chroma.apply_model(model_of(canvas, constant, constant), np.repeat(np.repeat(canvas, 4, 0), 4, 1))
+    assert cb == pytest.approx(12, abs=0.05)
+
+
+@pytest.mark.parametrize("picture", ["astronaut", "coffee", "chelsea", "rocket"])
+@pytest.mark.parametrize("resolution", [24, 48])
+def test_chroma_along_edges_is_nearer_to_the_truth_than_enlarged_chroma(picture, resolution):
+    """Photographs' own chroma, as coarse as a network's."""
+    rgb = getattr(data, picture)()
+    luma = np.uint8(np.rint(rgb @ LUMA_WEIGHTS))
+    coarse = resize(color.rgb2lab(rgb)[..., 1:], (resolution, resolution), anti_aliasing=True)
+    canvas = np.uint8(np.rint(255 * resize(luma, (SIDE // 2, SIDE // 2), anti_aliasing=True)))
+    planes = chroma.to_ycc(canvas, np.float32(resize(coarse, canvas.shape, order=1)))
+    along_edges = chroma.apply_model(chroma.edge_model(canvas, planes), luma)
+    enlarged = chroma.limit(luma, *(np.float32(resize(plane, luma.shape, order=1)) for plane in planes))
+    errors = [ciede2000(chroma.to_rgb(luma, *found), rgb).mean() for found in (along_edges, enlarged)]
+    assert errors[0] < errors[1] * 1.005
