@@ -25,6 +25,7 @@ from PIL import Image
 
 from pipeline import chroma, derivative, metadata, provenance, storage
 from pipeline.collections import Item, derivative_uri
+from pipeline.icc import srgb_profile
 from pipeline.record import Outcome, Reason, Record, Refusal
 from pipeline.scan import Scan, read_scan
 from pipeline.settings import Settings
@@ -62,9 +63,9 @@ class Codec:
         started = time.perf_counter()
         record = self._record(item)
         try:
+            data = _read(item)
             if storage.contains(self.settings.output, item.source):  # through a link, or named in a manifest
                 raise Refusal(Reason.BAD_KEY, "the source lies in the output: it is no master")
-            data = _read(item)
             record = record.replace(source_bytes=len(data), source_sha256=hashlib.sha256(data).hexdigest())
             scan = read_scan(data, output_format=self.settings.format, max_pixels=self.settings.max_pixels,
                              colorize_color=self.settings.color_scans == "colorize")
@@ -128,7 +129,7 @@ class Codec:
             data, master = storage.read(target), _read(item)
             with Image.open(io.BytesIO(data)) as image:
                 claimed = provenance.read_packet(metadata.xmp(image))
-                if claimed is None:
+                if claimed is None or image.info.get("icc_profile") != srgb_profile():  # a TIFF ends with it
                     return None
                 image.load()
         except Exception:  # whatever is wrong with it: the scan is done again

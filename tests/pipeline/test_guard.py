@@ -1,0 +1,385 @@
+"""A decoder that dies or hangs, a file that cannot be read, a place that cannot be written: a record each, no more."""
+
+import dataclasses
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from pipeline import storage
+from pipeline.codec import Codec, View
+from pipeline.collections import Item
+from pipeline.guard import Guard
+from pipeline.record import Outcome, Reason, Record
+from pipeline.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+SIDE = 32
+CHROMA = np.float16(np.full((1, SIDE, SIDE, 2), 20))
+
+# A decoder for a format of our own, which Python loads of itself when the codec process starts.
+DEADLY = '''
+import ctypes, re
+from PIL import Image, ImageFile
+
+class Deadly(ImageFile.ImageFile):
+    format = "DEADLY"
+    def _open(self):
+        what = self.fp.read(7)
+        if what == b"CRASHES":
+            ctypes.string_at(0)
+        if what == b"HANGS!!":
+            re.match("(a+)+$", 60 * "a" + "b")  # without letting go of the interpreter
+
+Image.register_open("DEADLY", Deadly, lambda prefix: prefix[:7] in (b"CRASHES", b"HANGS!!"))
+'''
+
+
+@pytest.fixture
+def deadly(tmp_path, monkeypatch):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(DEADLY)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(str(tmp_path / "out"), run="1", model="none", model_sha256="00", side=SIDE, codec_timeout=30)
+
+
+@pytest.fixture
+def guard(settings):
+    guard = Guard(settings)
+    yield guard
+    guard.close()
+
+
+def picture(level=100, size=(60, 40)):
+    y, x = np.mgrid[: size[1], : size[0]]
+    return Image.fromarray(np.uint8(level + x + y))
+
+
+def item(folder, key="a.jpg", content=None):
+    path = folder / "in" / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content is None:
+        picture().save(path)
+    else:
+        path.write_bytes(content)
+    return Item(key, str(path), path.stat().st_size, str(path.stat().st_mtime_ns))
+
+
+def colorize(guard, item):
+    view = guard.open(item)
+    return view if isinstance(view, Record) else guard.paint(item, CHROMA, 0.75, 0.1)
+
+
+def codec_process():
+    (process,) = psutil.Process().children()
+    return process
+
+
+def gone(process, seconds=5):
+    try:
+        stop = time.monotonic() + seconds
+        while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < stop:
+            time.sleep(0.02)
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+# What goes well
+
+
+def test_a_scan_becomes_a_derivative_and_a_record(guard, tmp_path):
+    scan = item(tmp_path)
+    view = guard.open(scan)
+    assert isinstance(view, View)
+    assert view.tiles.shape == (1, SIDE, SIDE) and view.tiles.dtype == np.uint8
+    assert view.pixels == 2400
+    record = guard.paint(scan, CHROMA, 0.75, 0.1, view.pixels)
+    assert (record.outcome, record.reason, record.key, record.source) == (Outcome.COLORIZED, "", "a.jpg", scan.source)
+    assert (record.width, record.height, record.confidence, record.model) == (60, 40, 0.75, "none")
+    assert record.milliseconds >= 100
+    written = Path(record.derivative).read_bytes()
+    assert record.derivative == f"{tmp_path}/out/a.jpg_color.jpg"
+    assert len(written) == record.derivative_bytes
+    assert hashlib.sha256(written).hexdigest() == record.derivative_sha256
+    assert hashlib.sha256(Path(scan.source).read_bytes()).hexdigest() == record.source_sha256 == guard.sha256(scan)
+    assert Image.open(io.BytesIO(written)).mode == "RGB"
+
+
+def test_several_scans_are_held_at_once(guard, tmp_path):
+    scans = [item(tmp_path, f"{n}.png") for n in range(5)]
+    views = [guard.open(scan) for scan in scans]
+    records = [guard.paint(scan, CHROMA, 0.5, 0, view.pixels) for scan, view in zip(scans, views, strict=True)]
+    assert [record.outcome for record in records] == [Outcome.COLORIZED] * 5
+
+
+def test_a_scan_that_is_dropped_is_opened_again_when_it_is_needed(guard, tmp_path):
+    scan = item(tmp_path)
+    guard.open(scan)
+    guard.drop(scan)
+    assert guard.paint(scan, CHROMA, 0.5, 0).outcome == Outcome.COLORIZED
+
+
+def test_little_confidence_withholds_the_derivative_and_removes_an_earlier_one(settings, tmp_path):
+    scan = item(tmp_path)
+    earlier = colorize(Codec(settings), scan)
+    strict = Codec(dataclasses.replace(settings, min_confidence=0.9))
+    record = colorize(strict, scan)
+    assert (record.outcome, record.reason) == (Outcome.SKIPPED, Reason.LOW_CONFIDENCE)
+    assert record.confidence == 0.75
+    assert not Path(earlier.derivative).exists()
+
+
+def test_a_thumbnail_is_upright_and_small_and_none_where_there_is_no_picture(guard, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(size=(600, 400)).save(tmp_path / "a.jpg", exif=exif)
+    assert Image.open(io.BytesIO(guard.thumbnail(str(tmp_path / "a.jpg"), 60))).size == (40, 60)
+    Image.fromarray(np.uint16(np.arange(10_000).reshape(100, 100))).save(tmp_path / "deep.tif")
+    assert np.ptp(np.asarray(Image.open(io.BytesIO(guard.thumbnail(str(tmp_path / "deep.tif"), 60))))) > 200
+    assert guard.thumbnail(str(tmp_path / "none.jpg"), 60) is None
+
+
+# Adoption
+
+
+def test_a_derivative_without_a_record_is_adopted_with_the_record_it_carries(guard, settings, tmp_path):
+    for key in ("a.jpg", "b.png"):
+        scan = item(tmp_path, key)
+        record = colorize(guard, scan)
+        adopted = guard.adopt(scan)
+        assert "adopted" in adopted.detail
+        facts = {"detail": "", "finished": "", "milliseconds": 0}
+        assert adopted.replace(**facts) == record.replace(**facts)
+
+
+@pytest.mark.parametrize("change", [{"model_sha256": "01"}, {"quality": 80}, {"strength": 0.5}, {"min_confidence": 0.1}])
+def test_a_derivative_of_another_model_or_other_options_is_not_adopted(settings, tmp_path, change):
+    scan = item(tmp_path)
+    colorize(Codec(settings), scan)
+    other = dataclasses.replace(settings, **change)
+    assert Codec(settings).adopt(scan) is not None
+    assert Codec(other).adopt(scan) is None
+
+
+def test_a_derivative_of_other_bytes_is_not_adopted(guard, tmp_path):
+    scan = item(tmp_path)
+    colorize(guard, scan)
+    picture(90).save(scan.source)
+    assert guard.adopt(scan) is None
+
+
+def test_the_derivative_of_another_scan_is_not_adopted(guard, tmp_path):
+    first, second = item(tmp_path, "a.jpg"), item(tmp_path, "b.jpg")
+    record = colorize(guard, first)
+    os.rename(record.derivative, record.derivative.replace("a.jpg_color", "b.jpg_color"))
+    assert guard.adopt(second) is None
+    assert guard.adopt(first) is None
+
+
+@pytest.mark.parametrize("key, format", [("a.jpg", "jpeg"), ("a.png", "jpeg"), ("a.png", "png"), ("a.png", "tiff")])
+@pytest.mark.parametrize("share", [0, 0.5, 0.9])
+def test_a_truncated_derivative_is_not_adopted(settings, tmp_path, key, format, share):
+    codec = Codec(dataclasses.replace(settings, format=format))
+    scan = item(tmp_path, key)
+    path = Path(colorize(codec, scan).derivative)
+    assert codec.adopt(scan) is not None
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert codec.adopt(scan) is None
+
+
+def test_a_picture_of_somebody_else_is_not_adopted(guard, tmp_path):
+    scan = item(tmp_path)
+    storage.write(f"{tmp_path}/out/a.jpg_color.jpg", Path(scan.source).read_bytes())
+    assert guard.adopt(scan) is None
+
+
+# What goes wrong with a decoder
+
+
+def test_a_decoder_that_dies_costs_its_scan_alone(deadly, guard, tmp_path):
+    before, crash, after = item(tmp_path, "a.jpg"), item(tmp_path, "b", b"CRASHES"), item(tmp_path, "c.jpg")
+    assert colorize(guard, before).outcome == Outcome.COLORIZED
+    record = guard.open(crash)
+    assert (record.outcome, record.reason, record.key) == (Outcome.FAILED, Reason.CODEC_CRASHED, "b")
+    assert "SIGSEGV" in record.detail
+    assert colorize(guard, after).outcome == Outcome.COLORIZED
+
+
+def test_a_decoder_that_hangs_is_ended_at_the_deadline(deadly, settings, tmp_path):
+    guard = Guard(dataclasses.replace(settings, codec_timeout=1))
+    try:
+        assert colorize(guard, item(tmp_path, "a.jpg")).outcome == Outcome.COLORIZED
+        started, process = time.monotonic(), codec_process()
+        record = guard.open(item(tmp_path, "b", b"HANGS!!"))
+        assert 0.9 < time.monotonic() - started < 5
+        assert (record.outcome, record.reason) == (Outcome.FAILED, Reason.CODEC_TIMEOUT)
+        assert "--codec_timeout" in record.detail
+        assert gone(process)
+        assert colorize(guard, item(tmp_path, "c.jpg")).outcome == Outcome.COLORIZED
+    finally:
+        guard.close()
+
+
+def test_scans_that_were_open_when_a_decoder_died_are_opened_again(deadly, guard, tmp_path):
+    scans = [item(tmp_path, f"{n}.jpg") for n in range(3)]
+    views = [guard.open(scan) for scan in scans]
+    guard.open(item(tmp_path, "crash", b"CRASHES"))
+    records = [guard.paint(scan, CHROMA, 0.5, 0, view.pixels) for scan, view in zip(scans, views, strict=True)]
+    assert [record.outcome for record in records] == [Outcome.COLORIZED] * 3
+    assert [record.key for record in records] == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+def test_a_scan_that_vanished_before_it_could_be_opened_again_is_missing(guard, tmp_path):
+    scan = item(tmp_path)
+    guard.open(scan)
+    codec_process().kill()
+    assert guard.paint(scan, CHROMA, 0.5, 0).reason == Reason.CODEC_CRASHED
+    os.unlink(scan.source)
+    assert guard.paint(scan, CHROMA, 0.5, 0).reason == Reason.MISSING
+
+
+def test_a_defect_of_ours_is_a_record_that_names_it(guard, tmp_path):
+    scan = item(tmp_path)
+    guard.open(scan)
+    record = guard.paint(scan, CHROMA[0, 0], 0.5, 0)
+    assert (record.outcome, record.reason) == (Outcome.FAILED, Reason.CODEC_ERROR)
+    assert "Error" in record.detail or "error" in record.detail
+    assert colorize(guard, scan).outcome == Outcome.COLORIZED
+
+
+def test_a_process_that_does_not_start_is_an_error_of_the_job(deadly, guard, tmp_path):
+    (deadly / "sitecustomize.py").write_text("import os; os._exit(3)")
+    with pytest.raises(RuntimeError, match="does not start .exit code 3."):
+        guard.open(item(tmp_path))
+
+
+def test_modules_in_the_current_folder_are_not_imported(guard, tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text("raise SystemExit('imported from an archive')")
+    monkeypatch.chdir(tmp_path)
+    assert colorize(guard, item(tmp_path)).outcome == Outcome.COLORIZED
+
+
+# What goes wrong with files
+
+
+def test_a_missing_file_is_missing(guard, tmp_path):
+    record = guard.open(Item("a.jpg", str(tmp_path / "none.jpg")))
+    assert (record.outcome, record.reason, record.key) == (Outcome.FAILED, Reason.MISSING, "a.jpg")
+
+
+def test_an_unreadable_file_is_a_read_error(guard, tmp_path):
+    (tmp_path / "a.jpg").symlink_to("/proc/self/mem")  # reading it at its beginning fails, for root as well
+    record = guard.open(Item("a.jpg", str(tmp_path / "a.jpg")))
+    assert (record.outcome, record.reason) == (Outcome.FAILED, Reason.READ_ERROR)
+    assert record.detail == os.strerror(5)
+
+
+@pytest.mark.parametrize("name", ["nul\0byte", "n" * 300])
+def test_a_name_that_no_file_has_is_a_read_error(guard, tmp_path, name):
+    record = guard.open(Item("a.jpg", f"{tmp_path}/{name}"))
+    assert (record.outcome, record.reason) == (Outcome.FAILED, Reason.READ_ERROR)
+
+
+def test_a_folder_in_place_of_a_file_is_a_read_error(guard, tmp_path):
+    assert guard.open(Item("a.jpg", str(tmp_path))).reason == Reason.READ_ERROR
+
+
+def test_an_empty_file_is_unreadable(guard, tmp_path):
+    assert guard.open(item(tmp_path, content=b"")).reason == Reason.UNREADABLE
+
+
+def test_a_full_output_is_a_write_error_that_leaves_nothing(guard, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", out], capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted: that takes root")
+    try:
+        buffer = io.BytesIO()
+        picture(size=(90, 60)).resize((900, 600)).save(buffer, "JPEG")
+        record = colorize(guard, item(tmp_path, content=buffer.getvalue()))
+        assert (record.outcome, record.reason) == (Outcome.FAILED, Reason.WRITE_ERROR)
+        assert record.detail == os.strerror(28)
+        assert os.listdir(out) == []
+    finally:
+        subprocess.run(["umount", "-l", out], check=True)
+
+
+def test_a_master_that_lies_in_the_output_is_never_written_over(guard, tmp_path):
+    master = tmp_path / "out" / "a_color.jpg"
+    master.parent.mkdir()
+    picture().save(master)
+    content = master.read_bytes()
+    (tmp_path / "link").symlink_to("out")
+    for source in (master, tmp_path / "link" / master.name):
+        record = colorize(guard, Item("a", str(source)))
+        assert (record.outcome, record.reason) == (Outcome.FAILED, Reason.BAD_KEY)
+    assert master.read_bytes() == content
+
+
+# The end
+
+
+WORKER = """
+import sys
+from pipeline.guard import Guard
+from pipeline.collections import Item
+from pipeline.settings import Settings
+guard = Guard(Settings(sys.argv[1], run="1", side=32))
+guard.sha256(Item("a", "/none"))
+print("ready", flush=True)
+guard.open(Item("b", sys.argv[2])) if len(sys.argv) > 2 else sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("hung", [False, True])
+def test_the_process_ends_with_its_worker_even_when_it_hangs(deadly, tmp_path, hung):
+    arguments = [tmp_path / "out"] + [item(tmp_path, "b", b"HANGS!!").source] * hung
+    with subprocess.Popen([sys.executable, "-c", WORKER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          cwd=ROOT) as worker:
+        assert worker.stdout.readline() == b"ready\n"
+        (process,) = psutil.Process(worker.pid).children()
+        time.sleep(0.3 if hung else 0)
+        worker.kill()
+        assert gone(process)
+
+
+def test_closing_ends_the_process_and_a_closed_guard_can_be_asked_again(guard, tmp_path):
+    guard.open(item(tmp_path))
+    process = codec_process()
+    guard.close()
+    guard.close()
+    assert gone(process)
+    assert colorize(guard, item(tmp_path)).outcome == Outcome.COLORIZED
+
+
+@pytest.mark.parametrize("request_to_stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_does_not_reach_the_scan_in_flight(guard, tmp_path, request_to_stop):
+    scan = item(tmp_path)
+    view = guard.open(scan)
+    codec_process().send_signal(request_to_stop)
+    assert guard.paint(scan, CHROMA, 0.5, 0, view.pixels).outcome == Outcome.COLORIZED
+
+
+def test_a_forgotten_guard_leaves_no_process(settings, tmp_path):
+    guard = Guard(settings)
+    guard.open(item(tmp_path))
+    process = codec_process()
+    del guard
+    assert gone(process)
