@@ -1,4 +1,4 @@
-"""Colour science and networks. Importing this package loads nothing heavy; see `model.card` for what a batch job needs."""
+"""Colour science and networks. Importing the package loads nothing heavy; a batch job needs `model.card`."""
 
 from pathlib import Path
 

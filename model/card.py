@@ -106,7 +106,8 @@ def _checked(entries, path: Path) -> ModelCard:
     if missing:
         raise CardError(f"the model card lacks {', '.join(missing)}: {path}")
     card = ModelCard(**{f.name: entries[f.name] for f in fields if f.name in entries})
-    wrong = [name for name in ("name", "version") if not (isinstance(getattr(card, name), str) and getattr(card, name))]
+    texts = {"name": card.name, "version": card.version}
+    wrong = [name for name, text in texts.items() if not (isinstance(text, str) and text)]
     wrong += [] if type(card.size) is int and card.size > 0 else ["size"]
     wrong += [] if re.fullmatch("[0-9a-f]{64}", str(card.weights_sha256)) else ["weights_sha256"]
     wrong += [] if _is_positive(card.default_strength) else ["default_strength"]

@@ -26,7 +26,8 @@ def srgb_to_linear(rgb):
 def linear_to_srgb(linear):
     """Linear light to gamma-coded sRGB, any shape; what lies outside 0..1 stays outside."""
     linear = ops.convert_to_tensor(linear)
-    return ops.where(linear <= 0.0031308, linear * 12.92, 1.055 * ops.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
+    power = 1.055 * ops.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
+    return ops.where(linear <= 0.0031308, linear * 12.92, power)
 
 
 def _matrix(values, like):
@@ -37,7 +38,7 @@ def rgb_to_lab(rgb):
     """sRGB 0..1 [..., 3] to Lab [..., 3]."""
     linear = srgb_to_linear(rgb)
     xyz = ops.matmul(linear, _matrix(RGB_TO_XYZ.T / WHITE, linear))
-    f = ops.where(xyz > _DELTA**3, ops.maximum(xyz, _DELTA**3) ** (1 / 3), xyz / (3 * _DELTA**2) + 4 / 29)
+    f = _cube_root(xyz)
     x, y, z = f[..., 0], f[..., 1], f[..., 2]
     return ops.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
@@ -65,9 +66,12 @@ def luma_uint8(rgb: np.ndarray) -> np.ndarray:
 
 def lightness_of_grey(grey):
     """L* 0..100 of a neutral grey R = G = B = `grey` 0..1, any shape: the networks' input."""
-    linear = srgb_to_linear(grey)
-    f = ops.where(linear > _DELTA**3, ops.maximum(linear, _DELTA**3) ** (1 / 3), linear / (3 * _DELTA**2) + 4 / 29)
-    return 116 * f - 16
+    return 116 * _cube_root(srgb_to_linear(grey)) - 16
+
+
+def _cube_root(t):
+    """CIE 15's f(t): the cube root, and a line below (6/29)^3."""
+    return ops.where(t > _DELTA**3, ops.maximum(t, _DELTA**3) ** (1 / 3), t / (3 * _DELTA**2) + 4 / 29)
 
 
 def grid_bins(chroma: np.ndarray, step: float = 10.0, least: float = 1e-5) -> tuple[np.ndarray, np.ndarray]:

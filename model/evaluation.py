@@ -48,7 +48,8 @@ def measure(photos: list[Photo], size: int, predictor: Predictor, strength: floa
 
 def truths_colorfulness(photos: list[Photo], size: int) -> np.ndarray:
     """Colourfulness [P] of the photographs themselves."""
-    return np.concatenate([ops.convert_to_numpy(metrics.colorfulness(rgb)) for rgb, _, _ in pictures(photos, size)])
+    found = (metrics.colorfulness(rgb) for rgb, _, _ in pictures(photos, size))
+    return np.concatenate([ops.convert_to_numpy(batch) for batch in found])
 
 
 def operating_strength(photos: list[Photo], size: int, predictor: Predictor) -> float:
@@ -66,7 +67,8 @@ def operating_strength(photos: list[Photo], size: int, predictor: Predictor) -> 
 def pictures(photos: list[Photo], size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Batches of RGB [N, S, S, 3] and luma [N, S, S], both float32 0..1, and lightness [N, S, S, 1]."""
     for start in range(0, len(photos), _BATCH):
-        squares = np.stack([batches.resized(photo.pixels, size, size) for photo in photos[start : start + _BATCH]])
+        some = photos[start : start + _BATCH]
+        squares = np.stack([batches.resized(photo.pixels, size, size) for photo in some])
         grey = color.luma_uint8(squares).astype(np.float32) / 255
         yield squares.astype(np.float32) / 255, grey, batches.lightness(squares)
 
@@ -80,7 +82,8 @@ def constant(a: float, b: float) -> Predictor:
     """Control: the same chroma everywhere."""
 
     def predictor(lightness):
-        return np.broadcast_to(np.float32([a, b]), (*lightness.shape[:3], 2)), np.zeros(len(lightness), np.float32)
+        flat = np.broadcast_to(np.float32([a, b]), (*lightness.shape[:3], 2))
+        return flat, np.zeros(len(lightness), np.float32)
 
     return predictor
 
@@ -122,7 +125,12 @@ def report(photos: list[Photo], train: list[Photo], size: int, predictor: Predic
     truth = truths_colorfulness(photos, size)
     chosen, full = measure(photos, size, predictor, strength), measure(photos, size, predictor)
     names = np.array([photo.collection for photo in photos])
-    result = {"size": size, "strength": round(strength, 3), "model": {}, "controls": {name: {} for name in controls}}
+    result = {
+        "size": size,
+        "strength": round(strength, 3),
+        "model": {},
+        "controls": {name: {} for name in controls},
+    }
     for name in sorted(set(names)):
         at = names == name
         blank = controls["grey"]

@@ -56,7 +56,8 @@ def ciede2000(one, other):
         + 0.32 * ops.cos(_radians(3 * hue + 6))
         - 0.20 * ops.cos(_radians(4 * hue - 63))
     )
-    rotation = 2 * ops.sqrt(chroma**7 / (chroma**7 + 25.0**7)) * ops.sin(_radians(60 * ops.exp(-(((hue - 275) / 25) ** 2))))
+    turned = 60 * ops.exp(-(((hue - 275) / 25) ** 2))
+    rotation = 2 * ops.sqrt(chroma**7 / (chroma**7 + 25.0**7)) * ops.sin(_radians(turned))
     sl = 1 + 0.015 * (lightness - 50) ** 2 / ops.sqrt(20 + (lightness - 50) ** 2)
     sc, sh = 1 + 0.045 * chroma, 1 + 0.015 * chroma * t
     dl, dc, dh = dl / sl, dc / sc, dh / sh

@@ -17,6 +17,7 @@ class Options:
 
     Attributes:
         network: name in `model.networks.NETWORKS`.
+        layers: fields of the network's `Config` that differ from its defaults, such as filters.
         epochs, steps, batch: epochs of `steps` batches of `batch` pictures; a checkpoint after each epoch.
         sizes: heights and widths in pixels that training batches are squashed to.
         rate: peak of the learning rate, reached after one epoch, then a cosine to zero.
@@ -31,6 +32,7 @@ class Options:
     """
 
     network: str = "fusion"
+    layers: dict = field(default_factory=dict)
     epochs: int = 20
     steps: int = 250
     batch: int = 32

@@ -71,7 +71,9 @@ def read_photos(folder: str, side: int = 224) -> Photos:
         raise PhotosError(f"no colour photographs in {folder} ({len(files)} picture files found)")
     grey = Counter(photo.collection for photo in readable) - Counter(photo.collection for photo in colored)
     parts = split([photo.digest for photo in colored], [fingerprint(photo.pixels) for photo in colored])
-    chosen = {part: [photo for photo, its in zip(colored, parts, strict=True) if its == part] for part in PARTS}
+    chosen = {
+        part: [photo for photo, its in zip(colored, parts, strict=True) if its == part] for part in PARTS
+    }
     return Photos(**chosen, grey=dict(grey), broken=dict(broken))
 
 

@@ -40,9 +40,10 @@ class RunProgress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         figures = "  ".join(f"{name} {value:.3f}" for name, value in (logs or {}).items())
-        left = (self.options.epochs - epoch - 1) * self.options.steps * self.options.batch / max(self._rate(), 1e-9)
-        time_left = f"{left / 60:.0f} min left"
-        self.console.print(f"epoch {epoch + 1}/{self.options.epochs}  {figures}  {self._rate():.0f} pictures/s  {time_left}")
+        rate = self._rate()
+        left = (self.options.epochs - epoch - 1) * self.options.steps * self.options.batch / rate / 60
+        where = f"epoch {epoch + 1}/{self.options.epochs}"
+        self.console.print(f"{where}  {figures}  {rate:.0f} pictures/s  {left:.0f} min left")
 
     def on_train_end(self, logs=None):
         self.bar.stop()

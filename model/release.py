@@ -18,13 +18,15 @@ CONFIDENCE = (
 )
 LIMITS = [
     "Colours are plausible guesses, not findings: no historical claim follows from them.",
-    "Small, and trained on few kinds of pictures: clothes, vehicles, signs, interiors and art are often wrong or brownish.",
+    "Trained on few kinds of pictures: clothes, vehicles, signs, interiors and art are often wrong or brown.",
     "Skin was learned from a small and skewed sample of mankind.",
     "Clean modern photographs were seen in training, no damaged, faded or hand-tinted ones.",
 ]
 
 
-def release(photos: Photos, options: Options, output: str, *, name: str, version: str, command: str, terms: str) -> dict:
+def release(
+    photos: Photos, options: Options, output: str, *, name: str, version: str, command: str, terms: str
+) -> dict:
     """Writes the model of the run in `output` to its sub-folder `model`, and `report.json`; returns the report.
 
     `command` and `terms` go into the card as they are, `terms` also into a licence note beside the weights.
@@ -39,7 +41,9 @@ def release(photos: Photos, options: Options, output: str, *, name: str, version
     predictor = serving.load(partial)
     strength = evaluation.operating_strength(validation, options.size, predictor)
     report = evaluation.report(photos.test or validation, photos.train, options.size, predictor, strength)
-    training_set = {part: dict(Counter(photo.collection for photo in getattr(photos, part))) for part in PARTS}
+    training_set = {
+        part: dict(Counter(photo.collection for photo in getattr(photos, part))) for part in PARTS
+    }
     card = ModelCard(
         name=name,
         version=version,
@@ -78,18 +82,20 @@ def git_revision() -> str:
 
 def table(report: dict) -> str:
     """The report's main figures as lines of text."""
-    lines = [f"at {report['size']} px, chroma times {report['strength']}; ratios of means, 95 % intervals in the JSON", ""]
+    lines = [f"at {report['size']} px, chroma times {report['strength']}, means over pictures:"]
     lines.append(f"{'':24}{'pictures':>9}{'RMSE':>7}{'/ grey':>8}{'dE00':>7}{'/ grey':>8}{'colour':>8}")
     for who, by_collection in {"model": report["model"], **report["controls"]}.items():
         for collection, figures in by_collection.items():
-            numbers = (figures[key][0] for key in ("rmse", "rmse_over_grey", "ciede2000", "ciede2000_over_grey"))
-            rmse, rmse_ratio, error, error_ratio = numbers
+            means = {key: value[0] for key, value in figures.items() if key != "pictures"}
             lines.append(
-                f"{who + ' ' + collection:24.24}{figures['pictures']:9}{rmse:7.2f}{rmse_ratio:8.3f}"
-                f"{error:7.2f}{error_ratio:8.3f}{figures['colorfulness_over_truth'][0]:8.2f}"
+                f"{who + ' ' + collection:24.24}{figures['pictures']:9}"
+                f"{means['rmse']:7.2f}{means['rmse_over_grey']:8.3f}"
+                f"{means['ciede2000']:7.2f}{means['ciede2000_over_grey']:8.3f}{means['colorfulness_over_truth']:8.2f}"
             )
-    overall = report["all"]
-    lines.append("")
-    lines.append(f"colourfulness at full strength over the truth's: {overall['full_strength_colorfulness_over_truth'][0]}")
-    lines.append(f"rank correlation of confidence with RMSE: {overall['confidence_spearman_with_rmse'][0]}")
+    vividness, correlation = (
+        report["all"][key][0]
+        for key in ("full_strength_colorfulness_over_truth", "confidence_spearman_with_rmse")
+    )
+    lines.append(f"colourfulness at full strength over the truth's: {vividness}")
+    lines.append(f"rank correlation of confidence with RMSE: {correlation}")
     return "\n".join(lines)

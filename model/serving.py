@@ -38,7 +38,8 @@ def confidence(spreads, knots):
 def spreads(network: keras.Model, centres: np.ndarray, lightness: Iterable[np.ndarray]) -> np.ndarray:
     """Spread [P] of every picture of some batches of lightness [N, S, S, 1]."""
     classifier = keras.Model(network.input, network.get_layer("logits").output)
-    return np.concatenate([ops.convert_to_numpy(spread(classifier(batch, training=False), centres)) for batch in lightness])
+    found = (spread(classifier(batch, training=False), centres) for batch in lightness)
+    return np.concatenate([ops.convert_to_numpy(batch) for batch in found])
 
 
 class Colorizer(tf.Module):
@@ -47,7 +48,8 @@ class Colorizer(tf.Module):
     def __init__(self, network: keras.Model, centres: np.ndarray, knots: np.ndarray, size: int):
         super().__init__()
         self.network = keras.Model(network.input, [network.output, network.get_layer("logits").output])
-        self.centres, self.knots, self.size = np.asarray(centres, np.float32), np.asarray(knots, np.float32), size
+        self.centres, self.knots = np.asarray(centres, np.float32), np.asarray(knots, np.float32)
+        self.size = size
         spec = tf.TensorSpec((None, size, size, 1), tf.float32, name="lightness")
         self.signature = tf.function(self._colorize, input_signature=[spec])
 
@@ -59,7 +61,9 @@ class Colorizer(tf.Module):
         }
 
 
-def export(network: keras.Model, centres: np.ndarray, knots: np.ndarray, size: int, folder: str | Path) -> None:
+def export(
+    network: keras.Model, centres: np.ndarray, knots: np.ndarray, size: int, folder: str | Path
+) -> None:
     """Saves a network for pictures of `size` x `size` into `folder`, as `model.card` describes the signature."""
     module = Colorizer(network, centres, knots, size)
     tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.signature})

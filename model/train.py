@@ -5,6 +5,7 @@ epoch ended; a finished one is only exported and reported again.
 """
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -23,27 +24,45 @@ def parser() -> argparse.ArgumentParser:
         description="Train a network on a folder of photographs, export it, and report it against three controls.",
         epilog="A killed run is continued by the same command; a finished one is exported and reported again.",
     )
-    result.add_argument("--photos", required=True, metavar="DIR", help="photographs; its sub-folders are the collections")
-    result.add_argument("--output", required=True, metavar="DIR", help="folder of the run: checkpoints, report.json, model/")
+    result.add_argument(
+        "--photos", required=True, metavar="DIR", help="photographs; sub-folders are collections"
+    )
+    result.add_argument(
+        "--output", required=True, metavar="DIR", help="of the run: checkpoints, report, model/"
+    )
     result.add_argument("--network", choices=("fusion",), help=_help("which network", "network"))
+    result.add_argument(
+        "--layers",
+        type=_json,
+        metavar="JSON",
+        help="fields of the network's Config, such as '{\"stem\": 16}'",
+    )
     result.add_argument("--epochs", type=int, help=_help("each ends with a checkpoint", "epochs"))
     result.add_argument("--steps", type=int, help=_help("batches an epoch", "steps"))
     result.add_argument("--batch", type=int, help=_help("pictures a batch", "batch"))
-    result.add_argument("--sizes", type=int, nargs="+", metavar="PX", help=_help("sizes of training batches", "sizes"))
+    result.add_argument(
+        "--sizes", type=int, nargs="+", metavar="PX", help=_help("sizes of training batches", "sizes")
+    )
     result.add_argument("--rate", type=float, help=_help("peak learning rate", "rate"))
     result.add_argument("--decay", type=float, help=_help("weight decay", "decay"))
     result.add_argument("--clip", type=float, help=_help("bound on the norm of the gradients", "clip"))
     result.add_argument("--uniform", type=float, help=_help("rebalancing of bins, 0 most, 1 none", "uniform"))
-    result.add_argument("--weights", type=_weight, nargs="+", metavar="NAME=X", help="how often to draw a collection (default: 1)")
+    result.add_argument(
+        "--weights",
+        type=_weight,
+        nargs="+",
+        metavar="NAME=X",
+        help="how often to draw a collection (default: 1)",
+    )
     result.add_argument("--seed", type=int, help=_help("of everything random", "seed"))
-    result.add_argument("--size", type=int, metavar="PX", help=_help("what the exported model takes", "size"))
+    result.add_argument("--size", type=int, metavar="PX", help=_help("of the exported model", "size"))
     result.add_argument("--temperature", type=float, help=_help("of the annealed mean", "temperature"))
-    result.add_argument("--debias", type=float, help=_help("rebalancing taken back when decoding, 0 to 1", "debias"))
-    result.add_argument("--strength", type=float, help=_help("factor on chroma that the card recommends", "strength"))
+    result.add_argument("--debias", type=float, help=_help("rebalancing taken back, 0 to 1", "debias"))
+    result.add_argument("--strength", type=float, help=_help("recommended factor on chroma", "strength"))
     result.add_argument("--strength_reason", metavar="WORDS", help="why, for the card")
     result.add_argument("--name", default="fusion-small", help="of the model (default: %(default)s)")
     result.add_argument("--version", default="1", help="of the model (default: %(default)s)")
-    result.add_argument("--terms", metavar="FILE", help="text on the data and its terms, for the card and a licence note")
+    result.add_argument("--terms", metavar="FILE", help="the data and its terms, for the card and a licence")
     return result
 
 
@@ -58,6 +77,13 @@ def _weight(text: str) -> tuple[str, float]:
         return name, float(number)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, got {text}") from None
+
+
+def _json(text: str) -> dict:
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"expected a JSON object, got {text}") from None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -97,9 +123,11 @@ def _run(arguments: argparse.Namespace, options: Options) -> None:
     photos = read_photos(arguments.photos)
     unknown = set(options.weights) - {photo.collection for photo in photos.train}
     if unknown:
-        raise OptionsError(f"--weights names no collection of {arguments.photos}: {', '.join(sorted(unknown))}")
+        names = ", ".join(sorted(unknown))
+        raise OptionsError(f"--weights names no collection of {arguments.photos}: {names}")
     counts = ", ".join(f"{len(getattr(photos, part))} for {part}" for part in PARTS)
-    print(f"photographs: {counts}; left out: {sum(photos.grey.values())} grey, {sum(photos.broken.values())} unreadable")
+    left_out = f"{sum(photos.grey.values())} grey, {sum(photos.broken.values())} unreadable"
+    print(f"photographs: {counts}; left out: {left_out}")
     training.train(photos, options, arguments.output, callbacks=(RunProgress(options),))
     started = time.monotonic()
     report = release.release(
@@ -111,7 +139,8 @@ def _run(arguments: argparse.Namespace, options: Options) -> None:
         command=_command(arguments),
         terms=terms,
     )
-    print(f"exported and reported in {time.monotonic() - started:.0f} s: {Path(arguments.output) / release.MODEL}")
+    model = Path(arguments.output) / release.MODEL
+    print(f"exported and reported in {time.monotonic() - started:.0f} s: {model}")
     print(release.table(report))
 
 
@@ -131,7 +160,9 @@ def _command(arguments: argparse.Namespace) -> str:
         if name in ("photos", "output"):
             value = Path(value).name
         words.append(f"--{name}")
-        if isinstance(value, list):
+        if isinstance(value, dict):
+            words.append(json.dumps(value))
+        elif isinstance(value, list):
             words += [f"{item[0]}={item[1]:g}" if isinstance(item, tuple) else str(item) for item in value]
         else:
             words.append(str(value))

@@ -10,7 +10,7 @@ from keras import ops
 
 from model import batches, color, losses
 from model.networks import NETWORKS
-from model.options import Options, check, save, write_json
+from model.options import Options, OptionsError, check, save, write_json
 from model.photos import Photo, Photos, chroma
 
 OPTIONS, BINS, STATE = "options.json", "bins.json", "state.weights.h5"
@@ -45,7 +45,7 @@ def train(photos: Photos, options: Options, output: str, callbacks: tuple = ()) 
     write_json(folder / BINS, bins)
 
     keras.utils.set_random_seed(options.seed)
-    classifier = _classifier(network.build(network.Config(centres=_tuples(centres))))
+    classifier = _classifier(network.build(_config(options, centres)))
     classifier.compile(
         optimizer=_optimizer(options),
         loss=losses.rebalanced_cross_entropy(centres, losses.rebalancing_weights(shares, options.uniform)),
@@ -84,11 +84,8 @@ def trained(output: str, options: Options) -> tuple[keras.Model, np.ndarray]:
     network = NETWORKS[options.network]
     bins = read_bins(Path(output))
     weights = losses.rebalancing_weights(np.array(bins["shares"]), options.uniform)
-    config = network.Config(
-        centres=_tuples(bins["centres"]),
-        bias=tuple((-options.debias * np.log(weights)).tolist()),
-        temperature=options.temperature,
-    )
+    bias = tuple((-options.debias * np.log(weights)).tolist())
+    config = _config(options, bins["centres"], bias=bias, temperature=options.temperature)
     model = network.build(config)
     _classifier(model).load_weights(Path(output) / STATE)
     return network.fold(model, config), np.array(bins["centres"], np.float32)
@@ -99,8 +96,12 @@ def read_bins(folder: Path) -> dict[str, list]:
     return json.loads((folder / BINS).read_text(encoding="utf-8"))
 
 
-def _tuples(centres) -> tuple[tuple[float, float], ...]:
-    return tuple((float(a), float(b)) for a, b in centres)
+def _config(options: Options, centres, **decoding):
+    pairs = tuple((float(a), float(b)) for a, b in centres)
+    try:
+        return NETWORKS[options.network].Config(centres=pairs, **options.layers, **decoding)
+    except TypeError as error:
+        raise OptionsError(f"--layers does not fit the network {options.network}: {error}") from None
 
 
 def _classifier(model: keras.Model) -> keras.Model:

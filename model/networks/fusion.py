@@ -65,7 +65,8 @@ def build(config: Config) -> keras.Model:
         features.append(x)
     quarter, eighth, sixteenth, coarse = features
 
-    scene = layers.Dense(config.fused, activation="relu", name="scene_hidden")(layers.GlobalAveragePooling2D()(coarse))
+    scene = layers.GlobalAveragePooling2D()(coarse)
+    scene = layers.Dense(config.fused, activation="relu", name="scene_hidden")(scene)
     scene = layers.Reshape((1, 1, config.fused))(layers.Dense(config.fused, name="scene")(scene))
     x = layers.ReLU()(layers.Add()([normalised(layers.Conv2D(config.fused, 1), sixteenth), scene]))
     for skip, (filters, blocks) in zip((eighth, quarter), config.decoder, strict=True):
@@ -115,9 +116,11 @@ def _doubled(x, axis: int):
     """Bilinear x2 along one axis of [N, H, W, C], with pixel centres aligned and edges repeated."""
     x = ops.repeat(x, 2, axis=axis)
     if axis == 1:
-        before, after = ops.concatenate([x[:, :1], x[:, :-1]], 1), ops.concatenate([x[:, 1:], x[:, -1:]], 1)
+        before = ops.concatenate([x[:, :1], x[:, :-1]], axis)
+        after = ops.concatenate([x[:, 1:], x[:, -1:]], axis)
     else:
-        before, after = ops.concatenate([x[:, :, :1], x[:, :, :-1]], 2), ops.concatenate([x[:, :, 1:], x[:, :, -1:]], 2)
+        before = ops.concatenate([x[:, :, :1], x[:, :, :-1]], axis)
+        after = ops.concatenate([x[:, :, 1:], x[:, :, -1:]], axis)
     return x / 2 + (before + after) / 4
 
 

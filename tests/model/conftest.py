@@ -12,7 +12,9 @@ from PIL import Image
 def landscape(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
     """RGB [H, W, 3] uint8: a bright blue sky, a dark green ground with a jagged horizon, some noise."""
     rng = np.random.default_rng(seed)
-    horizon = height * (0.5 + 0.2 * np.interp(np.arange(width), np.linspace(0, width, 7), rng.uniform(-1, 1, 7)))
+    horizon = height * (
+        0.5 + 0.2 * np.interp(np.arange(width), np.linspace(0, width, 7), rng.uniform(-1, 1, 7))
+    )
     sky = np.arange(height)[:, None] < horizon
     rgb = np.where(sky[..., None], [110, 170, 240], [70, 110, 30]) + rng.normal(0, 6, (height, width, 1))
     return np.clip(rgb, 0, 255).astype(np.uint8)

@@ -10,7 +10,9 @@ from model import batches
 from model.photos import Photo
 from tests.model.conftest import landscape
 
-PHOTOS = [Photo(f"{seed}.png", ("coast", "hills")[seed % 2], f"{seed:064}", landscape(seed)) for seed in range(6)]
+PHOTOS = [
+    Photo(f"{seed}.png", ("coast", "hills")[seed % 2], f"{seed:064}", landscape(seed)) for seed in range(6)
+]
 
 
 def training_batches(**changes):
@@ -28,9 +30,13 @@ def test_the_input_is_the_lightness_of_pillows_grey():
 def test_batches_have_the_declared_shapes_and_ranges():
     for lightness, chroma in (training_batches()[index] for index in range(4)):
         size = lightness.shape[1]
-        assert size in (32, 64) and lightness.shape == (3, size, size, 1) and chroma.shape == (3, size // 4, size // 4, 2)
+        assert size in (32, 64)
+        assert lightness.shape == (3, size, size, 1)
+        assert chroma.shape == (3, size // 4, size // 4, 2)
         assert lightness.dtype == chroma.dtype == np.float32
-        assert 0 <= lightness.min() and lightness.max() <= 100 and np.abs(chroma).max() < 110
+        assert lightness.min() >= 0
+        assert lightness.max() <= 100
+        assert np.abs(chroma).max() < 110
 
 
 def test_a_batch_is_a_function_of_seed_epoch_and_index():

@@ -19,7 +19,9 @@ def test_rgb_to_lab_agrees_with_scikit_image_all_over_the_cube():
 
 def test_rgb_to_lab_agrees_with_scikit_image_on_a_photograph_of_any_rank():
     photo = (data.astronaut()[::8, ::8] / 255).astype(np.float32)
-    np.testing.assert_allclose(np.asarray(color.rgb_to_lab(photo[None]))[0], skcolor.rgb2lab(photo), atol=0.02)
+    np.testing.assert_allclose(
+        np.asarray(color.rgb_to_lab(photo[None]))[0], skcolor.rgb2lab(photo), atol=0.02
+    )
 
 
 def test_lab_to_rgb_undoes_rgb_to_lab():
@@ -47,7 +49,9 @@ def test_the_gamut_is_that_of_scikit_image():
     # Extremes lie on the faces of the cube, where one channel is 0 or 1.
     steps = np.linspace(0, 1, 33)
     one, other = np.meshgrid(steps, steps)
-    faces = [np.insert(np.stack([one, other], -1), channel, end, axis=-1) for channel in range(3) for end in (0, 1)]
+    faces = [
+        np.insert(np.stack([one, other], -1), channel, end, axis=-1) for channel in range(3) for end in (0, 1)
+    ]
     lab = skcolor.rgb2lab(np.stack(faces))
     for axis, (lowest, highest) in enumerate(color.GAMUT, start=1):
         assert lab[..., axis].min() == pytest.approx(lowest, abs=0.1)
@@ -58,7 +62,8 @@ def test_the_gamut_is_that_of_scikit_image():
 @given(st.floats(0, 1), st.floats(-128, 128), st.floats(-128, 128))
 def test_joined_colors_keep_the_luma_and_stay_in_the_gamut(grey, a, b):
     rgb = np.asarray(color.join(np.array([grey]), np.array([[a, b]])))
-    assert rgb.min() >= -1e-6 and rgb.max() <= 1 + 1e-6
+    assert rgb.min() >= -1e-6
+    assert rgb.max() <= 1 + 1e-6
     assert float(color.luma(rgb)[0]) == pytest.approx(grey, abs=1e-6)
 
 
@@ -79,7 +84,8 @@ def test_bins_are_the_grid_points_near_the_colors_that_occur():
 def test_bins_leave_out_colors_that_hardly_occur():
     chroma = np.array([[0.0, 0]] * 9999 + [[50, 50]])
     centres, shares = color.grid_bins(chroma, least=1e-3)
-    assert centres.tolist() == [[0, 0]] and shares.sum() == 1
+    assert centres.tolist() == [[0, 0]]
+    assert shares.sum() == 1
 
 
 def test_bins_do_not_depend_on_the_order_of_the_pixels():

@@ -7,7 +7,9 @@ from model import batches, evaluation
 from model.photos import Photo, chroma
 from tests.model.conftest import landscape
 
-PHOTOS = [Photo(f"{seed}.png", ("coast", "hills")[seed % 2], f"{seed:064}", landscape(seed)) for seed in range(8)]
+PHOTOS = [
+    Photo(f"{seed}.png", ("coast", "hills")[seed % 2], f"{seed:064}", landscape(seed)) for seed in range(8)
+]
 SIZE = 32
 
 
@@ -17,12 +19,15 @@ def oracle(lightness):
         batches.lightness(square).tobytes(): chroma(square)
         for square in (batches.resized(photo.pixels, SIZE, SIZE) for photo in PHOTOS)
     }
-    return np.stack([known[picture.tobytes()] for picture in lightness]), np.arange(len(lightness), dtype=np.float32)
+    return np.stack([known[picture.tobytes()] for picture in lightness]), np.arange(
+        len(lightness), dtype=np.float32
+    )
 
 
 def test_the_truth_has_hardly_any_error_and_all_of_its_colorfulness():
     measures = evaluation.measure(PHOTOS, SIZE, oracle)
-    assert measures.rmse.max() < 1.5 and measures.ciede2000.max() < 1.5
+    assert measures.rmse.max() < 1.5
+    assert measures.ciede2000.max() < 1.5
     np.testing.assert_allclose(measures.colorfulness, evaluation.truths_colorfulness(PHOTOS, SIZE), rtol=0.1)
 
 
@@ -55,9 +60,11 @@ def test_mean_chroma_is_better_than_grey_on_pictures_of_one_tint():
 
 def test_the_report_gives_figures_by_collection_with_intervals():
     report = evaluation.report(PHOTOS, PHOTOS, SIZE, oracle, strength=0.6)
-    assert set(report["model"]) == {"coast", "hills"} and report["size"] == SIZE
+    assert set(report["model"]) == {"coast", "hills"}
+    assert report["size"] == SIZE
     for figures in report["model"].values():
         assert figures["pictures"] == 4
         mean, low, high = figures["rmse_over_grey"]
-        assert low <= mean <= high and mean == pytest.approx(0.4, abs=0.05)
+        assert low <= mean <= high
+        assert mean == pytest.approx(0.4, abs=0.05)
         assert figures["full_strength_colorfulness_over_truth"][0] == pytest.approx(1, abs=0.1)

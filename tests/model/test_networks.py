@@ -30,7 +30,8 @@ def test_any_multiple_of_the_stride_gives_chroma_of_the_same_size(name, rows, co
     model = network.build(network.Config(centres=CENTRES))
     height, width = rows * network.STRIDE, columns * network.STRIDE
     chroma = np.asarray(model(lightness(2, height, width)))
-    assert chroma.shape == (2, height, width, 2) and chroma.dtype == np.float32
+    assert chroma.shape == (2, height, width, 2)
+    assert chroma.dtype == np.float32
     assert np.abs(chroma).max() <= 40
 
 
@@ -62,7 +63,9 @@ def test_the_global_branch_carries_one_corner_to_the_other():
 
 
 def test_folding_batch_norm_changes_no_color():
-    config = fusion.Config(centres=CENTRES, bias=tuple(np.linspace(-1, 1, len(CENTRES))), temperature=0.7, **SMALL)
+    config = fusion.Config(
+        centres=CENTRES, bias=tuple(np.linspace(-1, 1, len(CENTRES))), temperature=0.7, **SMALL
+    )
     model = fusion.build(config)
     random_norms(model)
     folded = fusion.fold(model, config)
@@ -119,4 +122,8 @@ def test_the_loss_is_least_at_the_truth():
     loss = losses.rebalanced_cross_entropy(centres, np.ones(len(centres), np.float32))
     truth = np.full((1, 2, 2, 2), 20, np.float32)
     right = -((truth[..., None, :] - centres) ** 2).sum(-1) / 50
-    assert float(loss(truth, right)[0]) < float(loss(truth, np.zeros_like(right))[0]) < float(loss(truth, -right)[0])
+    assert (
+        float(loss(truth, right)[0])
+        < float(loss(truth, np.zeros_like(right))[0])
+        < float(loss(truth, -right)[0])
+    )

@@ -18,7 +18,8 @@ def test_subfolders_are_collections_and_grey_and_broken_pictures_are_counted(alb
     read = photos.read_photos(album)
     kept = read.train + read.validation + read.test
     assert Counter(photo.collection for photo in kept) == {"coast": 15, "hills": 15}
-    assert read.grey == {"coast": 1} and read.broken == {"hills": 1}
+    assert read.grey == {"coast": 1}
+    assert read.broken == {"hills": 1}
 
 
 def test_files_directly_in_the_folder_belong_to_a_collection_of_its_name(tmp_path):
@@ -33,7 +34,8 @@ def test_pictures_are_reduced_to_the_side_asked_for_and_turned_upright(tmp_path)
     Image.fromarray(landscape(1, 60, 120)).save(tmp_path / "one.jpg", exif=exif)
     read = photos.read_photos(tmp_path, side=30)
     (photo,) = read.train + read.validation + read.test
-    assert photo.pixels.shape == (60, 30, 3) and photo.pixels.dtype == np.uint8
+    assert photo.pixels.shape == (60, 30, 3)
+    assert photo.pixels.dtype == np.uint8
 
 
 @pytest.mark.parametrize("content", ["missing", "empty", "grey"])
@@ -45,7 +47,8 @@ def test_a_folder_without_photographs_is_one_clear_line(tmp_path, content):
         Image.new("RGB", (32, 32), (90, 90, 90)).save(folder / "grey.png")
     with pytest.raises(photos.PhotosError) as error:
         photos.read_photos(folder)
-    assert "\n" not in str(error.value) and str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert str(folder) in str(error.value)
 
 
 def test_grey_and_tinted_pictures_count_as_grey_and_photographs_do_not():
@@ -55,7 +58,8 @@ def test_grey_and_tinted_pictures_count_as_grey_and_photographs_do_not():
     assert photos.is_grey(noisy)
     flat_tint = np.full((64, 64, 3), (180, 170, 150), np.uint8)
     assert photos.is_grey(flat_tint)
-    assert not photos.is_grey(data.astronaut()) and not photos.is_grey(data.coffee())
+    assert not photos.is_grey(data.astronaut())
+    assert not photos.is_grey(data.coffee())
 
 
 def _recompressed(pixels: np.ndarray, quality: int, size: tuple[int, int]) -> np.ndarray:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from model import card, serving
 from model.networks import fusion
 from tests.model.test_networks import CENTRES, SMALL, lightness
 
+ROOT = Path(__file__).parents[2]
 CARD = card.ModelCard(
     name="tiny",
     version="1",
@@ -50,8 +52,15 @@ def exported(network, tmp_path_factory):
 def test_the_signature_takes_any_number_of_pictures_of_one_size(exported):
     signature = tf.saved_model.load(str(exported)).signatures["serving_default"]
     (name, spec), *others = signature.structured_input_signature[1].items()
-    assert (name, spec.shape.as_list(), spec.dtype, others) == ("lightness", [None, 64, 64, 1], tf.float32, [])
-    outputs = {name: (spec.shape.as_list(), spec.dtype) for name, spec in signature.structured_outputs.items()}
+    assert (name, spec.shape.as_list(), spec.dtype, others) == (
+        "lightness",
+        [None, 64, 64, 1],
+        tf.float32,
+        [],
+    )
+    outputs = {
+        name: (spec.shape.as_list(), spec.dtype) for name, spec in signature.structured_outputs.items()
+    }
     assert outputs == {"chroma": ([None, 64, 64, 2], tf.float32), "confidence": ([None], tf.float32)}
 
 
@@ -60,7 +69,8 @@ def test_the_export_gives_the_colors_of_the_network(exported, network, count):
     batch = lightness(count, 64, 64)
     chroma, confidence = serving.load(exported)(batch)
     np.testing.assert_allclose(chroma, np.asarray(network(batch)), atol=1e-4)
-    assert confidence.shape == (count,) and np.all((confidence >= 0) & (confidence <= 1))
+    assert confidence.shape == (count,)
+    assert np.all((confidence >= 0) & (confidence <= 1))
 
 
 def test_the_spread_of_one_bin_is_zero_and_of_two_half_their_distance():
@@ -91,7 +101,10 @@ def test_a_card_is_read_back_as_it_was_written(exported):
 
 def test_the_hash_is_that_of_graph_and_variables_one_after_the_other(exported):
     files = [exported / "saved_model.pb", *sorted((exported / "variables").iterdir())]
-    assert card.weights_sha256(exported) == hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    assert (
+        card.weights_sha256(exported)
+        == hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    )
 
 
 def _copied(exported, tmp_path, **changes):
@@ -132,10 +145,11 @@ def test_a_missing_model_a_missing_card_and_a_broken_card_are_told_apart(exporte
     with pytest.raises(card.CardError, match="unreadable"):
         card.read_card(folder)
     (folder / card.CARD).unlink()
-    with pytest.raises(card.CardError, match="has no model_card.json"):
+    with pytest.raises(card.CardError, match="has no model_card"):
         card.read_card(folder)
 
 
 def test_reading_a_card_loads_neither_tensorflow_nor_keras_nor_numpy():
-    code = "import sys, model, model.card; print([m for m in ('tensorflow', 'keras', 'numpy') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    code = "import sys, model.card; print([m for m in ('tensorflow', 'keras', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"

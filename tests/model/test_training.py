@@ -16,7 +16,12 @@ import pytest
 from model import card, release, serving, train, training
 from model.options import Options, OptionsError, check
 
-TINY = ["--steps", "2", "--batch", "2", "--sizes", "32", "--size", "32", "--weights", "hills=2"]
+SMALL = '{"stem": 8, "stages": [[8, 1], [8, 1], [8, 1], [8, 1]], "fused": 8, "decoder": [[8, 1], [8, 1]]}'
+TINY = [
+    "--layers",
+    SMALL,
+    *["--steps", "2", "--batch", "2", "--sizes", "32", "--size", "32", "--weights", "hills=2"],
+]
 ROOT = Path(__file__).parents[2]
 
 
@@ -39,14 +44,18 @@ def run(album, tmp_path_factory):
     endless.wait()
     killed_at = steps_done(folder)
     epochs = killed_at // 2 + 2
-    finished = subprocess.run([*command, "--epochs", str(epochs)], cwd=ROOT, capture_output=True, text=True, check=True)
+    finished = subprocess.run(
+        [*command, "--epochs", str(epochs)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return folder, killed_at, epochs, finished.stdout
 
 
 def test_a_killed_run_goes_on_where_its_last_epoch_ended(run):
     folder, killed_at, epochs, printed = run
-    assert killed_at > 0 and steps_done(folder) == 2 * epochs
-    assert f"epoch {epochs - 1}/{epochs}" in printed and f"epoch {epochs}/{epochs}" in printed
+    assert killed_at > 0
+    assert steps_done(folder) == 2 * epochs
+    assert f"epoch {epochs - 1}/{epochs}" in printed
+    assert f"epoch {epochs}/{epochs}" in printed
     assert f"epoch {epochs - 2}/{epochs}" not in printed
 
 
@@ -61,12 +70,14 @@ def test_the_run_ends_in_a_model_with_a_checked_card(run):
     folder = run[0]
     model = folder / release.MODEL
     read = card.read_card(model)
-    assert read.size == 32 and read.training["left_out_as_grey"] == {"coast": 1}
-    assert read.command.startswith("python -m model.train --photos album0 --output run --epochs")
+    assert read.size == 32
+    assert read.training["left_out_as_grey"] == {"coast": 1}
+    assert read.command.startswith("python -m model.train --photos album0 --output run --layers")
     assert str(folder.parent) not in (model / card.CARD).read_text()
     assert (model / release.LICENSE).is_file()
     chroma, confidence = serving.load(model)(np.full((2, 32, 32, 1), 50, np.float32))
-    assert chroma.shape == (2, 32, 32, 2) and confidence.shape == (2,)
+    assert chroma.shape == (2, 32, 32, 2)
+    assert confidence.shape == (2,)
 
 
 def test_the_report_stands_beside_its_three_controls(run):
@@ -97,6 +108,7 @@ def test_a_folder_with_a_run_on_other_photographs_is_not_continued(run, tmp_path
         (["--epochs", "0"], "--epochs must be positive"),
         (["--sizes", "100"], "multiples of 32"),
         (["--uniform", "1.5"], "between 0 and 1"),
+        (["--layers", '{"stories": 3}'], "--layers does not fit"),
         (["--weights", "valley=2"], "no collection of"),
         (["--weights", "hills=-1"], "must not be negative"),
         (["--terms", "nowhere.txt"], "cannot read --terms"),
@@ -105,14 +117,16 @@ def test_a_folder_with_a_run_on_other_photographs_is_not_continued(run, tmp_path
 def test_a_users_mistake_is_one_line_and_status_2(album, tmp_path, capsys, arguments, words):
     assert train.main(["--photos", str(album), "--output", str(tmp_path), *arguments]) == 2
     captured = capsys.readouterr()
-    assert words in captured.err and captured.err.count("\n") == 1
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("value", ["hills", "hills=much"])
 def test_a_weight_without_a_number_is_a_usage_error(value, capsys):
     with pytest.raises(SystemExit) as exit_:
         train.main(["--photos", "p", "--output", "o", "--weights", value])
-    assert exit_.value.code == 2 and "expected NAME=NUMBER" in capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert "expected NAME=NUMBER" in capsys.readouterr().err
 
 
 def test_help_is_quick_because_it_loads_neither_keras_nor_tensorflow():
@@ -121,8 +135,11 @@ def test_help_is_quick_because_it_loads_neither_keras_nor_tensorflow():
         "try: model.train.main(['--help'])\n"
         "except SystemExit: print([m for m in ('keras', 'tensorflow') if m in sys.modules])"
     )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert printed.startswith("usage: python -m model.train") and printed.endswith("[]\n")
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    assert printed.startswith("usage: python -m model.train")
+    assert printed.endswith("[]\n")
 
 
 def test_every_option_can_be_given_on_the_command_line():
