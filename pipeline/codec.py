@@ -1,8 +1,8 @@
 """The codec process: all that touches a scan's bytes, kept out of the process that runs Beam and the network.
 
-`serve` answers requests on a socket, one at a time, until it is closed. Between `open` and `paint` a scan stays here,
-decoded; only its small view and its chroma travel. A decoder that dies takes this process along and nothing
-else: `pipeline.guard` starts another.
+`serve` answers requests on a socket, one at a time, until it is closed. Between `open` and `paint` a scan stays
+here, decoded; only its small view and its chroma travel. A decoder that dies takes this process along and
+nothing else: `pipeline.guard` starts another.
 """
 
 import contextlib
@@ -67,8 +67,12 @@ class Codec:
             if storage.contains(self.settings.output, item.source):  # through a link, or named in a manifest
                 raise Refusal(Reason.BAD_KEY, "the source lies in the output: it is no master")
             record = record.replace(source_bytes=len(data), source_sha256=hashlib.sha256(data).hexdigest())
-            scan = read_scan(data, output_format=self.settings.format, max_pixels=self.settings.max_pixels,
-                             colorize_color=self.settings.color_scans == "colorize")
+            scan = read_scan(
+                data,
+                output_format=self.settings.format,
+                max_pixels=self.settings.max_pixels,
+                colorize_color=self.settings.color_scans == "colorize",
+            )
         except Refusal as refusal:
             return _refused(record, refusal, time.perf_counter() - started)
         width, height = scan.size
@@ -114,10 +118,7 @@ class Codec:
             storage.write(target, data)
         except OSError as error:
             return _refused(record.replace(outcome=""), Refusal(Reason.WRITE_ERROR, _words(error)), spent())
-        return _finished(record.replace(
-            derivative=target, derivative_bytes=len(data), derivative_sha256=hashlib.sha256(data).hexdigest(),
-            milliseconds=round(spent() * 1000),
-        ))
+        return _finished(record.replace(milliseconds=round(spent() * 1000), **_file(target, data)))
 
     def adopt(self, item: Item) -> Record | None:
         """The record of a derivative that a killed run wrote but did not record, or None if it is not current.
@@ -138,11 +139,9 @@ class Codec:
         same = ("key", "source_sha256", "model_sha256", "options_sha256", "hints_sha256")
         if any(getattr(claimed, name) != getattr(ours, name) for name in same):
             return None
-        return _finished(claimed.replace(
-            source=item.source, source_version=item.version, run=self.settings.run, derivative=target,
-            derivative_bytes=len(data), derivative_sha256=hashlib.sha256(data).hexdigest(),
-            detail=_joined(claimed.detail, "adopted: an earlier run wrote it and was stopped before its record"),
-        ))
+        words = "adopted: an earlier run wrote it and was stopped before its record"
+        adopted = claimed.replace(source=item.source, source_version=item.version, run=self.settings.run)
+        return _finished(adopted.replace(detail=_joined(claimed.detail, words), **_file(target, data)))
 
     def sha256(self, item: Item) -> str:
         """Of the master's bytes; empty where it cannot be read."""
@@ -176,8 +175,13 @@ class Codec:
 
     def _record(self, item: Item) -> Record:
         settings = self.settings
-        return item.record(model=settings.model, model_version=settings.model_version, run=settings.run,
-                           model_sha256=settings.model_sha256, options_sha256=settings.options_sha256)
+        return item.record(
+            model=settings.model,
+            model_version=settings.model_version,
+            run=settings.run,
+            model_sha256=settings.model_sha256,
+            options_sha256=settings.options_sha256,
+        )
 
 
 def refused(item: Item, refusal: Refusal, settings: Settings) -> Record:
@@ -201,9 +205,20 @@ def _read(item: Item) -> bytes:
 
 
 def _refused(record: Record, refusal: Refusal, seconds: float) -> Record:
-    return _finished(record.replace(outcome=refusal.outcome, reason=refusal.reason,
-                                    detail=_joined(record.detail, refusal.detail),
-                                    milliseconds=round(seconds * 1000)))
+    return _finished(
+        record.replace(
+            outcome=refusal.outcome,
+            reason=refusal.reason,
+            detail=_joined(record.detail, refusal.detail),
+            milliseconds=round(seconds * 1000),
+        )
+    )
+
+
+def _file(uri: str, data: bytes) -> dict[str, str | int]:
+    """What a record says of the derivative's file."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    return {"derivative": uri, "derivative_bytes": len(data), "derivative_sha256": sha256}
 
 
 def _finished(record: Record) -> Record:

@@ -67,7 +67,8 @@ def check_input(source: str) -> None:
         if not os.path.isfile(uri):
             raise JobError(f"no such manifest: {source}")
     elif not _is_glob(uri) and not os.path.isdir(uri):
-        hint = "give its folder, a glob, or a manifest that names it" if os.path.exists(uri) else "check the path"
+        there = os.path.exists(uri)
+        hint = "give its folder, a glob, or a manifest that names it" if there else "check the path"
         raise JobError(f"no such folder: {source} ({hint})")
 
 
@@ -151,7 +152,8 @@ def _manifest(uri: str) -> Iterator[Item]:
             raise JobError(f"{uri}, line {number}: {error}") from error
         source = storage.normalize(record.source)
         info = _look_up(source)
-        yield Item(record.key or source.removeprefix(storage.GCS).lstrip("/"), source, info.size, info.version)
+        key = record.key or source.removeprefix(storage.GCS).lstrip("/")
+        yield Item(key, source, info.size, info.version)
 
 
 def _look_up(source: str) -> storage.FileInfo:

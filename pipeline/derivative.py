@@ -1,6 +1,7 @@
 """A Scan and its chroma -> an encoded derivative of the scan's full size and its own luma."""
 
 import io
+import os
 
 import cv2
 import numpy as np
@@ -51,23 +52,8 @@ def encode(scan: Scan, model: np.ndarray, *, format: str, quality: int, xmp: byt
     if format == "jpeg":
         return _jpeg(scan, model, quality, xmp)
     rgb = Image.fromarray(_rgb(scan.luma, model))
-    buffer = io.BytesIO()
     common = {"icc_profile": srgb_profile()} | ({"dpi": scan.dpi} if scan.dpi else {})
-    if format == "png":
-        text = PngImagePlugin.PngInfo()
-        text.add_itxt("XML:com.adobe.xmp", xmp.decode())
-        rgb.save(buffer, "PNG", pnginfo=text, exif=scan.exif or None, **common)
-    else:
-        tags = TiffImagePlugin.ImageFileDirectory_v2()
-        exif = Image.Exif()
-        exif.load(scan.exif)
-        for tag, value in exif.items():
-            if tag in DESCRIPTIVE_TAGS:
-                tags[tag] = value
-        tags[_XMP_TAG] = xmp
-        tags.tagtype[_XMP_TAG] = 1  # bytes
-        rgb.save(buffer, "TIFF", compression="tiff_adobe_deflate", tiffinfo=tags, **common)
-    return buffer.getvalue()
+    return _png(rgb, scan, xmp, common) if format == "png" else _tiff(rgb, scan, xmp, common)
 
 
 def compose(scan: Scan, model: np.ndarray) -> Image.Image:
@@ -91,6 +77,28 @@ def _jpeg(scan: Scan, model: np.ndarray, quality: int, xmp: bytes) -> bytes:
     cb, cr = (cv2.resize(_to_byte(plane), (width, height), interpolation=_to_half(scan)) for plane in planes)
     segments += [graft.app1_xmp(xmp), *graft.app2_icc(srgb_profile())]
     return graft.graft(master, cb, cr, quality=quality, segments=segments)
+
+
+def _png(rgb: Image.Image, scan: Scan, xmp: bytes, common: dict) -> bytes:
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    buffer = io.BytesIO()
+    rgb.save(buffer, "PNG", pnginfo=text, exif=scan.exif or None, **common)
+    return buffer.getvalue()
+
+
+def _tiff(rgb: Image.Image, scan: Scan, xmp: bytes, common: dict) -> bytes:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    exif = Image.Exif()
+    exif.load(scan.exif)
+    tags.update({tag: value for tag, value in exif.items() if tag in DESCRIPTIVE_TAGS})
+    tags[_XMP_TAG] = xmp
+    tags.tagtype[_XMP_TAG] = 1  # bytes
+    # A file of the kernel's: into a buffer, libtiff writes what memory held before where it aligns a directory.
+    with open(os.memfd_create("derivative"), "w+b") as file:
+        rgb.save(file, "TIFF", compression="tiff_adobe_deflate", tiffinfo=tags, **common)
+        file.seek(0)
+        return file.read()
 
 
 def fits_jpeg(xmp: bytes) -> bool:

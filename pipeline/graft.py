@@ -286,9 +286,7 @@ def _scans(jpeg: Jpeg, component: int) -> Iterator[bytes | memoryview]:
 def _encode(plane: np.ndarray, quality: int, progressive: bool) -> Jpeg:
     """A chroma plane, uint8 [h, w], as a grey JPEG with the table that Pillow uses for chroma."""
     buffer = io.BytesIO()
-    Image.fromarray(plane).save(
-        buffer, "JPEG", qtables=[_chroma_table(quality)], progressive=progressive
-    )
+    Image.fromarray(plane).save(buffer, "JPEG", qtables=[_chroma_table(quality)], progressive=progressive)
     return parse(buffer.getvalue())
 
 

@@ -17,7 +17,7 @@ from pipeline.record import Reason, Record, Refusal
 from pipeline.settings import Settings
 
 _STARTING = 120  # seconds that a new process may take to import what it needs
-# glibc otherwise gives a picture's buffers back to the kernel after each step, and a fifth of the time is page faults.
+# glibc otherwise gives a picture's buffers back to the kernel after each step: page faults, a fifth of the time.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 _SERVE = "from pipeline.codec import serve; serve()"
 
@@ -33,7 +33,9 @@ class Guard:
     def open(self, item: Item) -> View | Record:
         return self._ask(item, "open", item)
 
-    def paint(self, item: Item, tiles: np.ndarray, confidence: float, seconds: float, pixels: int = 0) -> Record:
+    def paint(
+        self, item: Item, tiles: np.ndarray, confidence: float, seconds: float, pixels: int = 0
+    ) -> Record:
         """`Codec.paint`; where the process that held the scan has died meanwhile, the scan is opened again."""
         record = self._ask(item, "paint", item, tiles, confidence, seconds, pixels=pixels)
         if record is None:
@@ -76,7 +78,8 @@ class Guard:
             self._channel.send((method, arguments, deadline))
             if not self._channel.poll(deadline):
                 self.close()
-                return self._failed(item, Reason.CODEC_TIMEOUT, f"no answer within {deadline:.0f} s (--codec_timeout)")
+                words = f"no answer within {deadline:.0f} s (--codec_timeout)"
+                return self._failed(item, Reason.CODEC_TIMEOUT, words)
             answer = self._channel.recv()
         except (EOFError, OSError):
             return self._failed(item, Reason.CODEC_CRASHED, f"the decoder died ({self._ending()})")
@@ -93,10 +96,13 @@ class Guard:
         with contextlib.closing(theirs):
             root = str(Path(__file__).resolve().parents[1])
             paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-            self._process = subprocess.Popen(  # -P: the current folder is somebody's archive, not a place of modules
+            # -P: the current folder is somebody's archive, not a place of modules.
+            self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _SERVE, str(theirs.fileno()), self.settings.to_json()],
                 stdin=subprocess.PIPE,  # nothing is written there: its end is how the process learns of ours
-                stdout=subprocess.DEVNULL, pass_fds=[theirs.fileno()], process_group=0,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                process_group=0,
                 env=os.environ | _KEEP_MEMORY | {"PYTHONPATH": paths},
             )
         self._channel = Connection(ours.detach())

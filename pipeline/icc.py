@@ -80,8 +80,12 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
     except OSError as error:
         raise ImageCms.PyCMSError(error) from error
     return ImageCms.buildTransform(
-        profile, ImageCms.createProfile("sRGB"), mode, "RGB",
-        ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        profile,
+        ImageCms.createProfile("sRGB"),
+        mode,
+        "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        ImageCms.Flags.BLACKPOINTCOMPENSATION,
     )
 
 

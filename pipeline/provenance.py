@@ -21,8 +21,13 @@ _NAMESPACES = {
 }
 # Facts of the run, not of the picture: left out, so that the same work gives the same bytes.
 _NOT_EMBEDDED = {
-    "source_version": "", "derivative": "", "derivative_bytes": 0, "derivative_sha256": "", "milliseconds": 0,
-    "run": "", "finished": "",
+    "source_version": "",
+    "derivative": "",
+    "derivative_bytes": 0,
+    "derivative_sha256": "",
+    "milliseconds": 0,
+    "run": "",
+    "finished": "",
 }
 
 
@@ -49,16 +54,22 @@ def packet(record: Record, master: bytes = b"") -> bytes:
             for child in description.findall(name):
                 description.remove(child)
     embedded = record.replace(source=record.key, **_NOT_EMBEDDED).to_json()
-    ET.SubElement(rdf, f"{{{_RDF}}}Description", {
-        f"{{{_RDF}}}about": "",
-        _qualified("xmp:CreatorTool"): f"{TOOL}: {record.model} {record.model_version}",
-        _qualified("Iptc4xmpExt:DigitalSourceType"): SOURCE_TYPE,
-        _qualified("colorize:record"): embedded,
-    })
+    ET.SubElement(
+        rdf,
+        f"{{{_RDF}}}Description",
+        {
+            f"{{{_RDF}}}about": "",
+            _qualified("xmp:CreatorTool"): f"{TOOL}: {record.model} {record.model_version}",
+            _qualified("Iptc4xmpExt:DigitalSourceType"): SOURCE_TYPE,
+            _qualified("colorize:record"): embedded,
+        },
+    )
     for prefix, uri in _NAMESPACES.items():  # the master may have given our prefixes to others
         ET.register_namespace(prefix, uri)
     body = ET.tostring(root, encoding="unicode")
-    return ('<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>' + body + '<?xpacket end="w"?>').encode()
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>' + body + '<?xpacket end="w"?>'
+    ).encode()
 
 
 def read_packet(xmp: bytes | str) -> Record | None:

@@ -115,9 +115,7 @@ class Record:
 
 
 _NUMBER = (int, float, type(None))
-_TYPES = {
-    field.name: {str: str, int: int}.get(field.type, _NUMBER) for field in dataclasses.fields(Record)
-}
+_TYPES = {field.name: {str: str, int: int}.get(field.type, _NUMBER) for field in dataclasses.fields(Record)}
 
 
 def _is_ours(name: str, value: object) -> bool:

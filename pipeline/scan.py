@@ -67,7 +67,8 @@ def read_scan(data: bytes, *, output_format: str, max_pixels: int, colorize_colo
         with Image.open(io.BytesIO(data)) as image:
             _select_page(image)
             _check_size(image, max_pixels)
-            if image.format == "JPEG2000" and not _is_whole_jpeg2000(data):  # its decoder makes up what is missing
+            # Its decoder makes up what is missing.
+            if image.format == "JPEG2000" and not _is_whole_jpeg2000(data):
                 raise Refusal(Reason.TRUNCATED, "the codestream's end is missing")
             if output_format == "jpeg":
                 if scan := _keep_jpeg(image, data):
@@ -77,7 +78,9 @@ def read_scan(data: bytes, *, output_format: str, max_pixels: int, colorize_colo
     except Refusal:
         raise
     except Image.UnidentifiedImageError as error:
-        raise Refusal(Reason.UNREADABLE, "no image of a kind that is known here, or one whose beginning is damaged") from error
+        raise Refusal(
+            Reason.UNREADABLE, "no known kind of image, or one whose beginning is damaged"
+        ) from error
     except Image.DecompressionBombError as error:
         raise Refusal(Reason.TOO_LARGE, str(error)) from error
     except MemoryError as error:
@@ -173,7 +176,8 @@ def _keep_jpeg(image: Image.Image, data: bytes) -> Scan | None:
     size, orientation = image.size, metadata.orientation(image)
     reduction = _reduction(size)
     image.draft("L", (size[0] // reduction, size[1] // reduction))
-    return Scan(size, None, np.asarray(image), jpeg, orientation, xmp=metadata.xmp(image), note="; ".join(notes))
+    guide, xmp = np.asarray(image), metadata.xmp(image)
+    return Scan(size, None, guide, jpeg, orientation, xmp=xmp, note="; ".join(notes))
 
 
 def _decode_as_ycc(image: Image.Image) -> None:
@@ -194,8 +198,13 @@ def _decode(image: Image.Image, colorize_color: bool) -> Scan:
     luma = np.ascontiguousarray(upright(luma, orientation))
     height, width = luma.shape
     return Scan(
-        (width, height), luma, _reduce(luma), exif=metadata.upright_exif(image), xmp=metadata.xmp(image),
-        dpi=dpi, note="; ".join(notes),
+        (width, height),
+        luma,
+        _reduce(luma),
+        exif=metadata.upright_exif(image),
+        xmp=metadata.xmp(image),
+        dpi=dpi,
+        note="; ".join(notes),
     )
 
 

@@ -84,7 +84,7 @@ def list_files(folder: str, enter: Callable[[str], bool] = lambda folder: True) 
         fields = "items(name,size,generation),nextPageToken"
         with _cloud_errors(folder):
             for blob in _client().list_blobs(bucket, prefix=prefix, fields=fields):
-                if not blob.name.endswith("/") and "/." not in f"/{blob.name[len(prefix):]}":
+                if not blob.name.endswith("/") and "/." not in f"/{blob.name[len(prefix) :]}":
                     yield _blob_info(blob, bucket)
     elif os.path.isdir(folder):
         yield from _walk(folder, enter, frozenset())
@@ -167,7 +167,7 @@ def _write_local(path: str, data: bytes, keep_existing: bool) -> None:
         with open(fd, "wb", buffering=0) as file:
             view = memoryview(data)
             while view:
-                view = view[file.write(view):]
+                view = view[file.write(view) :]
             os.fsync(fd)
             if named is None:
                 # With src_dir_fd, Python calls linkat(AT_SYMLINK_FOLLOW), which /proc/self/fd needs.
@@ -211,7 +211,7 @@ def _content_type(uri: str) -> str:
 
 
 def _split(uri: str) -> tuple[str, str]:
-    bucket, _, name = uri[len(GCS):].partition("/")
+    bucket, _, name = uri[len(GCS) :].partition("/")
     return bucket, name
 
 
@@ -221,7 +221,7 @@ def _blob_info(blob, bucket: str) -> FileInfo:
 
 @contextlib.contextmanager
 def _cloud_errors(uri: str) -> Iterator[None]:
-    """Cloud Storage's errors as the OSError that a local file would give. (Those of the network are such already.)"""
+    """Cloud Storage's errors as the OSError that a local file would give, which those of the network are."""
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
 

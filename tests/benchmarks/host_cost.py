@@ -25,7 +25,11 @@ from tests.benchmarks.scans import make_scan
 
 QUALITY = 90
 SIDE = 192
-KINDS = {"grafted: grey JPEG": ("L", "JPEG", 1.0), "composed: RGB JPEG": ("RGB", "JPEG", 2.0), "composed: PNG": ("L", "PNG", 2.0)}
+KINDS = {
+    "grafted: grey JPEG": ("L", "JPEG", 1.0),
+    "composed: RGB JPEG": ("RGB", "JPEG", 2.0),
+    "composed: PNG": ("L", "PNG", 2.0),
+}
 
 
 def main() -> None:
@@ -36,9 +40,13 @@ def main() -> None:
     lumas = [make_scan(seed) for seed in range(arguments.scans)]
     with tempfile.TemporaryDirectory() as folder:
         for kind, (mode, format, bound) in KINDS.items():
-            host, floor = _measure(_write(lumas, Path(folder) / mode / format, mode, format), folder, arguments.rounds)
-            print(f"{kind:20} {host / floor:5.2f} of Pillow's decode and encode (at most {bound}): "
-                  f"{1000 * host:.1f} ms over {1000 * floor:.1f} ms of CPU a scan")
+            host, floor = _measure(
+                _write(lumas, Path(folder) / mode / format, mode, format), folder, arguments.rounds
+            )
+            print(
+                f"{kind:20} {host / floor:5.2f} of Pillow's decode and encode (at most {bound}): "
+                f"{1000 * host:.1f} ms over {1000 * floor:.1f} ms of CPU a scan"
+            )
 
 
 def _write(lumas: list[np.ndarray], folder: Path, mode: str, format: str) -> list[Item]:
@@ -46,7 +54,9 @@ def _write(lumas: list[np.ndarray], folder: Path, mode: str, format: str) -> lis
     items = []
     for number, luma in enumerate(lumas):
         path = folder / f"{number}.{format.lower()}"
-        Image.fromarray(luma).convert(mode).save(path, format, **({"quality": QUALITY} if format == "JPEG" else {}))
+        Image.fromarray(luma).convert(mode).save(
+            path, format, **({"quality": QUALITY} if format == "JPEG" else {})
+        )
         items.append(Item(f"{format}/{mode}/{number}", str(path)))
     return items
 

@@ -21,7 +21,9 @@ from pipeline.collections import (
 )
 from pipeline.record import Reason, Refusal
 
-KEYS = st.lists(st.sampled_from(["a", "b", ".", "_", "/", " ", "é", "_color", ".jpg", ".tif"]), min_size=1).map("".join)
+KEYS = st.lists(
+    st.sampled_from(["a", "b", ".", "_", "/", " ", "é", "_color", ".jpg", ".tif"]), min_size=1
+).map("".join)
 FORMATS = st.sampled_from(sorted(EXTENSIONS))
 
 
@@ -42,7 +44,13 @@ def keys(source):
 
 def test_a_folder_is_its_files_with_their_relative_paths_as_keys(archive):
     items = list(expand(str(archive)))
-    assert [item.key for item in items] == ["a.tif", "box/b.tif", "box/c.jpg", "box/deep/d.tif", "other/e.tif"]
+    assert [item.key for item in items] == [
+        "a.tif",
+        "box/b.tif",
+        "box/c.jpg",
+        "box/deep/d.tif",
+        "other/e.tif",
+    ]
     assert items[1].source == f"{archive}/box/b.tif"
     assert items[1].size == 4
     assert items[1].version == str(os.stat(items[1].source).st_mtime_ns)
@@ -53,16 +61,19 @@ def test_however_a_folder_is_written_its_keys_are_the_same(archive, written):
     assert keys(written.format(archive.parent)) == keys(archive)
 
 
-@pytest.mark.parametrize("pattern, expected", [
-    ("*.tif", ["a.tif"]),
-    ("*/*.tif", ["box/b.tif", "other/e.tif"]),
-    ("**/*.tif", ["a.tif", "box/b.tif", "box/deep/d.tif", "other/e.tif"]),
-    ("b*/**", ["box/b.tif", "box/c.jpg", "box/deep/d.tif"]),
-    ("box/?.[jt]*", ["b.tif", "c.jpg"]),
-    ("box/[!b].*", ["c.jpg"]),
-    ("none/*", []),
-    ("*.png", []),
-])
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.tif", ["a.tif"]),
+        ("*/*.tif", ["box/b.tif", "other/e.tif"]),
+        ("**/*.tif", ["a.tif", "box/b.tif", "box/deep/d.tif", "other/e.tif"]),
+        ("b*/**", ["box/b.tif", "box/c.jpg", "box/deep/d.tif"]),
+        ("box/?.[jt]*", ["b.tif", "c.jpg"]),
+        ("box/[!b].*", ["c.jpg"]),
+        ("none/*", []),
+        ("*.png", []),
+    ],
+)
 def test_a_glob_is_what_it_matches_with_keys_below_its_fixed_folder(archive, pattern, expected):
     assert keys(f"{archive}/{pattern}") == expected
     assert keys(f"in/{pattern}") == expected
@@ -95,7 +106,9 @@ def test_a_folder_with_a_wildcard_in_its_name_is_a_folder(archive):
 
 def test_a_prefix_and_a_glob_in_cloud_storage_have_keys_as_folders_do(archive, monkeypatch):
     def listed(folder, enter):
-        return (storage.FileInfo(f"gs://bucket/in/{key}", 4, "1") for key in ("a.tif", "box/b.tif", "box/c.jpg"))
+        return (
+            storage.FileInfo(f"gs://bucket/in/{key}", 4, "1") for key in ("a.tif", "box/b.tif", "box/c.jpg")
+        )
 
     monkeypatch.setattr(storage, "list_files", listed)
     assert keys("gs://bucket/in") == ["a.tif", "box/b.tif", "box/c.jpg"]
@@ -120,7 +133,9 @@ def manifest(folder, *lines):
 
 
 def test_a_manifest_names_scans_wherever_they_lie(archive, tmp_path):
-    source = manifest(tmp_path, {"source": f"{archive}/a.tif", "key": "first.tif"}, "", {"source": "/none/b.tif"})
+    source = manifest(
+        tmp_path, {"source": f"{archive}/a.tif", "key": "first.tif"}, "", {"source": "/none/b.tif"}
+    )
     assert list(expand(source)) == [
         Item("first.tif", f"{archive}/a.tif", 4, str((archive / "a.tif").stat().st_mtime_ns)),
         Item("none/b.tif", "/none/b.tif"),
@@ -143,14 +158,16 @@ def test_a_scan_that_cannot_even_be_looked_at_stops_no_listing(tmp_path, source)
 @pytest.mark.parametrize("line", ["{", "[1]", '{"key": "a"}', '{"source": 1}', "[" * 100_000])
 def test_a_line_that_is_no_record_stops_the_job_with_its_number(tmp_path, line):
     source = manifest(tmp_path, {"source": "/a.tif"}, "", line)
-    with pytest.raises(JobError, match="todo.jsonl, line 3: "):
+    with pytest.raises(JobError, match=r"todo\.jsonl, line 3: "):
         list(expand(source))
 
 
 # What is refused before any work
 
 
-@pytest.mark.parametrize("source", ["none", "in/a.tif", "none.jsonl", "in/none", "gs://", "gs:///a", "gs://buck*/a"])
+@pytest.mark.parametrize(
+    "source", ["none", "in/a.tif", "none.jsonl", "in/none", "gs://", "gs:///a", "gs://buck*/a"]
+)
 def test_an_input_that_is_not_there_is_one_clear_line(archive, source):
     with pytest.raises(JobError) as caught:
         check_input(source)
@@ -158,7 +175,9 @@ def test_an_input_that_is_not_there_is_one_clear_line(archive, source):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("source", ["in", "in/", "in/*.tif", "in/none/*.tif", "gs://bucket", "gs://bucket/a/*"])
+@pytest.mark.parametrize(
+    "source", ["in", "in/", "in/*.tif", "in/none/*.tif", "gs://bucket", "gs://bucket/a/*"]
+)
 def test_an_input_that_may_be_there_is_not_refused(archive, source):
     check_input(source)
 
@@ -168,7 +187,7 @@ def test_a_folder_that_cannot_be_listed_is_one_clear_line(archive, monkeypatch):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(JobError, match="cannot list .*/in: Permission denied"):
+    with pytest.raises(JobError, match=r"cannot list .*/in: Permission denied"):
         keys(archive)
 
 
@@ -188,7 +207,9 @@ def test_an_output_that_holds_the_input_through_a_link_is_refused(archive):
         check_output("in/box", "outer/in")
 
 
-@pytest.mark.parametrize("source, output", [("in", "in2"), ("in", "gs://in"), ("gs://b/in", "gs://b/out"), ("a.jsonl", "in")])
+@pytest.mark.parametrize(
+    ("source", "output"), [("in", "in2"), ("in", "gs://in"), ("gs://b/in", "gs://b/out"), ("a.jsonl", "in")]
+)
 def test_an_output_beside_the_input_is_fine(archive, source, output):
     check_output(source, output)
 

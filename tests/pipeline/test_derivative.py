@@ -183,7 +183,7 @@ def test_the_formats_show_the_same_picture(source_format):
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("source_format", ["JPEG", "PNG"])
-@pytest.mark.parametrize("size", SIZES + [(16, 200)])
+@pytest.mark.parametrize("size", [*SIZES, (16, 200)])
 def test_a_derivative_has_the_scans_size(format, source_format, size):
     image = opened(derivative(master(source_format, size), format))
     assert image.size == size
@@ -206,7 +206,8 @@ def test_orientation_is_applied_once(format, source_format, orientation):
     assert np.abs(np.asarray(shown.convert("L")).astype(int) - np.asarray(truth)).mean() < 4
     rgb = np.asarray(shown).astype(int)
     redness = (rgb[..., 0] - rgb[..., 1]).mean(1)
-    assert redness[: len(redness) // 4].mean() < -5 and redness[-len(redness) // 4 :].mean() > 5
+    assert redness[: len(redness) // 4].mean() < -5
+    assert redness[-len(redness) // 4 :].mean() > 5
 
 
 def test_compose_is_the_derivative_as_a_person_sees_it():
@@ -230,7 +231,11 @@ def test_a_derivative_is_srgb_with_the_masters_resolution_and_description(format
     assert tags["IFD0:ImageDescription"] == "Market, 1931"
     assert tags["IFD0:Copyright"] == "City archive"
     assert tags["ICC_Profile:ProfileDescription"].startswith("sRGB")
-    resolution = tags.get("JFIF:XResolution") or tags.get("PNG-pHYs:PixelsPerUnitX", 0) * 0.0254 or tags["IFD0:XResolution"]
+    resolution = (
+        tags.get("JFIF:XResolution")
+        or tags.get("PNG-pHYs:PixelsPerUnitX", 0) * 0.0254
+        or tags["IFD0:XResolution"]
+    )
     assert resolution == pytest.approx(300, rel=1e-3)
     grafted = (source_format, format) == ("JPEG", "jpeg")
     assert tags.get("IFD0:Orientation", 1) == (6 if grafted else 1)

@@ -10,9 +10,20 @@ from pipeline.provenance import SOURCE_TYPE, packet, read_packet
 from pipeline.record import Outcome, Record
 
 RECORD = Record(
-    "/archive/box/caf\udce9 <&\">.tif", "box/caf\udce9 <&\">.tif", source_bytes=12, source_sha256="ab" * 32,
-    outcome=Outcome.COLORIZED, width=640, height=480, model="fusion", model_version="1.0", model_sha256="cd" * 32,
-    options_sha256="ef" * 32, confidence=0.5, colorfulness=31.25, detail="transparent parts were laid on white",
+    '/archive/box/caf\udce9 <&">.tif',
+    'box/caf\udce9 <&">.tif',
+    source_bytes=12,
+    source_sha256="ab" * 32,
+    outcome=Outcome.COLORIZED,
+    width=640,
+    height=480,
+    model="fusion",
+    model_version="1.0",
+    model_sha256="cd" * 32,
+    options_sha256="ef" * 32,
+    confidence=0.5,
+    colorfulness=31.25,
+    detail="transparent parts were laid on white",
 )
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 MASTER = b"""<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -28,7 +39,9 @@ def tree(xmp):
 
 
 def test_the_record_is_read_back_but_for_the_facts_of_the_run():
-    run = RECORD.replace(run="20260101", finished="2026-01-01", milliseconds=12, source_version="7", derivative="/out/a")
+    run = RECORD.replace(
+        run="20260101", finished="2026-01-01", milliseconds=12, source_version="7", derivative="/out/a"
+    )
     assert read_packet(packet(run)) == RECORD.replace(source=RECORD.key)
 
 
@@ -49,8 +62,12 @@ def test_the_masters_statements_are_kept_with_their_prefixes():
 
 
 def test_what_the_master_says_of_its_own_making_gives_way():
-    tools = [value for node in tree(packet(RECORD, MASTER)).iter() for name, value in node.attrib.items()
-             if name.endswith("CreatorTool")]
+    tools = [
+        value
+        for node in tree(packet(RECORD, MASTER)).iter()
+        for name, value in node.attrib.items()
+        if name.endswith("CreatorTool")
+    ]
     assert tools == ["archive-colorize: fusion 1.0"]
 
 
@@ -60,7 +77,9 @@ def test_a_derivative_that_is_colourised_again_has_one_record():
     assert read_packet(again).model_version == "2.0"
 
 
-@pytest.mark.parametrize("broken", [b"", b"<x", b"\x00\xff", MASTER[:-60], b"<x:xmpmeta></x:xmpmeta>", b"<html/>"])
+@pytest.mark.parametrize(
+    "broken", [b"", b"<x", b"\x00\xff", MASTER[:-60], b"<x:xmpmeta></x:xmpmeta>", b"<html/>"]
+)
 def test_a_broken_packet_of_the_master_is_dropped(broken):
     assert read_packet(packet(RECORD, broken)) == RECORD.replace(source=RECORD.key)
 
