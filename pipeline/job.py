@@ -29,7 +29,7 @@ from pipeline.inference import ModelError, load, local_copy, try_out
 from pipeline.plan import Action, Task, plan
 from pipeline.progress import Progress
 from pipeline.settings import Settings
-from pipeline.stopping import Stopped, finishing_on_signals
+from pipeline.stopping import DEAF, Stopped, finishing_on_signals
 from pipeline.summary import FILE, describe
 
 FAILURE = 1
@@ -234,7 +234,7 @@ def _local_runner(beam_options: PipelineOptions, argv: list[str], todo: int) -> 
     workers = direct.direct_num_workers = direct.direct_num_workers or cores
     environment = None
     if workers > 1 and "--direct_running_mode" not in given:
-        command = f"exec {shlex.quote(sys.executable)} -m pipeline.worker"
+        command = f"{DEAF}exec {shlex.quote(sys.executable)} -m pipeline.worker"
         environment = SubprocessSDKEnvironment.from_command_string(command)
     return _Local(FnApiRunner(default_environment=environment), workers, max(1, cores // workers))
 

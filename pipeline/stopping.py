@@ -8,6 +8,9 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+# Before a worker's command: a terminal sends Ctrl-C to the workers too, and they have work to finish.
+DEAF = "trap '' INT TERM; "
+
 
 @dataclass
 class Stopped:
@@ -16,37 +19,25 @@ class Stopped:
 
 @contextlib.contextmanager
 def finishing_on_signals(stop_file: str) -> Iterator[Stopped]:
-    """SIGINT and SIGTERM let the scans in flight finish and begin no more; the second one ends at once.
+    """While the block lasts, a first signal makes the stop file and is noted; a second one ends the process at once.
 
-    They are blocked, here and in the processes started meanwhile, and waited for in a thread: a terminal sends
-    Ctrl-C to all of them.
+    Signals are left as they are where there is no stop file, and outside the main thread.
     """
     stopped = Stopped()
     if not stop_file or threading.current_thread() is not threading.main_thread():
         yield stopped
         return
-    wanted = {signal.SIGINT, signal.SIGTERM}
-    over = threading.Event()
 
-    def wait() -> None:
-        while not over.is_set():
-            received = signal.sigtimedwait(wanted, 0.2)
-            if received is None:
-                continue
-            if stopped.by is not None:
-                os._exit(128 + received.si_signo)
-            stopped.by = signal.Signals(received.si_signo)
-            with open(stop_file, "w"):
-                print(
-                    "\nstopping: what has begun is being finished (once more to end at once)", file=sys.stderr
-                )
+    def stop(number: int, _) -> None:
+        if stopped.by is not None:
+            os._exit(128 + number)
+        stopped.by = signal.Signals(number)
+        with open(stop_file, "w"):
+            os.write(sys.stderr.fileno(), b"\nstopping: what has begun is being finished (again to end at once)\n")
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
-    thread = threading.Thread(target=wait, name="signals", daemon=True)
-    thread.start()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
     finally:
-        over.set()
-        thread.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -73,7 +73,8 @@ class Run:
 
     @property
     def lines(self) -> list[str]:
-        return [line for shard in sorted(self.output.glob("manifest/*.jsonl")) for line in shard.read_text().splitlines()]
+        shards = sorted(self.output.glob("manifest/*.jsonl"))
+        return [line for shard in shards for line in shard.read_text().splitlines()]
 
     @property
     def latest(self) -> dict[str, Record]:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,9 +86,10 @@ def test_a_record_says_what_was_done_to_which_bytes_by_which_model(mixed, mixed_
     from model.card import read_card
 
     record = mixed_run.records["a.jpg"]
-    master, derivative = (mixed / "a.jpg").read_bytes(), open(record.derivative, "rb").read()
+    master, derivative = (mixed / "a.jpg").read_bytes(), Path(record.derivative).read_bytes()
     assert (record.source_sha256, record.source_bytes) == (hashlib.sha256(master).hexdigest(), len(master))
-    assert (record.derivative_sha256, record.derivative_bytes) == (hashlib.sha256(derivative).hexdigest(), len(derivative))
+    digest = hashlib.sha256(derivative).hexdigest()
+    assert (record.derivative_sha256, record.derivative_bytes) == (digest, len(derivative))
     assert (record.model_sha256, record.model) == (read_card(model).weights_sha256, "tiny")
     assert (record.width, record.height) == Image.open(mixed / "a.jpg").size
     assert 0 <= record.confidence <= 1

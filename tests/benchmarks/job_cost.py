@@ -1,0 +1,131 @@
+"""Measures 2, 3 and 4: the whole job with the shipped model, against Pillow and against a plain loop.
+
+    python -m tests.benchmarks.job_cost         about five minutes
+
+* the job's CPU a picture, without start-up, over Pillow's decode to RGB and encode at the same quality;
+* Beam's share: that CPU over the same of a plain loop that calls the same functions;
+* all cores: the gain in pictures a second from one worker to two, over the gain of two plain loops side by side.
+
+Start-up is taken out by running few and many scans and dividing the difference. Rates are read from the times
+in the records, the first ones left out.
+"""
+
+import argparse
+import io
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline import manifest
+from tests.benchmarks.scans import grey_jpeg, make_scan
+
+ROOT = Path(__file__).resolve().parents[2]
+FEW, MANY = 8, 72
+QUALITY = 90
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = range(parser.parse_args().rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        floor = min(bench.floor() for _ in rounds)
+        job = min(bench.cpu_a_scan("pipeline.colorize") for _ in rounds)
+        loop = min(bench.cpu_a_scan("tests.benchmarks.plain_loop") for _ in rounds)
+        print(f"the job's CPU a picture    {job / floor:5.2f} of Pillow's decode and encode (at most 4): "
+              f"{1000 * job:.1f} ms over {1000 * floor:.1f} ms")
+        print(f"Beam's share               {job / loop:5.2f} of a plain loop's CPU (at most 1.10): "
+              f"{1000 * job:.1f} ms over {1000 * loop:.1f} ms")
+        gains = {}
+        for module in ("pipeline.colorize", "tests.benchmarks.plain_loop"):
+            one = max(bench.rate(module, 1) for _ in rounds)
+            two = max(bench.rate(module, 2) for _ in rounds)
+            gains[module] = two / one
+            print(f"{module:26} {one:5.1f} pictures a second on one core, {two:.1f} on two: gain {two / one:.2f}")
+        job_gain, loop_gain = gains.values()
+        print(f"all cores                  {job_gain / loop_gain:5.2f} of the plain loops' gain (at least 0.90)")
+
+
+class Bench:
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._scans = [grey_jpeg(make_scan(seed), QUALITY) for seed in range(4)]
+        self._archives = {count: self._archive(f"all{count}", range(count)) for count in (FEW, MANY)}
+        self._halves = [self._archive(f"half{half}", range(half, MANY, 2)) for half in (0, 1)]
+
+    def floor(self) -> float:
+        """Seconds of CPU that Pillow takes to decode a scan to RGB and encode it."""
+        started = time.process_time()
+        for _ in range(5):
+            for scan in self._scans:
+                Image.open(io.BytesIO(scan)).convert("RGB").save(io.BytesIO(), "JPEG", quality=QUALITY)
+        return (time.process_time() - started) / (5 * len(self._scans))
+
+    def cpu_a_scan(self, module: str) -> float:
+        """Seconds of CPU a scan on one core, all processes together, without start-up."""
+        spent = {}
+        for count in (FEW, MANY):
+            before = _children()
+            self._finish([self._start(module, self._archives[count], "cpu", core=0)])
+            spent[count] = _children() - before
+        return (spent[MANY] - spent[FEW]) / (MANY - FEW)
+
+    def rate(self, module: str, cores: int) -> float:
+        """Scans a second in the steady state."""
+        if cores == 1:
+            runs = [self._start(module, self._archives[MANY], "rate", core=0)]
+        elif module == "pipeline.colorize":
+            runs = [self._start(module, self._archives[MANY], "rate", "--direct_num_workers=2")]
+        else:
+            runs = [self._start(module, half, f"rate{core}", core=core) for core, half in enumerate(self._halves)]
+        outputs = self._finish(runs)
+        times = sorted(
+            datetime.fromisoformat(record.finished).timestamp()
+            for output in outputs for record in manifest.latest(str(output))
+        )
+        assert len(times) == MANY, "a scan has no record"
+        warm = times[MANY // 4 : -MANY // 8]  # while every worker has work
+        return (len(warm) - 1) / (warm[-1] - warm[0])
+
+    def _archive(self, name: str, numbers: range) -> Path:
+        folder = self._folder / name
+        folder.mkdir()
+        for number in numbers:
+            (folder / f"{number:04}.jpg").write_bytes(self._scans[number % len(self._scans)])
+        return folder
+
+    def _start(self, module: str, archive: Path, name: str, *options: str, core: int | None = None):
+        output = self._folder / f"out-{name}"
+        shutil.rmtree(output, ignore_errors=True)
+        command = [sys.executable, "-m", module, "--input", str(archive), "--output", str(output), "--gallery_size=0"]
+        pin = [] if core is None else ["taskset", "-c", str(core)]
+        process = subprocess.Popen([*pin, *command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, env=_quiet())
+        return process, output
+
+    def _finish(self, runs: list) -> list[Path]:
+        for process, _ in runs:
+            if process.wait():
+                raise SystemExit(f"a run failed with exit code {process.returncode}")
+        return [output for _, output in runs]
+
+
+def _children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _quiet() -> dict[str, str]:
+    return os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Measure 5: what the job's memory grows by with each scan.
+
+    python -m tests.benchmarks.memory           about six minutes
+
+The unshared memory of the whole process tree is sampled while the job runs, with two workers, on 500 and on 4 000
+small scans; the slope is the difference of the peaks over the difference in scans.
+"""
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.benchmarks.job_cost import ROOT, _quiet
+from tests.benchmarks.scans import grey_jpeg, make_scan
+
+SAMPLE_SECONDS = 0.25
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--few", type=int, default=500)
+    parser.add_argument("--many", type=int, default=4000)
+    arguments = parser.parse_args()
+    few, many = (_peak(count) for count in (arguments.few, arguments.many))
+    slope = (many - few) / (arguments.many - arguments.few)
+    peaks = f"{few / 2**20:.0f} MiB with {arguments.few} scans, {many / 2**20:.0f} MiB with {arguments.many}"
+    print(f"peak memory {peaks}: {slope / 1024:.2f} KiB a scan (at most 4)")
+
+
+def _peak(count: int) -> int:
+    """Bytes: the largest sum over the processes of a run."""
+    scans = [grey_jpeg(make_scan(seed, 160, 120)) for seed in range(20)]
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "in"
+        for number in range(count):
+            box = archive / f"box{number // 100:03}"
+            box.mkdir(parents=True, exist_ok=True)
+            (box / f"{number:05}.jpg").write_bytes(scans[number % len(scans)])
+        command = [sys.executable, "-m", "pipeline.colorize", "--input", str(archive), "--output", f"{folder}/out",
+                   "--direct_num_workers=2"]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=_quiet())
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, _unshared(psutil.Process(process.pid)))
+            time.sleep(SAMPLE_SECONDS)
+        if process.returncode:
+            raise SystemExit(f"the run failed with exit code {process.returncode}")
+    return peak
+
+
+def _unshared(root: psutil.Process) -> int:
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                total += process.memory_full_info().uss
+    return total
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""Faults that a job must survive, or stop on with one line: nothing half there, nothing lost, nothing hung."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from PIL import Image
+
+from pipeline.record import Outcome, Reason
+from tests.pipeline.conftest import ROOT, Run, environment, export_model, jpeg, make_archive, picture, start
+
+
+def wait_for(condition, seconds=120):
+    """True as soon as the condition holds; False if it did not within the time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def derivatives(output):
+    return sorted(output.rglob("*_color.*"))
+
+
+def children(pid):
+    listing = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
+    parents = dict(map(int, line.split()) for line in listing.splitlines()[1:])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+def alive(pids):
+    return [pid for pid in pids if os.path.exists(f"/proc/{pid}/stat")
+            and open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_job_leaves_nothing_half_done_and_the_next_run_completes_it(model, colorize, tmp_path, workers):
+    archive, output = make_archive(tmp_path / "in", 60, 400, 300), tmp_path / "out"
+    arguments = ("--model", model, "--gallery_size", "0", "--direct_num_workers", workers)
+    process = start("--input", archive, "--output", output, *arguments)
+    assert wait_for(lambda: len(derivatives(output)) >= 12)
+    family = children(process.pid)
+    process.kill()
+    process.communicate()
+    assert wait_for(lambda: not alive(family), 60), "workers and codecs outlive their job"
+    there = derivatives(output)
+    assert 0 < len(there) < 60
+    for path in there:
+        Image.open(path).load()
+    assert not [path for path in output.rglob("*") if path.is_file() and path.suffix not in (".jpg", ".jsonl")]
+    again = colorize(archive, output)
+    assert again.code == 0, again.err
+    assert len(again.records) == 60, "a scan has two records, or none"
+    assert len(derivatives(output)) == 60
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_what_is_in_flight_finish(model, colorize, tmp_path, sent, workers):
+    archive, output = make_archive(tmp_path / "in", 80, 400, 300), tmp_path / "out"
+    process = start("--input", archive, "--output", output, "--model", model, "--gallery_size", "0",
+                    "--direct_num_workers", workers, start_new_session=True)
+    assert wait_for(lambda: len(derivatives(output)) >= 8)
+    os.killpg(process.pid, sent)  # as a terminal does: to every process of the job
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + sent, err
+    stopped = Run(process.returncode, out, err, output)
+    assert "Traceback" not in err
+    assert f"stopped by {sent.name}" in out
+    done = {record.derivative for record in stopped.records.values()}
+    assert done == {str(path) for path in derivatives(output)}, "a derivative without a record, or the reverse"
+    assert len(done) < 80
+    again = colorize(archive, output)
+    assert again.code == 0
+    assert len(again.records) == 80
+
+
+def made_up_format(folder, method):
+    """A Pillow plugin for files that begin with `method`, whose decoder does what it says, for real."""
+    (folder / "sitecustomize.py").write_text(textwrap.dedent(f"""
+        import ctypes, time
+        from PIL import Image, ImageFile
+
+        class Made(ImageFile.ImageFile):
+            format = "{method}"
+            format_description = "a decoder with a fault"
+
+            def _open(self):
+                self._mode, self._size = "L", (64, 64)
+                self.tile = [("raw", (0, 0, 64, 64), 0, "L")]
+
+            def load(self):
+                {"ctypes.string_at(0)" if method == "CRASH" else "time.sleep(1000)"}
+
+        Image.register_open("{method}", Made, lambda prefix: prefix.startswith(b"{method}"))
+    """))
+    return environment(PYTHONPATH=os.pathsep.join([str(folder), str(ROOT)]))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("method", "reason"), [("CRASH", Reason.CODEC_CRASHED), ("HANG", Reason.CODEC_TIMEOUT)])
+def test_a_decoder_that_dies_or_hangs_costs_its_picture_only(colorize, tmp_path, method, reason, workers):
+    archive = make_archive(tmp_path / "in", 12)
+    for name in ("bad1.jpg", "box0/bad2.jpg"):
+        (archive / name).write_bytes(method.encode() * 100)
+    plugin = tmp_path / "plugin"
+    plugin.mkdir()
+    run = colorize(archive, tmp_path / "out", "--codec_timeout", "3", "--direct_num_workers", workers,
+                   process=True, env=made_up_format(plugin, method))
+    assert run.code == 0, run.err
+    records = run.records
+    assert {key for key, record in records.items() if record.reason == reason} == {"bad1.jpg", "box0/bad2.jpg"}
+    assert sum(record.outcome == Outcome.COLORIZED for record in records.values()) == 12
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_output_stops_with_one_line_or_records_and_leaves_no_partial_file(colorize, small_disk, tmp_path):
+    archive = make_archive(tmp_path / "in", 30, 800, 600)
+    output = small_disk / "out"
+    run = colorize(archive, output)
+    if run.code:
+        assert (run.code, run.err.count("\n")) == (1, 1)
+        assert "No space left on device" in run.err
+    else:
+        assert any(record.reason == Reason.WRITE_ERROR for record in run.records.values())
+    assert 0 < len(derivatives(output)) < 30
+    for path in derivatives(output):
+        Image.open(path).load()
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    again = colorize(archive, output)
+    assert again.code == 0, again.err
+    assert len(derivatives(output)) == 30
+    assert {record.outcome for record in again.latest.values()} == {Outcome.COLORIZED}
+
+
+def test_a_read_only_output_stops_before_any_work(colorize, small_disk, tmp_path):
+    archive = make_archive(tmp_path / "in", 2)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    run = colorize(archive, small_disk / "out")
+    assert_one_line(run, "cannot write to the output", "Read-only file system")
+
+
+def test_a_file_that_vanishes_after_it_was_listed_is_a_record(model, tmp_path):
+    archive = make_archive(tmp_path / "in", 300, 200, 150)
+    output = tmp_path / "out"
+    last = sorted(archive.rglob("*.jpg"))
+    process = start("--input", archive, "--output", output, "--model", model, "--gallery_size", "0",
+                    "--direct_num_workers", 1)
+    assert wait_for(lambda: derivatives(output))
+    for path in last:
+        path.unlink()
+    out, err = process.communicate(timeout=120)
+    run = Run(process.returncode, out, err, output)
+    assert run.code == 0, err
+    records = run.records
+    assert len(records) == 300
+    assert {record.reason for record in records.values()} == {Reason.NONE, Reason.MISSING}
+
+
+def assert_one_line(run, *words, code=2):
+    assert run.code == code, run.out + run.err
+    assert run.err.count("\n") == 1, run.err
+    for word in words:
+        assert word in run.err
+    assert not list(run.output.rglob("*")) if run.output.exists() else True
+
+
+def test_no_such_model(colorize, tmp_path):
+    archive = make_archive(tmp_path / "in", 1)
+    assert_one_line(colorize(archive, tmp_path / "out", "--model", tmp_path / "none"), "no such model")
+
+
+def test_a_model_without_its_card(colorize, tmp_path):
+    model = export_model(tmp_path / "model")
+    (model / "model_card.json").unlink()
+    assert_one_line(colorize(make_archive(tmp_path / "in", 1), tmp_path / "out", "--model", model), "model_card.json")
+
+
+def test_a_model_whose_weights_are_not_its_cards(colorize, tmp_path):
+    model = export_model(tmp_path / "model")
+    weights = next((model / "variables").glob("*.index"))
+    weights.write_bytes(weights.read_bytes() + b"x")
+    assert_one_line(colorize(make_archive(tmp_path / "in", 1), tmp_path / "out", "--model", model), "other weights")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_with_another_signature(colorize, tmp_path, workers):
+    model = export_model(tmp_path / "model", outputs=("chroma",))
+    archive = make_archive(tmp_path / "in", 1)
+    run = colorize(archive, tmp_path / "out", "--model", model, "--direct_num_workers", workers)
+    assert_one_line(run, "signature", "confidence")
+
+
+def test_output_inside_input_or_equal_to_it_or_around_it(colorize, tmp_path):
+    archive = make_archive(tmp_path / "in", 1)
+    link = tmp_path / "link"
+    link.symlink_to(archive)
+    for output in (archive, archive / "color", tmp_path, link / "color"):
+        run = colorize(archive, output)
+        assert run.code == 2
+        assert "overlaps the input" in run.err
+    assert sorted(path.name for path in archive.rglob("*")) == ["box0", "scan0000.jpg"]
+
+
+def test_an_empty_input(colorize, tmp_path):
+    (tmp_path / "in").mkdir()
+    assert_one_line(colorize(tmp_path / "in", tmp_path / "out"), "nothing to do", "no scans in")
+    assert_one_line(colorize(str(tmp_path / "in" / "*.tif"), tmp_path / "out"), "nothing to do")
+
+
+def test_no_such_folder(colorize, tmp_path):
+    assert_one_line(colorize(tmp_path / "none", tmp_path / "out"), "no such folder")
+
+
+def test_an_unknown_option_is_named_with_what_was_meant(colorize, tmp_path):
+    run = colorize(make_archive(tmp_path / "in", 1), tmp_path / "out", "--direct_num_worker", 1)
+    assert_one_line(run, "unknown option: --direct_num_worker", "--direct_num_workers")
+
+
+def test_a_broken_manifest_is_named_with_its_line(colorize, tmp_path):
+    manifest = tmp_path / "wanted.jsonl"
+    manifest.write_text('{"source": "/a.jpg"}\n{"key": "b.jpg"}\n')
+    assert_one_line(colorize(manifest, tmp_path / "out"), "wanted.jsonl, line 2", '"source"')
+
+
+def test_an_option_out_of_range(tmp_path):
+    process = start("--input", "x", "--output", "y", "--quality", "101")
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert "not a whole number from 1 to 100" in err
+
+
+def test_help_does_not_wait_for_beam(tmp_path):
+    code = "import sys, pipeline.colorize as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n" \
+           "print([m for m in ('apache_beam', 'tensorflow', 'cv2') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_truncations_anywhere_are_recorded(colorize, tmp_path):
+    whole = jpeg(picture(0, 200, 150))
+    archive = tmp_path / "in"
+    archive.mkdir()
+    for number, length in enumerate(range(2, len(whole) - 2, len(whole) // 20)):
+        (archive / f"{number}.jpg").write_bytes(whole[:length])
+    run = colorize(archive, tmp_path / "out")
+    assert run.code == 0, run.err
+    assert {record.reason for record in run.records.values()} <= {Reason.TRUNCATED, Reason.UNREADABLE}
+    assert len(run.records) == len(list(archive.iterdir()))
