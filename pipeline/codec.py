@@ -7,7 +7,6 @@ nothing else: `pipeline.guard` starts another.
 
 import contextlib
 import errno
-import faulthandler
 import fcntl
 import hashlib
 import io
@@ -254,11 +253,10 @@ def serve() -> None:
                 method, arguments, deadline = channel.recv()
             except (EOFError, OSError):
                 return
-            # Should the worker hang as well, a hang still ends here.
-            faulthandler.dump_traceback_later(deadline + 10, exit=True, file=nowhere)
+            signal.alarm(int(deadline) + 10)  # should the worker hang as well, a hang still ends here
             try:
                 answer = getattr(codec, method)(*arguments)
             except Exception as error:  # a defect of ours costs its scan, and says where it is
                 answer = RuntimeError(f"{type(error).__name__}: {error}")
-            faulthandler.cancel_dump_traceback_later()
+            signal.alarm(0)
             channel.send(answer)

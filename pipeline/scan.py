@@ -191,10 +191,8 @@ def _decode(image: Image.Image, colorize_color: bool) -> Scan:
     dpi = metadata.dpi(image, turned=metadata.orientation(image) >= 5)
     image.load()
     notes, orientation = [], metadata.orientation(image)  # now: Pillow turns a TIFF by itself
-    if image.mode.startswith("I"):
-        luma = _deep_luma(image, notes)
-    else:
-        luma = _luma(image, colorize_color, notes)
+    deep = image.mode.startswith("I")
+    luma = _deep_luma(image, notes) if deep else _luma(image, colorize_color, notes)
     luma = np.ascontiguousarray(upright(luma, orientation))
     height, width = luma.shape
     return Scan(

@@ -105,10 +105,11 @@ def read(uri: str) -> bytes:
 
 
 def write(uri: str, data: bytes, *, keep_existing: bool = False) -> None:
-    """Writes a file that is there whole and durable, or not at all.
+    """Writes a file that is there whole, its content durable, or not at all.
 
     Args:
-      keep_existing: a file that is already there stays as it is (its name stands for its content).
+      keep_existing: for records: a file that is already there stays as it is (its name stands for its content),
+        and the name is made durable, too. Another name that a power cut takes back is missed by the next run.
 
     Raises:
       OSError: the file could not be written; nothing is left behind.
@@ -174,7 +175,7 @@ def _write_local(path: str, data: bytes, keep_existing: bool) -> None:
                 link = functools.partial(os.link, f"/proc/self/fd/{fd}", src_dir_fd=fd)
                 try:
                     link(path)
-                    return _sync_folder(folder)
+                    return _sync_folder(folder) if keep_existing else None
                 except FileExistsError:
                     if keep_existing:
                         return None
@@ -185,7 +186,7 @@ def _write_local(path: str, data: bytes, keep_existing: bool) -> None:
             return None
         os.replace(named, path)
         named = None
-        return _sync_folder(folder)
+        return _sync_folder(folder) if keep_existing else None
     finally:
         if named is not None:
             with contextlib.suppress(FileNotFoundError):

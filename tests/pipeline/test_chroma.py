@@ -26,6 +26,10 @@ def rgb_of(luma, cb, cr):
     return np.stack([luma + 1.402 * cr, luma - 0.344136 * cb - 0.714136 * cr, luma + 1.772 * cb], -1)
 
 
+def near(array, expected, tolerance):
+    return np.abs(array - expected).max() <= tolerance
+
+
 def ciede2000(rgb, other):
     return color.deltaE_ciede2000(color.rgb2lab(rgb), color.rgb2lab(other))
 
@@ -35,7 +39,7 @@ def ciede2000(rgb, other):
 
 def test_lightness_is_that_of_a_grey():
     greys = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, -1)
-    assert pytest.approx(color.rgb2lab(greys)[0, :, 0], abs=1e-3) == chroma.LIGHTNESS
+    assert near(chroma.LIGHTNESS, color.rgb2lab(greys)[0, :, 0], 1e-3)
 
 
 @pytest.mark.parametrize("picture", ["astronaut", "coffee", "chelsea", "rocket"])
@@ -81,8 +85,8 @@ def test_limiting_keeps_luma_and_hue_and_ends_inside_the_gamut(luma, cb, cr):
     rgb = rgb_of(luma.astype(float), new_cb, new_cr)
     assert rgb.min() > -0.6
     assert rgb.max() < 255.6
-    assert rgb @ LUMA_WEIGHTS == pytest.approx(luma.astype(float), abs=0.01)
-    assert new_cb * cr == pytest.approx(new_cr * cb, abs=0.05)  # the same direction
+    assert near(rgb @ LUMA_WEIGHTS, luma.astype(float), 0.01)
+    assert near(new_cb * cr, new_cr * cb, 0.05)  # the same direction
     assert (new_cb * cb >= 0).all()
     assert (new_cr * cr >= 0).all()
     assert (np.hypot(new_cb, new_cr) <= np.hypot(cb, cr) * 1.0001).all()
@@ -96,8 +100,8 @@ def test_limiting_leaves_colours_inside_the_gamut_as_they_are():
         rgb_of(luma.astype(float), cb, cr) <= 255
     ).all(-1)
     new_cb, new_cr = chroma.limit(luma, np.float32(cb), np.float32(cr))
-    assert new_cb[inside] == pytest.approx(cb[inside], abs=0.01)
-    assert new_cr[inside] == pytest.approx(cr[inside], abs=0.01)
+    assert near(new_cb[inside], cb[inside], 0.01)
+    assert near(new_cr[inside], cr[inside], 0.01)
 
 
 def test_black_and_white_have_no_colour():
@@ -143,7 +147,7 @@ def test_the_canvas_squashes_no_picture_beyond_2_to_1_and_its_tiles_cover_it(wid
     squash = (canvas[0] / canvas[1]) / (width / height)
     assert 1 / 2.1 <= squash <= 2.1
     tiles = np.ones((chroma.tile_count(width, height, 32), 32, 32, 2))
-    assert chroma.join_tiles(tiles, canvas[::-1]) == pytest.approx(1)
+    assert near(chroma.join_tiles(tiles, canvas[::-1]), 1, 1e-5)
 
 
 @pytest.mark.parametrize("size", [(1600, 400), (400, 1600), (1000, 400), (640, 480)])
@@ -151,8 +155,8 @@ def test_tiles_show_the_picture_and_joining_them_gives_it_back(size):
     rng = np.random.default_rng(0)
     canvas, tiles = chroma.view(rng.integers(0, 255, size[::-1], np.uint8), SIDE)
     joined = chroma.join_tiles(np.stack([tiles, 255 - tiles], -1).astype(np.float16), canvas.shape)
-    assert joined[..., 0] == pytest.approx(canvas, abs=0.01)
-    assert joined[..., 1] == pytest.approx(255 - canvas.astype(float), abs=0.01)
+    assert near(joined[..., 0], canvas, 0.01)
+    assert near(joined[..., 1], 255 - canvas.astype(float), 0.01)
 
 
 @pytest.mark.parametrize("shape", [(SIDE, 768), (768, SIDE)])
@@ -183,8 +187,8 @@ def test_constant_chroma_stays_constant_whatever_the_picture(cb, cr, seed):
     canvas = rng.integers(100, 150, (48, 64), np.uint8)
     model = model_of(canvas, np.full(canvas.shape, cb), np.full(canvas.shape, cr))
     found = chroma.apply_model(model, rng.integers(100, 150, (120, 160), np.uint8))
-    assert found[0] == pytest.approx(cb, abs=0.02)
-    assert found[1] == pytest.approx(cr, abs=0.02)
+    assert near(found[0], cb, 0.02)
+    assert near(found[1], cr, 0.02)
 
 
 @pytest.mark.parametrize("level", [0, 60, 128, 255])
@@ -226,7 +230,7 @@ def test_an_edge_that_chroma_does_not_have_gets_none():
     canvas = np.uint8(np.where(np.arange(SIDE) < SIDE // 2, 60, 180)) + np.zeros((SIDE, 1), np.uint8)
     constant = np.full(canvas.shape, 12.0)
     cb, _ = chroma.apply_model(model_of(canvas, constant, constant), np.repeat(np.repeat(canvas, 4, 0), 4, 1))
-    assert cb == pytest.approx(12, abs=0.05)
+    assert near(cb, 12, 0.05)
 
 
 @pytest.mark.parametrize("picture", ["astronaut", "coffee", "chelsea", "rocket"])
