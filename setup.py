@@ -18,7 +18,15 @@ RUNTIME = [
 ]
 # Photographs that these packages install are the demonstration's material.
 DEMO = ["matplotlib>=3.9", "scikit-image>=0.24", "scikit-learn>=1.5,<1.6"]
-TEST = DEMO + ["gcp-storage-emulator>=2024.8", "hypothesis>=6", "psutil>=6", "pytest>=8", "pytest-timeout>=2", "ruff>=0.8"]
+TEST = [
+    *DEMO,
+    "gcp-storage-emulator>=2024.8",
+    "hypothesis>=6",
+    "psutil>=6",
+    "pytest>=8",
+    "pytest-timeout>=2",
+    "ruff>=0.8",
+]
 
 setup(
     name="archive-colorize",
@@ -28,7 +36,10 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["pipeline", "pipeline.*", "model", "model.*"]),
-    package_data={"pipeline": ["templates/*"], "model": ["pretrained/*", "pretrained/*/*", "pretrained/*/*/*"]},
+    package_data={
+        "pipeline": ["templates/*"],
+        "model": ["pretrained/*", "pretrained/*/*", "pretrained/*/*/*"],
+    },
     install_requires=RUNTIME,
     extras_require={"demo": DEMO, "test": TEST},
     entry_points={"console_scripts": ["archive-colorize = pipeline.colorize:main"]},

@@ -159,7 +159,8 @@ def make_picture(colorized_folder: str, archive_folder: str, target: str) -> Non
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline.demo", allow_abbrev=False,
+        prog="python -m pipeline.demo",
+        allow_abbrev=False,
         description="Makes a small grey archive and colourises it. Further options go to archive-colorize.",
     )
     parser.add_argument("--scratch", default=SCRATCH, metavar="DIR", help="where to work (%(default)s)")
@@ -230,9 +231,16 @@ def _deep_tiff(color: Image.Image) -> bytes:
 
 
 _KINDS = {
-    "grey": _grey_jpeg, "progressive": _progressive_jpeg, "rgb": _rgb_jpeg, "turned": _turned_jpeg,
-    "color": _color_jpeg, "sepia": _sepia_jpeg, "truncated": _truncated_jpeg,
-    "png": _png, "tiff": _tiff, "tiff16": _deep_tiff,
+    "grey": _grey_jpeg,
+    "progressive": _progressive_jpeg,
+    "rgb": _rgb_jpeg,
+    "turned": _turned_jpeg,
+    "color": _color_jpeg,
+    "sepia": _sepia_jpeg,
+    "truncated": _truncated_jpeg,
+    "png": _png,
+    "tiff": _tiff,
+    "tiff16": _deep_tiff,
 }
 
 

@@ -125,6 +125,7 @@ def write_gallery(output: str, sample: Sequence[Record], summary: Mapping, thumb
 
 def _arranged(sample: Sequence[Record]) -> list[Record]:
     """Colourised scans first, the least sure of them in front."""
+
     def place(record: Record) -> tuple:
         outcome = _ORDER.index(record.outcome) if record.outcome in _ORDER else len(_ORDER)
         confidence = record.confidence if outcome == 0 and record.confidence is not None else 2.0
@@ -177,7 +178,7 @@ def _page(output: str, view: _View, page: int, views: list[_View], summary: Mapp
         "title": title if view.pages == 1 else f"{title}, page {page}",
         "lead": _lead(views),
         "note": "The light and shade of each picture are its scan’s own. The colours are a model’s estimate: "
-                "plausible, and no record of what was there.",
+        "plausible, and no record of what was there.",
         "views": "\n".join(_tab(other, view) for other in views),
         "extent": _extent(view),
         "reasons": _reasons(view, summary),
@@ -191,8 +192,9 @@ def _page(output: str, view: _View, page: int, views: list[_View], summary: Mapp
 
 def _lead(views: list[_View]) -> str:
     every, *outcomes = views
-    words = ", ".join(f"{_number(view.total)} {_OUTCOME_WORDS[view.outcome].lower()}"
-                      for view in outcomes if view.total)
+    words = ", ".join(
+        f"{_number(view.total)} {_OUTCOME_WORDS[view.outcome].lower()}" for view in outcomes if view.total
+    )
     return f"{_scans(every.total)}: {words}." if words else f"{_scans(every.total)}."
 
 
@@ -222,8 +224,11 @@ def _reasons(view: _View, summary: Mapping) -> str:
     if view.outcome not in (Outcome.SKIPPED, Outcome.FAILED):
         return ""
     skipped = view.outcome == Outcome.SKIPPED
-    counts = [(count, reason) for reason, count in (summary.get("reasons") or {}).items()
-              if reason and count and (reason in SKIPS) == skipped]
+    counts = [
+        (count, reason)
+        for reason, count in (summary.get("reasons") or {}).items()
+        if reason and count and (reason in SKIPS) == skipped
+    ]
     counts.sort(key=lambda pair: (-pair[0], pair[1]))
     items = "".join(f"<li><b>{_number(count)}</b> {_html(_reason(reason))}</li>" for count, reason in counts)
     return f'<ul class="reasons" aria-label="Reasons">{items}</ul>' if items else ""
@@ -271,8 +276,10 @@ def _pair_html(card: _Card) -> str:
 
 def _image(picture: _Picture, alt: str, role: str = "") -> str:
     kind = f'class="{role}" ' if role else ""
-    return (f'<img {kind}src="{picture.small}" data-large="{picture.large}" alt="{alt}" '
-            f'width="{picture.width}" height="{picture.height}" loading="lazy" decoding="async">')
+    return (
+        f'<img {kind}src="{picture.small}" data-large="{picture.large}" alt="{alt}" '
+        f'width="{picture.width}" height="{picture.height}" loading="lazy" decoding="async">'
+    )
 
 
 def _facts(record: Record) -> str:

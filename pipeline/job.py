@@ -16,7 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
@@ -98,6 +103,10 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
         if error:
             print(f"archive-colorize: {error}", file=sys.stderr)
             return FAILURE
+        template = beam_options.view_as(GoogleCloudOptions).template_location
+        if template:
+            print(f"nothing was run: the job is described in {template}")
+            return 0
         return _conclude(output, settings.run, total if local else None, stopped, chosen)
 
 

@@ -71,14 +71,15 @@ def later(a: Record, b: Record) -> Record:
 
 def latest(output: str) -> Iterator[Record]:
     """The record that counts of every scan, by key, in bounded memory (a temporary file on this machine)."""
-    with tempfile.TemporaryDirectory(prefix="colorize-") as scratch, contextlib.closing(
-        sqlite3.connect(os.path.join(scratch, "records.db"), isolation_level=None)
-    ) as database:
+    with (
+        tempfile.TemporaryDirectory(prefix="colorize-") as scratch,
+        contextlib.closing(
+            sqlite3.connect(os.path.join(scratch, "records.db"), isolation_level=None)
+        ) as database,
+    ):
         database.execute("PRAGMA journal_mode=OFF")
         database.execute("PRAGMA synchronous=OFF")
-        database.execute(
-            "CREATE TABLE records (key BLOB PRIMARY KEY, rank TEXT, line BLOB) WITHOUT ROWID"
-        )
+        database.execute("CREATE TABLE records (key BLOB PRIMARY KEY, rank TEXT, line BLOB) WITHOUT ROWID")
         database.execute("BEGIN")
         for uri in shards(output):
             database.executemany(

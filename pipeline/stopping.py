@@ -33,7 +33,9 @@ def finishing_on_signals(stop_file: str) -> Iterator[Stopped]:
             os._exit(128 + number)
         stopped.by = signal.Signals(number)
         with open(stop_file, "w"):
-            os.write(sys.stderr.fileno(), b"\nstopping: what has begun is being finished (again to end at once)\n")
+            os.write(
+                sys.stderr.fileno(), b"\nstopping: what has begun is being finished (again to end at once)\n"
+            )
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

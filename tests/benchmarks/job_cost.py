@@ -41,18 +41,26 @@ def main() -> None:
         floor = min(bench.floor() for _ in rounds)
         job = min(bench.cpu_a_scan("pipeline.colorize") for _ in rounds)
         loop = min(bench.cpu_a_scan("tests.benchmarks.plain_loop") for _ in rounds)
-        print(f"the job's CPU a picture    {job / floor:5.2f} of Pillow's decode and encode (at most 4): "
-              f"{1000 * job:.1f} ms over {1000 * floor:.1f} ms")
-        print(f"Beam's share               {job / loop:5.2f} of a plain loop's CPU (at most 1.10): "
-              f"{1000 * job:.1f} ms over {1000 * loop:.1f} ms")
+        print(
+            f"the job's CPU a picture    {job / floor:5.2f} of Pillow's decode and encode (at most 4): "
+            f"{1000 * job:.1f} ms over {1000 * floor:.1f} ms"
+        )
+        print(
+            f"Beam's share               {job / loop:5.2f} of a plain loop's CPU (at most 1.10): "
+            f"{1000 * job:.1f} ms over {1000 * loop:.1f} ms"
+        )
         gains = {}
         for module in ("pipeline.colorize", "tests.benchmarks.plain_loop"):
             one = max(bench.rate(module, 1) for _ in rounds)
             two = max(bench.rate(module, 2) for _ in rounds)
             gains[module] = two / one
-            print(f"{module:26} {one:5.1f} pictures a second on one core, {two:.1f} on two: gain {two / one:.2f}")
+            print(
+                f"{module:26} {one:5.1f} pictures a second on one core, {two:.1f} on two: gain {two / one:.2f}"
+            )
         job_gain, loop_gain = gains.values()
-        print(f"all cores                  {job_gain / loop_gain:5.2f} of the plain loops' gain (at least 0.90)")
+        print(
+            f"all cores                  {job_gain / loop_gain:5.2f} of the plain loops' gain (at least 0.90)"
+        )
 
 
 class Bench:
@@ -86,11 +94,14 @@ class Bench:
         elif module == "pipeline.colorize":
             runs = [self._start(module, self._archives[MANY], "rate", "--direct_num_workers=2")]
         else:
-            runs = [self._start(module, half, f"rate{core}", core=core) for core, half in enumerate(self._halves)]
+            runs = [
+                self._start(module, half, f"rate{core}", core=core) for core, half in enumerate(self._halves)
+            ]
         outputs = self._finish(runs)
         times = sorted(
             datetime.fromisoformat(record.finished).timestamp()
-            for output in outputs for record in manifest.latest(str(output))
+            for output in outputs
+            for record in manifest.latest(str(output))
         )
         assert len(times) == MANY, "a scan has no record"
         warm = times[MANY // 4 : -MANY // 8]  # while every worker has work
@@ -106,9 +117,20 @@ class Bench:
     def _start(self, module: str, archive: Path, name: str, *options: str, core: int | None = None):
         output = self._folder / f"out-{name}"
         shutil.rmtree(output, ignore_errors=True)
-        command = [sys.executable, "-m", module, "--input", str(archive), "--output", str(output), "--gallery_size=0"]
+        command = [
+            sys.executable,
+            "-m",
+            module,
+            "--input",
+            str(archive),
+            "--output",
+            str(output),
+            "--gallery_size=0",
+        ]
         pin = [] if core is None else ["taskset", "-c", str(core)]
-        process = subprocess.Popen([*pin, *command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, env=_quiet())
+        process = subprocess.Popen(
+            [*pin, *command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, env=_quiet()
+        )
         return process, output
 
     def _finish(self, runs: list) -> list[Path]:

@@ -42,8 +42,16 @@ def _peak(count: int) -> int:
             box = archive / f"box{number // 100:03}"
             box.mkdir(parents=True, exist_ok=True)
             (box / f"{number:05}.jpg").write_bytes(scans[number % len(scans)])
-        command = [sys.executable, "-m", "pipeline.colorize", "--input", str(archive), "--output", f"{folder}/out",
-                   "--direct_num_workers=2"]
+        command = [
+            sys.executable,
+            "-m",
+            "pipeline.colorize",
+            "--input",
+            str(archive),
+            "--output",
+            f"{folder}/out",
+            "--direct_num_workers=2",
+        ]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=_quiet())
         peak = 0
         while process.poll() is None:

@@ -28,8 +28,13 @@ def main() -> None:
     card = read_card(default_model())
     output = storage.normalize(arguments.output)
     settings = Settings(
-        output=output, run="loop", model=card.name, model_version=card.version, model_sha256=card.weights_sha256,
-        side=card.size, strength=card.default_strength,
+        output=output,
+        run="loop",
+        model=card.name,
+        model_version=card.version,
+        model_sha256=card.weights_sha256,
+        side=card.size,
+        strength=card.default_strength,
     )
     network = Network(default_model(), card.size, BATCH, threads=len(os.sched_getaffinity(0)))
     guard = Guard(settings)

@@ -1,5 +1,6 @@
 """A tiny model with the real contract, and small archives of real files."""
 
+import dataclasses
 import io
 import json
 import os
@@ -19,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32
 
 
-def export_model(folder: Path, *, version: str = "1", side: int = SIDE, outputs=("chroma", "confidence")) -> Path:
+def export_model(
+    folder: Path, *, version: str = "1", side: int = SIDE, outputs=("chroma", "confidence")
+) -> Path:
     """A SavedModel whose chroma follows lightness: blue in the dark, orange in the light.
 
     It is confident of contrast. A picture that is white all over makes it fail, as a faulty kernel would.
@@ -29,7 +32,9 @@ def export_model(folder: Path, *, version: str = "1", side: int = SIDE, outputs=
     class Tiny(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None, side, side, 1], tf.float32, name="lightness")])
         def __call__(self, lightness):
-            with tf.control_dependencies([tf.debugging.assert_less(tf.reduce_min(lightness, (1, 2, 3)), 99.9)]):
+            with tf.control_dependencies(
+                [tf.debugging.assert_less(tf.reduce_min(lightness, (1, 2, 3)), 99.9)]
+            ):
                 warm = (lightness - 50) / 50
             chroma = tf.concat([12 * warm, 30 * warm + float(version)], -1)
             confidence = tf.clip_by_value(tf.math.reduce_std(lightness, (1, 2, 3)) / 30, 0.0, 1.0)
@@ -38,11 +43,10 @@ def export_model(folder: Path, *, version: str = "1", side: int = SIDE, outputs=
 
     module = Tiny()
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.__call__})
-    card = ModelCard(
-        name="tiny", version=version, size=side, weights_sha256=weights_sha256(folder), default_strength=1.0,
-        strength_reason="", operating_strength=1.0, temperature=1.0, training={}, metrics={}, controls={},
-        git_revision="", command="", terms="", confidence="", limits=[],
-    )
+    blank = {str: "", int: 0, float: 1.0, dict: {}, list: [], list[str]: []}
+    entries = {entry.name: blank[entry.type] for entry in dataclasses.fields(ModelCard)}
+    entries |= {"name": "tiny", "version": version, "size": side, "weights_sha256": weights_sha256(folder)}
+    card = ModelCard(**entries)
     write_card(folder, card)
     return folder
 
@@ -94,7 +98,10 @@ def start(*arguments: object, **options) -> subprocess.Popen:
     """The real command, in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline.colorize", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **{"env": environment(), **options},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **{"env": environment(), **options},
     )
 
 
@@ -122,7 +129,9 @@ def picture(seed: int, width: int = 96, height: int = 64) -> np.ndarray:
     """uint8 luma [H, W] with soft shapes, edges and grain; another for every seed."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(width, height)
-    luma = 110 + 60 * np.sin(6 * x * rng.uniform(0.5, 2) + rng.uniform(0, 6)) * np.cos(5 * y * rng.uniform(0.5, 2))
+    luma = 110 + 60 * np.sin(6 * x * rng.uniform(0.5, 2) + rng.uniform(0, 6)) * np.cos(
+        5 * y * rng.uniform(0.5, 2)
+    )
     luma += np.where((x - rng.uniform()) ** 2 + (y - rng.uniform()) ** 2 < 0.08, 45, 0)
     return np.uint8(np.clip(luma + rng.normal(0, 4, luma.shape), 0, 254))
 

@@ -81,7 +81,8 @@ def test_a_second_making_changes_no_file(archive):
 def test_two_archives_are_the_same_bytes(archive, tmp_path):
     demo.make_archive(tmp_path)
     assert [data for _, (data, _) in sorted(contents(tmp_path).items())] == [
-        data for _, (data, _) in sorted(contents(archive).items())]
+        data for _, (data, _) in sorted(contents(archive).items())
+    ]
 
 
 def test_the_demonstration_runs_the_job_as_a_user_would(job, tmp_path):

@@ -38,12 +38,18 @@ def children(pid):
 
 
 def alive(pids):
-    return [pid for pid in pids if os.path.exists(f"/proc/{pid}/stat")
-            and open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z"]
+    return [
+        pid
+        for pid in pids
+        if os.path.exists(f"/proc/{pid}/stat")
+        and open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z"
+    ]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_job_leaves_nothing_half_done_and_the_next_run_completes_it(model, colorize, tmp_path, workers):
+def test_a_killed_job_leaves_nothing_half_done_and_the_next_run_completes_it(
+    model, colorize, tmp_path, workers
+):
     archive, output = make_archive(tmp_path / "in", 60, 400, 300), tmp_path / "out"
     arguments = ("--model", model, "--gallery_size", "0", "--direct_num_workers", workers)
     process = start("--input", archive, "--output", output, *arguments)
@@ -56,7 +62,9 @@ def test_a_killed_job_leaves_nothing_half_done_and_the_next_run_completes_it(mod
     assert 0 < len(there) < 60
     for path in there:
         Image.open(path).load()
-    assert not [path for path in output.rglob("*") if path.is_file() and path.suffix not in (".jpg", ".jsonl")]
+    assert not [
+        path for path in output.rglob("*") if path.is_file() and path.suffix not in (".jpg", ".jsonl")
+    ]
     again = colorize(archive, output)
     assert again.code == 0, again.err
     assert len(again.records) == 60, "a scan has two records, or none"
@@ -67,8 +75,19 @@ def test_a_killed_job_leaves_nothing_half_done_and_the_next_run_completes_it(mod
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_what_is_in_flight_finish(model, colorize, tmp_path, sent, workers):
     archive, output = make_archive(tmp_path / "in", 80, 400, 300), tmp_path / "out"
-    process = start("--input", archive, "--output", output, "--model", model, "--gallery_size", "0",
-                    "--direct_num_workers", workers, start_new_session=True)
+    process = start(
+        "--input",
+        archive,
+        "--output",
+        output,
+        "--model",
+        model,
+        "--gallery_size",
+        "0",
+        "--direct_num_workers",
+        workers,
+        start_new_session=True,
+    )
     assert wait_for(lambda: len(derivatives(output)) >= 8)
     os.killpg(process.pid, sent)  # as a terminal does: to every process of the job
     out, err = process.communicate(timeout=60)
@@ -77,7 +96,9 @@ def test_a_signal_lets_what_is_in_flight_finish(model, colorize, tmp_path, sent,
     assert "Traceback" not in err
     assert f"stopped by {sent.name}" in out
     done = {record.derivative for record in stopped.records.values()}
-    assert done == {str(path) for path in derivatives(output)}, "a derivative without a record, or the reverse"
+    assert done == {str(path) for path in derivatives(output)}, (
+        "a derivative without a record, or the reverse"
+    )
     assert len(done) < 80
     again = colorize(archive, output)
     assert again.code == 0
@@ -86,7 +107,8 @@ def test_a_signal_lets_what_is_in_flight_finish(model, colorize, tmp_path, sent,
 
 def made_up_format(folder, method):
     """A Pillow plugin for files that begin with `method`, whose decoder does what it says, for real."""
-    (folder / "sitecustomize.py").write_text(textwrap.dedent(f"""
+    (folder / "sitecustomize.py").write_text(
+        textwrap.dedent(f"""
         import ctypes, time
         from PIL import Image, ImageFile
 
@@ -102,23 +124,37 @@ def made_up_format(folder, method):
                 {"ctypes.string_at(0)" if method == "CRASH" else "time.sleep(1000)"}
 
         Image.register_open("{method}", Made, lambda prefix: prefix.startswith(b"{method}"))
-    """))
+    """)
+    )
     return environment(PYTHONPATH=os.pathsep.join([str(folder), str(ROOT)]))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize(("method", "reason"), [("CRASH", Reason.CODEC_CRASHED), ("HANG", Reason.CODEC_TIMEOUT)])
+@pytest.mark.parametrize(
+    ("method", "reason"), [("CRASH", Reason.CODEC_CRASHED), ("HANG", Reason.CODEC_TIMEOUT)]
+)
 def test_a_decoder_that_dies_or_hangs_costs_its_picture_only(colorize, tmp_path, method, reason, workers):
     archive = make_archive(tmp_path / "in", 12)
     for name in ("bad1.jpg", "box0/bad2.jpg"):
         (archive / name).write_bytes(method.encode() * 100)
     plugin = tmp_path / "plugin"
     plugin.mkdir()
-    run = colorize(archive, tmp_path / "out", "--codec_timeout", "3", "--direct_num_workers", workers,
-                   process=True, env=made_up_format(plugin, method))
+    run = colorize(
+        archive,
+        tmp_path / "out",
+        "--codec_timeout",
+        "3",
+        "--direct_num_workers",
+        workers,
+        process=True,
+        env=made_up_format(plugin, method),
+    )
     assert run.code == 0, run.err
     records = run.records
-    assert {key for key, record in records.items() if record.reason == reason} == {"bad1.jpg", "box0/bad2.jpg"}
+    assert {key for key, record in records.items() if record.reason == reason} == {
+        "bad1.jpg",
+        "box0/bad2.jpg",
+    }
     assert sum(record.outcome == Outcome.COLORIZED for record in records.values()) == 12
 
 
@@ -127,13 +163,17 @@ def small_disk(tmp_path):
     """A file system of one megabyte."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True
+    ).returncode:
         pytest.skip("mounting a small tmpfs needs root")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_full_output_stops_with_one_line_or_records_and_leaves_no_partial_file(colorize, small_disk, tmp_path):
+def test_a_full_output_stops_with_one_line_or_records_and_leaves_no_partial_file(
+    colorize, small_disk, tmp_path
+):
     archive = make_archive(tmp_path / "in", 30, 800, 600)
     output = small_disk / "out"
     run = colorize(archive, output)
@@ -163,8 +203,18 @@ def test_a_file_that_vanishes_after_it_was_listed_is_a_record(model, tmp_path):
     archive = make_archive(tmp_path / "in", 300, 200, 150)
     output = tmp_path / "out"
     last = sorted(archive.rglob("*.jpg"))
-    process = start("--input", archive, "--output", output, "--model", model, "--gallery_size", "0",
-                    "--direct_num_workers", 1)
+    process = start(
+        "--input",
+        archive,
+        "--output",
+        output,
+        "--model",
+        model,
+        "--gallery_size",
+        "0",
+        "--direct_num_workers",
+        1,
+    )
     assert wait_for(lambda: derivatives(output))
     for path in last:
         path.unlink()
@@ -192,14 +242,18 @@ def test_no_such_model(colorize, tmp_path):
 def test_a_model_without_its_card(colorize, tmp_path):
     model = export_model(tmp_path / "model")
     (model / "model_card.json").unlink()
-    assert_one_line(colorize(make_archive(tmp_path / "in", 1), tmp_path / "out", "--model", model), "model_card.json")
+    assert_one_line(
+        colorize(make_archive(tmp_path / "in", 1), tmp_path / "out", "--model", model), "model_card.json"
+    )
 
 
 def test_a_model_whose_weights_are_not_its_cards(colorize, tmp_path):
     model = export_model(tmp_path / "model")
     weights = next((model / "variables").glob("*.index"))
     weights.write_bytes(weights.read_bytes() + b"x")
-    assert_one_line(colorize(make_archive(tmp_path / "in", 1), tmp_path / "out", "--model", model), "other weights")
+    assert_one_line(
+        colorize(make_archive(tmp_path / "in", 1), tmp_path / "out", "--model", model), "other weights"
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -250,9 +304,13 @@ def test_an_option_out_of_range(tmp_path):
 
 
 def test_help_does_not_wait_for_beam(tmp_path):
-    code = "import sys, pipeline.colorize as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n" \
-           "print([m for m in ('apache_beam', 'tensorflow', 'cv2') if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    code = (
+        "import sys, pipeline.colorize as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('apache_beam', 'tensorflow', 'cv2') if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
+    )
     assert run.stdout.splitlines()[-1] == "[]"
 
 

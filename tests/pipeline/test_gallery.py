@@ -16,7 +16,7 @@ from pipeline.record import Reason, Record
 from pipeline.settings import Settings
 
 VOID = {"meta", "link", "img", "input"}
-NASTY = "box 1/50% off #3 & \"b\" '<i>a?.tif"
+NASTY = 'box 1/50% off #3 & "b" \'<i>a?.tif'
 
 
 class Page(HTMLParser):
@@ -42,8 +42,11 @@ class Page(HTMLParser):
             element[2] += data
 
     def all(self, tag, **attributes):
-        return [element for element in self.elements
-                if element[0] == tag and attributes.items() <= element[1].items()]
+        return [
+            element
+            for element in self.elements
+            if element[0] == tag and attributes.items() <= element[1].items()
+        ]
 
     def texts(self, tag, **attributes):
         return [element[2].strip() for element in self.all(tag, **attributes)]
@@ -76,9 +79,15 @@ class Folder:
 
     def colorized(self, key, confidence=0.5, size=(60, 40), **options):
         return Record(
-            source=self.picture(self.archive / key, 90, size, **options), key=key, outcome="colorized",
+            source=self.picture(self.archive / key, 90, size, **options),
+            key=key,
+            outcome="colorized",
             derivative=self.picture(self.output / f"{key}_color.jpg", (160, 60, 40), size, **options),
-            width=size[0], height=size[1], model="fusion", model_version="3", confidence=confidence,
+            width=size[0],
+            height=size[1],
+            model="fusion",
+            model_version="3",
+            confidence=confidence,
         )
 
     def refused(self, key, outcome, reason, detail, *, picture=True):
@@ -98,9 +107,12 @@ class Folder:
 
 
 def test_every_link_and_picture_leads_to_a_file(folder):
-    sample = [folder.colorized(NASTY), folder.colorized("b.jpg", size=(900, 700)),
-              folder.refused("c.jpg", "skipped", "already_color", ""),
-              folder.refused("d.jpg", "failed", "unreadable", "", picture=False)]
+    sample = [
+        folder.colorized(NASTY),
+        folder.colorized("b.jpg", size=(900, 700)),
+        folder.refused("c.jpg", "skipped", "already_color", ""),
+        folder.refused("d.jpg", "failed", "unreadable", "", picture=False),
+    ]
     folder.write(sample)
     targets = [target for page in folder.pages() for target in page.targets()]
     assert all(target.is_file() for target in targets)
@@ -148,10 +160,12 @@ def test_pictures_stand_upright_before_and_after(folder):
 
 
 def test_skipped_and_failed_scans_say_why(folder):
-    page = folder.write([
-        folder.refused("a.jpg", "skipped", "already_color", "it has colour already"),
-        folder.refused("b.jpg", "failed", "codec_crashed", "the decoder died <SIGSEGV>", picture=False),
-    ])
+    page = folder.write(
+        [
+            folder.refused("a.jpg", "skipped", "already_color", "it has colour already"),
+            folder.refused("b.jpg", "failed", "codec_crashed", "the decoder died <SIGSEGV>", picture=False),
+        ]
+    )
     assert page.texts("p", **{"class": "outcome"}) == ["Skipped: already in colour", "Failed: codec crashed"]
     assert page.texts("p", **{"class": "detail"}) == ["it has colour already", "the decoder died <SIGSEGV>"]
     assert len(page.all("img")) == len(page.texts("p", **{"class": "none"})) == 1
@@ -166,8 +180,12 @@ def test_every_reason_has_words(folder):
 
 
 def test_the_least_sure_come_first(folder):
-    sample = [folder.refused("f.jpg", "failed", "truncated", ""), folder.colorized("sure.jpg", 0.9),
-              folder.refused("s.jpg", "skipped", "low_confidence", ""), folder.colorized("unsure.jpg", 0.1)]
+    sample = [
+        folder.refused("f.jpg", "failed", "truncated", ""),
+        folder.colorized("sure.jpg", 0.9),
+        folder.refused("s.jpg", "skipped", "low_confidence", ""),
+        folder.colorized("unsure.jpg", 0.1),
+    ]
     page = folder.write(sample)
     assert page.texts("h2")[:4] == ["unsure.jpg", "sure.jpg", "s.jpg", "f.jpg"]
 
@@ -176,8 +194,11 @@ def test_a_sample_says_of_how_many(folder):
     failure = folder.refused("c.jpg", "failed", "missing", "")
     page = folder.write(
         [folder.colorized("a.jpg"), folder.colorized("b.jpg"), failure],
-        records=81233, outcomes={"colorized": 80990, "skipped": 200, "failed": 43},
-        reasons={"": 80990, "already_color": 200, "missing": 3, "truncated": 40}, model="fusion", run="today",
+        records=81233,
+        outcomes={"colorized": 80990, "skipped": 200, "failed": 43},
+        reasons={"": 80990, "already_color": 200, "missing": 3, "truncated": 40},
+        model="fusion",
+        run="today",
     )
     extent = page.texts("p", **{"class": "extent"})[0]
     assert extent.startswith("A sample: 3 of 81\u202f233 scans, the least sure first")
@@ -216,14 +237,20 @@ def test_a_shorter_run_leaves_no_page_or_picture_of_the_longer_one(folder):
     sample = [folder.colorized(f"{number}.jpg") for number in range(PAGE + 2)]
     folder.write(sample)
     assert (folder.output / "gallery/page-2.html").exists()
-    foreign = [folder.picture(folder.output / "gallery/own_scan.jpg_color.jpg", 5),
-               folder.picture(folder.output / "gallery/pictures/own.jpg_color.jpg", 5)]
+    foreign = [
+        folder.picture(folder.output / "gallery/own_scan.jpg_color.jpg", 5),
+        folder.picture(folder.output / "gallery/pictures/own.jpg_color.jpg", 5),
+    ]
     folder.write(sample[:1])
-    left = {path.relative_to(folder.output / "gallery").as_posix()
-            for path in (folder.output / "gallery").rglob("*") if path.is_file() and str(path) not in foreign}
+    left = {
+        path.relative_to(folder.output / "gallery").as_posix()
+        for path in (folder.output / "gallery").rglob("*")
+        if path.is_file() and str(path) not in foreign
+    }
     page = folder.page("index.html")
     assert left == {"index.html", "colorized.html", "gallery.css", "gallery.js"} | {
-        image[1]["src"] for image in page.all("img")}
+        image[1]["src"] for image in page.all("img")
+    }
     assert all(os.path.exists(path) for path in foreign)  # derivatives of an archive's own folder "gallery"
 
 
@@ -244,11 +271,13 @@ def test_a_name_stays_text(folder, key):
     plain = folder.write([record.replace(key="x", detail="x")])
     page = folder.write([record])
     assert [element[0] for element in page.elements if element[0] != "bdi"] == [
-        element[0] for element in plain.elements if element[0] != "bdi"]
+        element[0] for element in plain.elements if element[0] != "bdi"
+    ]
     assert page.texts("h2")[0] == key
     assert page.texts("p", **{"class": "detail"}) == [key]
     assert {name for element in page.elements for name in element[1]} == {
-        name for element in plain.elements for name in element[1]}
+        name for element in plain.elements for name in element[1]
+    }
 
 
 def test_a_name_of_undecodable_bytes_is_shown_and_linked(folder):
@@ -260,8 +289,12 @@ def test_a_name_of_undecodable_bytes_is_shown_and_linked(folder):
 
 
 def test_a_name_that_no_file_can_have_is_shown_all_the_same(folder):
-    record = Record(source="gs://bucket/\ud800", key="\ud800\0\u202egpj.exe", outcome="colorized",
-                    derivative=f"{folder.output}/\ud800_color.jpg")
+    record = Record(
+        source="gs://bucket/\ud800",
+        key="\ud800\0\u202egpj.exe",
+        outcome="colorized",
+        derivative=f"{folder.output}/\ud800_color.jpg",
+    )
     image = io.BytesIO()
     Image.new("L", (8, 8)).save(image, "JPEG")
     folder.thumbnail = lambda uri, side: image.getvalue()

@@ -77,7 +77,9 @@ def test_a_bad_scan_becomes_a_record_with_its_reason(mixed_run):
 def test_scans_of_the_same_stem_keep_apart(mixed_run):
     records = mixed_run.records
     assert records["a.tif"].derivative != records["a.jpg"].derivative
-    assert all(os.path.basename(records[key].derivative).startswith(f"{key}_color.") for key in ("a.tif", "a.jpg"))
+    assert all(
+        os.path.basename(records[key].derivative).startswith(f"{key}_color.") for key in ("a.tif", "a.jpg")
+    )
 
 
 def test_a_record_says_what_was_done_to_which_bytes_by_which_model(mixed, mixed_run, model):
@@ -117,8 +119,13 @@ def test_the_dead_letters_can_be_fed_back(mixed, mixed_run, colorize, tmp_path):
 
 def test_masters_are_never_written(mixed, colorize, tmp_path):
     def state():
-        return {entry.name: (entry.stat(follow_symlinks=False).st_mtime_ns, entry.stat(follow_symlinks=False).st_size)
-                for entry in os.scandir(mixed)}
+        return {
+            entry.name: (
+                entry.stat(follow_symlinks=False).st_mtime_ns,
+                entry.stat(follow_symlinks=False).st_size,
+            )
+            for entry in os.scandir(mixed)
+        }
 
     before = state()
     colorize(mixed, tmp_path / "out", "--format", "tiff")
@@ -138,7 +145,9 @@ def test_the_luminance_of_a_grey_jpeg_is_carried_over_in_every_pixel(mixed, mixe
 
 def test_a_second_run_does_only_what_failed_before(mixed, colorize, tmp_path):
     first = colorize(mixed, tmp_path / "out")
-    derivatives = {r.derivative: os.stat(r.derivative).st_mtime_ns for r in first.records.values() if r.derivative}
+    derivatives = {
+        r.derivative: os.stat(r.derivative).st_mtime_ns for r in first.records.values() if r.derivative
+    }
     assert derivatives
     second = colorize(mixed, tmp_path / "out")
     failed = {record.key for record in second.latest.values() if record.outcome == Outcome.FAILED}
@@ -159,7 +168,9 @@ def test_a_second_run_does_what_is_new_changed_or_gone_and_no_more(colorize, tmp
     next(output.rglob(f"{scans[2].name}_color.jpg")).unlink()
     scans[3].unlink()
     run = colorize(archive, output)
-    redone = {record.key: record for record in map(Record.from_json, run.lines) if record.run == run.summary["run"]}
+    redone = {
+        record.key: record for record in map(Record.from_json, run.lines) if record.run == run.summary["run"]
+    }
     name = {number: str(scans[number].relative_to(archive)) for number in range(4)}
     assert set(redone) == {"new.jpg", name[0], name[1], name[2]}
     assert redone[name[1]].derivative_sha256 == run.latest[name[1]].derivative_sha256
@@ -168,12 +179,15 @@ def test_a_second_run_does_what_is_new_changed_or_gone_and_no_more(colorize, tmp
     assert third.summary["kept"] == 6
 
 
-@pytest.mark.parametrize(("change", "stale"), [
-    (("--strength", "0.5"), True),
-    (("--quality", "70"), True),
-    (("--batch_size", "3"), False),
-    (("--max_failures", "0.5"), False),
-])
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        (("--strength", "0.5"), True),
+        (("--quality", "70"), True),
+        (("--batch_size", "3"), False),
+        (("--max_failures", "0.5"), False),
+    ],
+)
 def test_an_option_that_changes_a_derivative_makes_it_stale(colorize, tmp_path, change, stale):
     archive = make_archive(tmp_path / "in", 2)
     colorize(archive, tmp_path / "out")
@@ -187,7 +201,9 @@ def test_another_model_makes_results_stale_unless_told_to_skip(colorize, tmp_pat
     colorize(archive, tmp_path / "out")
     assert colorize(archive, tmp_path / "out", "--model", other, "--on_existing", "skip").summary["kept"] == 2
     assert colorize(archive, tmp_path / "out", "--model", other).summary["kept"] == 0
-    assert colorize(archive, tmp_path / "out", "--model", other, "--on_existing", "replace").summary["kept"] == 0
+    assert (
+        colorize(archive, tmp_path / "out", "--model", other, "--on_existing", "replace").summary["kept"] == 0
+    )
 
 
 def test_a_derivative_without_a_record_is_adopted(colorize, tmp_path):

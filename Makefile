@@ -1,0 +1,44 @@
+# make demo   sets up .venv and colourises a small archive made of installed sample photographs
+# make test   sets up what the tests need and runs them
+# make lock   resolves the two locks anew from setup.py
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+UV := uv==0.13.9
+
+.PHONY: demo test lint bench lock clean
+
+demo: .venv/demo
+	$(BIN)/python -m pipeline.demo
+
+test: .venv/test
+	$(BIN)/python -m pytest
+
+lint: .venv/test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+bench: .venv/test
+	$(BIN)/python -m tests.benchmarks.host_cost
+	$(BIN)/python -m tests.benchmarks.job_cost
+	$(BIN)/python -m tests.benchmarks.memory
+
+lock: .venv/demo
+	$(BIN)/uv pip compile -q setup.py --extra demo --no-header --no-annotate -o requirements.lock
+	$(BIN)/uv pip compile -q setup.py --extra demo --extra test -c requirements.lock --no-header --no-annotate \
+		-o requirements-test.lock
+
+clean:
+	rm -rf .venv scratch
+
+# The later lock holds everything of the earlier one.
+.venv/demo: requirements.lock
+.venv/test: requirements-test.lock
+.venv/%: setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "Python 3.11 is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --disable-pip-version-check install -q $(UV)
+	$(BIN)/uv pip install -q --compile-bytecode $(foreach lock,$(filter %.lock,$^),-r $(lock))
+	$(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,161 @@
+"""The job away from a checkout and a local folder: Cloud Storage, Dataflow, a wheel, a notebook."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.record import Outcome, Record
+from tests.pipeline.conftest import ROOT, environment, jpeg, make_archive, picture, start
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory):
+    """The address of a Cloud Storage emulator, a real server over HTTP, with a bucket."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("cloud")
+    command = [
+        sys.executable,
+        "-m",
+        "gcp_storage_emulator",
+        "start",
+        "--host=localhost",
+        f"--port={port}",
+        "--in-memory",
+        "--default-bucket=archive",
+    ]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("localhost", port)) == 0:
+                break
+        time.sleep(0.1)
+    yield f"http://localhost:{port}"
+    server.terminate()
+    server.wait()
+
+
+@pytest.fixture
+def bucket(cloud):
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    client = storage.Client("test", AnonymousCredentials(), client_options={"api_endpoint": cloud})
+    return client.bucket("archive")
+
+
+def test_a_collection_in_cloud_storage_is_coloured_there(cloud, bucket, model, tmp_path):
+    for number in range(3):
+        bucket.blob(f"scans/box 1/{number}.jpg").upload_from_string(jpeg(picture(number)))
+    bucket.blob("scans/broken.jpg").upload_from_string(b"no picture")
+    for path in model.rglob("*"):
+        if path.is_file():
+            bucket.blob(f"models/tiny/{path.relative_to(model)}").upload_from_string(path.read_bytes())
+    arguments = (
+        "--input",
+        "gs://archive/scans",
+        "--output",
+        "gs://archive/out",
+        "--model",
+        "gs://archive/models/tiny",
+    )
+    for kept in (0, 3):
+        process = start(*arguments, env=environment(STORAGE_EMULATOR_HOST=cloud))
+        _, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        summary = json.loads(bucket.blob("out/summary.json").download_as_bytes())
+        assert summary["outcomes"] == {"colorized": 3, "skipped": 0, "failed": 1}
+        assert summary["kept"] == kept
+    names = {blob.name for blob in bucket.list_blobs(prefix="out/")}
+    assert {"out/box 1/0.jpg_color.jpg", "out/gallery/index.html", "out/dead_letters.jsonl"} <= names
+    shards = bucket.list_blobs(prefix="out/manifest/")
+    records = [Record.from_json(line) for blob in shards for line in blob.download_as_bytes().splitlines()]
+    first = next(record for record in records if record.key == "box 1/0.jpg")
+    assert (first.source, first.outcome) == ("gs://archive/scans/box 1/0.jpg", Outcome.COLORIZED)
+    missing = start(*arguments[:-1], "gs://archive/models/none", env=environment(STORAGE_EMULATOR_HOST=cloud))
+    _, err = missing.communicate(timeout=60)
+    assert (missing.returncode, err.count("\n")) == (2, 1)
+
+
+def test_the_graph_is_translated_for_dataflow(model, tmp_path):
+    archive = make_archive(tmp_path / "in", 1)
+    template = tmp_path / "template.json"
+    (tmp_path / "staging").mkdir()
+    process = start(
+        "--input",
+        archive,
+        "--output",
+        tmp_path / "out",
+        "--model",
+        model,
+        "--runner=DataflowRunner",
+        "--no_auth",
+        "--dataflow_endpoint=http://localhost:1/",
+        "--project=p",
+        "--region=europe-west4",
+        f"--template_location={template}",
+        f"--staging_location={tmp_path / 'staging'}",
+        f"--temp_location={tmp_path / 'temp'}",
+        "--sdk_container_image=image",
+        "--worker_machine_type=n1-standard-8",
+    )
+    _, err = process.communicate(timeout=240)
+    assert template.exists(), err
+    job = json.loads(template.read_text())
+    pool = job["environment"]["workerPools"][0]
+    assert pool["machineType"] == "n1-standard-8"
+    assert process.returncode == 0, err
+
+
+def test_a_wheel_works_outside_the_checkout_model_included(tmp_path):
+    source = tmp_path / "source"
+    subprocess.run(["git", "-C", ROOT, "checkout-index", "-a", "-f", f"--prefix={source}/"], check=True)
+    wheels = tmp_path / "wheels"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", wheels, source], check=True)
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, *wheels.iterdir()], check=True)
+    archive = make_archive(tmp_path / "in", 2, 200, 150)
+    env = os.environ | {"PYTHONPATH": str(site), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [
+        sys.executable,
+        site / "bin" / "archive-colorize",
+        "--input",
+        archive,
+        "--output",
+        tmp_path / "out",
+    ]
+    run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "2 colorized" in run.stdout
+    assert (tmp_path / "out" / "gallery" / "index.html").exists()
+    where = subprocess.run(
+        [sys.executable, "-c", "import model; print(model.default_model())"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(where.stdout.strip()).is_relative_to(site)
+
+
+def test_a_notebook_gets_the_same_picture_as_the_job(model, colorize, tmp_path):
+    from pipeline.notebook import colorize_image
+
+    scan = Image.fromarray(picture(3, 300, 200))
+    (tmp_path / "in").mkdir()
+    scan.save(tmp_path / "in" / "scan.png")
+    run = colorize(tmp_path / "in", tmp_path / "out", "--format", "png")
+    derivative = np.int16(Image.open(run.records["scan.png"].derivative))
+    picture_here = np.int16(colorize_image(scan, str(model)))
+    assert np.abs(picture_here - derivative).max() <= 1
