@@ -28,7 +28,8 @@ class ModelCard:
         default_strength: factor on chroma that the batch job uses unless told; `strength_reason` says why.
         operating_strength: factor at which the validation pictures have 60 % of the truth's colourfulness,
             where `metrics` are taken.
-        temperature: of the annealed mean that decodes the bins.
+        temperature, debias, gain: how bins were decoded: of the annealed mean; how much of the rebalancing was
+            taken back (0 none, 1 all); factor on chroma within the model.
         training: collections and the number of pictures of each part.
         metrics: figures on the test part by collection, of the model; `controls`: the same of grey, mean chroma
             and the luminance table.
@@ -46,6 +47,8 @@ class ModelCard:
     strength_reason: str
     operating_strength: float
     temperature: float
+    debias: float
+    gain: float
     training: dict
     metrics: dict
     controls: dict

@@ -54,11 +54,11 @@ def truths_colorfulness(photos: list[Photo], size: int) -> np.ndarray:
 
 def operating_strength(photos: list[Photo], size: int, predictor: Predictor) -> float:
     """The one factor on chroma at which mean colourfulness is `SHARE` of the truth's."""
-    strengths = np.linspace(0, 2, 11)
+    strengths = np.array([0, 0.3, 0.5, 0.7, 0.9, 1.2, 1.6])
     found = np.zeros(len(strengths))
     for _, grey, lightness in pictures(photos, size):
         predicted, _ = predictor(lightness)
-        for index, strength in enumerate(strengths):
+        for index, strength in enumerate(strengths[1:], start=1):
             found[index] += np.sum(metrics.colorfulness(color.join(grey, strength * predicted)))
     wanted = SHARE * truths_colorfulness(photos, size).sum()
     return float(np.interp(wanted, found, strengths))

@@ -28,6 +28,7 @@ class Options:
         size: height and width in pixels of what the exported model takes.
         temperature: of the annealed mean.
         debias: how much of the rebalancing is taken back when bins are decoded, 0 none, 1 all.
+        gain: factor on chroma within the exported model, so that its full strength is about as vivid as the truth.
         strength: factor on chroma that the card recommends; `strength_reason` says why.
     """
 
@@ -45,14 +46,15 @@ class Options:
     seed: int = 0
     size: int = 160
     temperature: float = 1.0
-    debias: float = 0.0
+    debias: float = 0.5
+    gain: float = 1.2
     strength: float = 1.0
     strength_reason: str = "full strength; nobody has judged it by eye"
 
 
 def check(options: Options, stride: int) -> None:
     """Raises OptionsError unless the options make sense for a network of that stride."""
-    for name in ("epochs", "steps", "batch", "rate", "clip", "temperature", "strength"):
+    for name in ("epochs", "steps", "batch", "rate", "clip", "temperature", "gain", "strength"):
         if not 0 < getattr(options, name) < float("inf"):
             raise OptionsError(f"--{name} must be positive, got {getattr(options, name)}")
     for name in ("uniform", "debias"):

@@ -53,6 +53,8 @@ def release(
         strength_reason=options.strength_reason,
         operating_strength=round(strength, 3),
         temperature=options.temperature,
+        debias=options.debias,
+        gain=options.gain,
         training={**training_set, "left_out_as_grey": photos.grey, "left_out_as_unreadable": photos.broken},
         metrics=report["model"],
         controls=report["controls"],

@@ -58,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--size", type=int, metavar="PX", help=_help("of the exported model", "size"))
     result.add_argument("--temperature", type=float, help=_help("of the annealed mean", "temperature"))
     result.add_argument("--debias", type=float, help=_help("rebalancing taken back, 0 to 1", "debias"))
+    result.add_argument(
+        "--gain", type=float, help=_help("factor on chroma within the exported model", "gain")
+    )
     result.add_argument("--strength", type=float, help=_help("recommended factor on chroma", "strength"))
     result.add_argument("--strength_reason", metavar="WORDS", help="why, for the card")
     result.add_argument("--name", default="fusion-small", help="of the model (default: %(default)s)")

@@ -83,11 +83,13 @@ def trained(output: str, options: Options) -> tuple[keras.Model, np.ndarray]:
     """
     network = NETWORKS[options.network]
     bins = read_bins(Path(output))
-    weights = losses.rebalancing_weights(np.array(bins["shares"]), options.uniform)
-    bias = tuple((-options.debias * np.log(weights)).tolist())
-    config = _config(options, bins["centres"], bias=bias, temperature=options.temperature)
+    config = _config(options, bins["centres"], temperature=options.temperature, gain=options.gain)
     model = network.build(config)
     _classifier(model).load_weights(Path(output) / STATE)
+    # Weighted pixels teach a distribution proportional to weight times truth; in logits that is a sum.
+    weights = losses.rebalancing_weights(np.array(bins["shares"]), options.uniform)
+    kernel, offset = model.get_layer("logits").get_weights()
+    model.get_layer("logits").set_weights([kernel, offset - options.debias * np.log(weights)])
     return network.fold(model, config), np.array(bins["centres"], np.float32)
 
 

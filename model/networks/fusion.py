@@ -22,16 +22,16 @@ class Config:
 
     Attributes:
         centres: chroma bins (a*, b*) in Lab units, from the training pictures.
-        bias: added to the bins' logits before decoding, one number per bin, fitted after training; none is zero.
         temperature: of the annealed mean; 1 is the mean, towards 0 the mode.
+        gain: factor on the chroma so decoded.
         stem, stages: filters at a half of the size, then (filters, blocks) at 1/4, 1/8, 1/16 and 1/32.
         fused, decoder: filters where local and global features meet (1/16), then (filters, blocks) at 1/8 and 1/4.
         folded: without batch norm, its scale and offset being part of the convolutions; see `fold`.
     """
 
     centres: tuple[tuple[float, float], ...]
-    bias: tuple[float, ...] = ()
     temperature: float = 1.0
+    gain: float = 1.0
     stem: int = 32
     stages: tuple[tuple[int, int], ...] = ((96, 2), (192, 3), (384, 3), (512, 2))
     fused: int = 256
@@ -76,7 +76,7 @@ def build(config: Config) -> keras.Model:
             x = separable(x, filters)
 
     logits = layers.Conv2D(len(config.centres), 1, dtype="float32", name="logits")(x)
-    chroma = AnnealedMean(config.centres, config.bias, config.temperature, dtype="float32")(logits)
+    chroma = AnnealedMean(config.centres, config.temperature, config.gain, dtype="float32")(logits)
     return keras.Model(lightness, Smooth4(name="chroma")(chroma))
 
 
@@ -125,16 +125,15 @@ def _doubled(x, axis: int):
 
 
 class AnnealedMean(layers.Layer):
-    """Logits [..., Q] to chroma [..., 2]; see `color.annealed_mean`."""
+    """Logits [..., Q] to chroma [..., 2]: `color.annealed_mean` times `gain`."""
 
-    def __init__(self, centres, bias, temperature: float, **kwargs):
+    def __init__(self, centres, temperature: float, gain: float, **kwargs):
         super().__init__(**kwargs)
         self.centres = ops.convert_to_numpy(centres).astype("float32")
-        self.bias = ops.convert_to_numpy(bias or (0.0,)).astype("float32")
-        self.temperature = temperature
+        self.temperature, self.gain = temperature, gain
 
     def call(self, logits):
-        return color.annealed_mean(logits + self.bias, self.centres, self.temperature)
+        return self.gain * color.annealed_mean(logits, self.centres, self.temperature)
 
     def compute_output_shape(self, shape):
         return (*shape[:-1], 2)

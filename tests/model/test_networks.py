@@ -63,9 +63,7 @@ def test_the_global_branch_carries_one_corner_to_the_other():
 
 
 def test_folding_batch_norm_changes_no_color():
-    config = fusion.Config(
-        centres=CENTRES, bias=tuple(np.linspace(-1, 1, len(CENTRES))), temperature=0.7, **SMALL
-    )
+    config = fusion.Config(centres=CENTRES, temperature=0.7, gain=1.3, **SMALL)
     model = fusion.build(config)
     random_norms(model)
     folded = fusion.fold(model, config)
@@ -74,10 +72,12 @@ def test_folding_batch_norm_changes_no_color():
     np.testing.assert_allclose(np.asarray(folded(batch)), np.asarray(model(batch)), atol=1e-3)
 
 
-def test_a_bias_that_favours_one_bin_gives_its_color():
-    bias = tuple(100.0 if centre == (20, -40) else 0.0 for centre in CENTRES)
-    model = fusion.build(fusion.Config(centres=CENTRES, bias=bias, **SMALL))
-    np.testing.assert_allclose(np.asarray(model(lightness(1, 32, 32)))[0, 5, 5], [20, -40], atol=0.01)
+def test_a_bin_that_is_certain_gives_its_color_times_the_gain():
+    model = fusion.build(fusion.Config(centres=CENTRES, gain=1.5, **SMALL))
+    kernel, offset = model.get_layer("logits").get_weights()
+    offset[CENTRES.index((20, -40))] = 100
+    model.get_layer("logits").set_weights([kernel, offset])
+    np.testing.assert_allclose(np.asarray(model(lightness(1, 32, 32)))[0, 5, 5], [30, -60], atol=0.01)
 
 
 def test_upsampling_is_bilinear():

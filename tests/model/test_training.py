@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 import pytest
 
-from model import card, release, serving, train, training
+from model import card, losses, release, serving, train, training
 from model.options import Options, OptionsError, check
 
 SMALL = '{"stem": 8, "stages": [[8, 1], [8, 1], [8, 1], [8, 1]], "fused": 8, "decoder": [[8, 1], [8, 1]]}'
@@ -78,6 +79,20 @@ def test_the_run_ends_in_a_model_with_a_checked_card(run):
     chroma, confidence = serving.load(model)(np.full((2, 32, 32, 1), 50, np.float32))
     assert chroma.shape == (2, 32, 32, 2)
     assert confidence.shape == (2,)
+
+
+def test_rebalancing_is_taken_back_in_the_logits(run):
+    folder = run[0]
+    saved = json.loads((folder / training.OPTIONS).read_text())
+    options = Options(**{**saved, "sizes": tuple(saved["sizes"])})
+    picture = np.full((1, 32, 32, 1), 50, np.float32)
+    logits = []
+    for debias in (0.0, 1.0):
+        network, _ = training.trained(folder, dataclasses.replace(options, debias=debias))
+        classifier = keras.Model(network.input, network.get_layer("logits").output)
+        logits.append(np.asarray(classifier(picture))[0, 0, 0])
+    weights = losses.rebalancing_weights(np.array(training.read_bins(folder)["shares"]))
+    np.testing.assert_allclose(logits[0] - logits[1], np.log(weights), atol=1e-4)
 
 
 def test_the_report_stands_beside_its_three_controls(run):
