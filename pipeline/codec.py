@@ -28,6 +28,7 @@ from pipeline.icc import srgb_profile
 from pipeline.record import Outcome, Reason, Record, Refusal
 from pipeline.scan import Scan, read_scan
 from pipeline.settings import Settings
+from pipeline.thumbnail import thumbnail
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,22 +154,10 @@ class Codec:
         """Forgets an opened scan."""
         self._held.pop(item.key, None)
 
-    def thumbnail(self, uri: str, side: int, quality: int = 85) -> bytes | None:
+    def thumbnail(self, uri: str, side: int) -> bytes | None:
         """A JPEG of a picture, upright, at most `side` pixels wide and high; None where it cannot be read."""
-        from PIL import ImageOps
-
         try:
-            with Image.open(io.BytesIO(storage.read(uri))) as image:
-                image.draft(None, (side, side))
-                if image.mode.startswith("I"):
-                    deep = np.asarray(image)
-                    image = Image.fromarray(np.uint8(deep / max(1, deep.max()) * 255))
-                image = ImageOps.exif_transpose(image)
-                image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-                image.thumbnail((side, side))
-                buffer = io.BytesIO()
-                image.save(buffer, "JPEG", quality=quality)
-                return buffer.getvalue()
+            return thumbnail(storage.read(uri), side, max_pixels=self.settings.max_pixels)
         except Exception:  # a picture for people: where there is none, the words beside it stand alone
             return None
 
