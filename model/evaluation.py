@@ -59,7 +59,7 @@ def operating_strength(photos: list[Photo], size: int, predictor: Predictor) -> 
     for _, grey, lightness in pictures(photos, size):
         predicted, _ = predictor(lightness)
         for index, strength in enumerate(strengths[1:], start=1):
-            found[index] += np.sum(metrics.colorfulness(color.join(grey, strength * predicted)))
+            found[index] += float(ops.sum(metrics.colorfulness(color.join(grey, strength * predicted))))
     wanted = SHARE * truths_colorfulness(photos, size).sum()
     return float(np.interp(wanted, found, strengths))
 
