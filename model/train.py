@@ -155,12 +155,12 @@ def _text(file: str) -> str:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """The command with the folders' own names only: it is published, whose disk it ran on is not."""
+    """The command with files' and folders' own names only: it is published, whose disk it ran on is not."""
     words = ["python", "-m", "model.train"]
     for name, value in vars(arguments).items():
         if value is None or value == getattr(DEFAULTS, name, None):
             continue
-        if name in ("photos", "output"):
+        if name in ("photos", "output", "terms"):
             value = Path(value).name
         words.append(f"--{name}")
         if isinstance(value, dict):
