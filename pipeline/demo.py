@@ -111,12 +111,11 @@ ARCHIVE = [
     Plate("things/motorcycle_002_small.jpg", MOTORCYCLE, "grey", side=320),
     Plate("things/motorcycle_003_engine.png", MOTORCYCLE, "png", (0.2, 0.3, 0.8, 0.95)),
 ]
-SHEET = [  # keys in ARCHIVE
-    "places/summer_palace_001.jpg",
+SHEET = [  # keys in ARCHIVE, of photographs in the public domain or CC0, so that the sheet may be passed on
     "portraits/hopper_001.jpg",
     "nature/cat_001.jpg",
     "places/launch_pad_001.jpg",
-    "things/coffee_001.jpg",
+    "things/motorcycle_001.jpg",
     "portraits/collins_001.jpg",
 ]
 
