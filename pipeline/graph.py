@@ -1,22 +1,25 @@
 """The batch job as a Beam graph.
 
-    items, records, derivatives -> CoGroupByKey -> plan -> open -> RunInference -> paint -> commit -> reports
+    items, records, derivatives -> CoGroupByKey -> plan -> open -> RunInference -> paint -> commit -> report
 
 The join redistributes paths only. From `plan` to `commit` everything runs in one fused stage, where elements
 pass by reference: a scan is decoded once, and its pixels never leave the codec process that decoded it.
 """
 
 import itertools
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.ml.inference.base import RunInference
+from apache_beam.transforms.combiners import TupleCombineFn
 from apache_beam.transforms.window import GlobalWindows
 
 from pipeline import collections, manifest, storage
 from pipeline.codec import refused
+from pipeline.collections import Item
 from pipeline.guard import Guard
 from pipeline.inference import ColorizationHandler, Opened, Prediction
 from pipeline.plan import Action, Task, derivative_key, plan
@@ -42,19 +45,19 @@ def colorize(
     on_existing: str = "stale",
     gallery_size: int = 240,
     started: float | None = None,
-) -> beam.PCollection:
-    """Builds the job. Returns the records of all scans of the input, those kept from earlier runs too."""
+) -> None:
+    """Builds the job."""
     inputs = {
         "items": root
         | "Source" >> beam.Create([source])
         | "Expand" >> beam.FlatMap(collections.expand)
-        | "ItemKey" >> beam.Map(lambda item: (os.fsencode(item.key), item)),
+        | "PackItem" >> beam.Map(_packed_item),
         "records": root
         | "Manifest" >> beam.Create([settings.output])
         | "Shards" >> beam.FlatMap(manifest.shards)
         | "Spread" >> beam.Reshuffle()
         | "ReadRecords" >> beam.FlatMap(manifest.read_shard)
-        | "RecordKey" >> beam.Map(lambda record: (os.fsencode(record.key), record)),
+        | "PackRecord" >> beam.Map(_packed_record),
         "derivatives": root
         | "Output" >> beam.Create([settings.output])
         | "Derivatives" >> beam.FlatMap(list_derivatives, settings.format),
@@ -65,26 +68,28 @@ def colorize(
         model, settings.side, batch_size=batch_size, max_batch_pixels=max_batch_pixels, threads=threads
     )
     painted = opened.opened | "Infer" >> RunInference(handler) | "Paint" >> beam.ParDo(PaintScans(settings))
-    finished = (painted, opened[RECORDS]) | "Finished" >> beam.Flatten()
-    committed = finished | "Commit" >> beam.ParDo(CommitRecords(settings))
-    records = (committed, opened[KEPT]) | "Records" >> beam.Flatten()
-    counted = records | "Count" >> beam.CombineGlobally(_SummaryFn(settings.run))
-    sample = records | "Sample" >> beam.CombineGlobally(_SampleFn(gallery_size))
-    failures = records | "Failures" >> beam.Filter(lambda record: record.outcome == Outcome.FAILED)
+    # No Flatten before the commits: a runner may write out all it merges, and records would wait for the last scan.
+    records = {
+        "Painted": painted | "CommitPainted" >> beam.ParDo(CommitRecords(settings)),
+        "Unpainted": opened[RECORDS] | "CommitUnpainted" >> beam.ParDo(CommitRecords(settings)),
+        "Kept": opened[KEPT],
+    }
+    account = TupleCombineFn(_SummaryFn(settings.run), _SampleFn(gallery_size)).with_common_input()
+    accounts = [some | f"Account{name}" >> beam.CombineGlobally(account) for name, some in records.items()]
+    failures = [some | f"Failures{name}" >> beam.Filter(_failed) for name, some in records.items()]
     (
         root
         | "Once" >> beam.Create([None])
         | "Report"
         >> beam.FlatMap(
             report,
-            beam.pvalue.AsSingleton(counted),
-            beam.pvalue.AsSingleton(sample),
-            beam.pvalue.AsIter(failures),
+            beam.pvalue.AsList(accounts | "Accounts" >> beam.Flatten()),
+            beam.pvalue.AsIter(failures | "Failures" >> beam.Flatten()),
             settings,
+            gallery_size,
             started if started is not None else time.time(),
         )
     )
-    return records
 
 
 def list_derivatives(output: str, format: str) -> Iterator[tuple[bytes, int]]:
@@ -96,9 +101,16 @@ def list_derivatives(output: str, format: str) -> Iterator[tuple[bytes, int]]:
 
 
 def report(
-    _, summary: Summary, sample: Sample, failures, settings: Settings, started: float
+    _,
+    accounts: Sequence[tuple[Summary, Sample]],
+    failures: Iterable[Record],
+    settings: Settings,
+    gallery_size: int,
+    started: float,
 ) -> Iterator[None]:
     """Writes the dead letters, the gallery and, last, `summary.json`."""
+    summaries, samples = zip(*accounts, strict=True)
+    summary = Summary().merge(summaries)
     letters = "".join(record.to_json() + "\n" for record in failures)
     storage.write(storage.join(settings.output, manifest.DEAD_LETTERS), letters.encode())
     more = {
@@ -112,7 +124,7 @@ def report(
         "gallery": None,
         "stopped": _stopped(settings),
     }
-    chosen = sample.records()
+    chosen = Sample(gallery_size).merge(samples).records()
     if chosen:
         from pipeline import gallery
 
@@ -228,6 +240,10 @@ class CommitRecords(beam.DoFn):
         return records
 
 
+def _failed(record: Record) -> bool:
+    return record.outcome == Outcome.FAILED
+
+
 class _SummaryFn(beam.CombineFn):
     def __init__(self, run: str):
         self._run = run
@@ -262,10 +278,23 @@ class _SampleFn(beam.CombineFn):
         return sample
 
 
+# What is joined is packed: a runner may hold all of it, and bytes are a fraction of the objects.
+
+
+def _packed_item(item: Item) -> tuple[bytes, bytes]:
+    return os.fsencode(item.key), json.dumps([item.source, item.size, item.version]).encode()
+
+
+def _packed_record(record: Record) -> tuple[bytes, bytes]:
+    return os.fsencode(record.key), record.to_json().encode()
+
+
 def _plan(joined: tuple[bytes, dict], settings: Settings, on_existing: str) -> Iterator[Task]:
-    _, found = joined
+    key, found = joined
+    items = [Item(os.fsdecode(key), *json.loads(packed)) for packed in found["items"]]
+    records = map(Record.from_json, found["records"])
     derivative_bytes = next(iter(found["derivatives"]), None)
-    return plan(found["items"], found["records"], derivative_bytes, settings, on_existing)
+    return plan(items, records, derivative_bytes, settings, on_existing)
 
 
 def _stopped(settings: Settings) -> bool:

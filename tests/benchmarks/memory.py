@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.memory           about six minutes
 
-The unshared memory of the whole process tree is sampled while the job runs, with two workers, on 500 and on 4 000
-small scans; the slope is the difference of the peaks over the difference in scans.
+The memory of the whole process tree (PSS: a page that n processes share counts 1/n in each) is sampled while the
+job runs, with two workers, on 500 and on 4 000 small scans; the slope is the difference of the peaks over the
+difference in scans.
 """
 
 import argparse
@@ -55,19 +56,19 @@ def _peak(count: int) -> int:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=_quiet())
         peak = 0
         while process.poll() is None:
-            peak = max(peak, _unshared(psutil.Process(process.pid)))
+            peak = max(peak, _memory(psutil.Process(process.pid)))
             time.sleep(SAMPLE_SECONDS)
         if process.returncode:
             raise SystemExit(f"the run failed with exit code {process.returncode}")
     return peak
 
 
-def _unshared(root: psutil.Process) -> int:
+def _memory(root: psutil.Process) -> int:
     total = 0
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in [root, *root.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                total += process.memory_full_info().uss
+                total += process.memory_full_info().pss
     return total
 
 
