@@ -113,7 +113,8 @@ def report(photos: list[Photo], train: list[Photo], size: int, predictor: Predic
     """Figures of the model, at `strength` and at full strength, and of the controls, by collection.
 
     Each figure is [mean over pictures, lower, upper], a ratio of means where it is `over_...`, with the
-    bounds of a 95 % bootstrap interval over pictures. Controls are measured at their own strength.
+    bounds of a 95 % bootstrap interval over pictures; None where too few make no figure. Controls are
+    measured at their own strength.
     """
     by_lightness = fit_table(train)
     average = np.mean([chroma(photo.pixels).mean(axis=(0, 1)) for photo in train], axis=0)
@@ -174,5 +175,6 @@ def _correlation(values: np.ndarray, others: np.ndarray) -> list[float]:
     return _rounded(metrics.rank_correlation, values, others)
 
 
-def _rounded(statistic, *series: np.ndarray) -> list[float]:
-    return [round(float(value), 3) for value in (statistic(*series), *metrics.bootstrap(statistic, *series))]
+def _rounded(statistic, *series: np.ndarray) -> list[float | None]:
+    values = statistic(*series), *metrics.bootstrap(statistic, *series)
+    return [round(float(value), 3) if np.isfinite(value) else None for value in values]  # JSON has no NaN

@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     from model.training import RunError
 
     try:
-        _run(arguments, options)
+        _train(arguments, options)
     except (PhotosError, OptionsError, RunError) as error:
         print(f"model.train: {error}", file=sys.stderr)
         return 2
@@ -114,8 +114,10 @@ def _given(arguments: argparse.Namespace) -> dict:
     return given
 
 
-def _run(arguments: argparse.Namespace, options: Options) -> None:
-    from model import release, training
+def _train(arguments: argparse.Namespace, options: Options) -> None:
+    import keras
+
+    from model import training
     from model.networks import NETWORKS
     from model.options import check
     from model.photos import PARTS, read_photos
@@ -132,6 +134,16 @@ def _run(arguments: argparse.Namespace, options: Options) -> None:
     left_out = f"{sum(photos.grey.values())} grey, {sum(photos.broken.values())} unreadable"
     print(f"photographs: {counts}; left out: {left_out}")
     training.train(photos, options, arguments.output, callbacks=(RunProgress(options),))
+    if keras.backend.backend() == "tensorflow":
+        _release(photos, arguments, options, terms)
+    else:
+        print(f"trained: {arguments.output}")
+        print("the same command with KERAS_BACKEND=tensorflow exports and reports it")
+
+
+def _release(photos, arguments: argparse.Namespace, options: Options, terms: str) -> None:
+    from model import release
+
     started = time.monotonic()
     report = release.release(
         photos,

@@ -150,7 +150,7 @@ def _beam_options(argv: list[str]) -> PipelineOptions:
         standard.runner = LOCAL_RUNNER
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # of the workers: an arena a thread keeps what it once held
+        os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # of workers: each arena keeps what it once held
     return beam_options
 
 
