@@ -205,13 +205,14 @@ def _workload(chosen: argparse.Namespace, settings: Settings) -> tuple[int, int]
 
 
 def _tasks(chosen: argparse.Namespace, settings: Settings) -> Iterator[Task]:
-    """The plan of a local run, as the graph will make it; holds an earlier run's records in memory."""
-    records = {os.fsencode(record.key): record for record in manifest.latest(settings.output)}
+    """The plan of a local run, as the graph will make it."""
     there = dict(list_derivatives(settings.output, settings.format))
-    for item in collections.expand(chosen.input):
-        key = os.fsencode(item.key)
-        earlier = [records[key]] if key in records else []
-        yield from plan([item], earlier, there.get(key), settings, chosen.on_existing)
+    with manifest.Latest(settings.output) as records:
+        for item in collections.expand(chosen.input):
+            record = records.get(item.key)
+            earlier = [record] if record else []
+            size = there.get(os.fsencode(item.key))
+            yield from plan([item], earlier, size, settings, chosen.on_existing)
 
 
 def _dry_run(chosen: argparse.Namespace, settings: Settings) -> int:

@@ -69,20 +69,36 @@ def later(a: Record, b: Record) -> Record:
     return max(a, b, key=lambda record: (record.finished, record.outcome, record.derivative_sha256))
 
 
-def latest(output: str) -> Iterator[Record]:
-    """The record that counts of every scan, by key, in bounded memory (a temporary file on this machine)."""
-    with (
-        tempfile.TemporaryDirectory(prefix="colorize-") as scratch,
-        contextlib.closing(
-            sqlite3.connect(os.path.join(scratch, "records.db"), isolation_level=None)
-        ) as database,
-    ):
-        database.execute("PRAGMA journal_mode=OFF")
-        database.execute("PRAGMA synchronous=OFF")
-        database.execute("CREATE TABLE records (key BLOB PRIMARY KEY, rank TEXT, line BLOB) WITHOUT ROWID")
-        database.execute("BEGIN")
-        for uri in shards(output):
-            database.executemany(
+class Latest:
+    """The record that counts of every scan, in bounded memory: a temporary file on this machine.
+
+    Iterating gives them by key. Raises JobError as `read_shard` does.
+    """
+
+    def __init__(self, output: str):
+        self._output = output
+
+    def __enter__(self) -> "Latest":
+        with contextlib.ExitStack() as stack:
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="colorize-"))
+            database = sqlite3.connect(os.path.join(scratch, "records.db"), isolation_level=None)
+            self._database = stack.enter_context(contextlib.closing(database))
+            self._fill()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stack.close()
+
+    def _fill(self) -> None:
+        self._database.execute("PRAGMA journal_mode=OFF")
+        self._database.execute("PRAGMA synchronous=OFF")
+        self._database.execute(
+            "CREATE TABLE records (key BLOB PRIMARY KEY, rank TEXT, line BLOB) WITHOUT ROWID"
+        )
+        self._database.execute("BEGIN")
+        for uri in shards(self._output):
+            self._database.executemany(
                 "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
                 "SET rank = excluded.rank, line = excluded.line WHERE excluded.rank > rank",
                 (
@@ -90,5 +106,18 @@ def latest(output: str) -> Iterator[Record]:
                     for r in read_shard(uri)
                 ),
             )
-        for (line,) in database.execute("SELECT line FROM records ORDER BY key"):
+
+    def get(self, key: str) -> Record | None:
+        """The record of a scan, if it has one."""
+        found = self._database.execute("SELECT line FROM records WHERE key = ?", (os.fsencode(key),))
+        return next((Record.from_json(line) for (line,) in found), None)
+
+    def __iter__(self) -> Iterator[Record]:
+        for (line,) in self._database.execute("SELECT line FROM records ORDER BY key"):
             yield Record.from_json(line)
+
+
+def latest(output: str) -> Iterator[Record]:
+    """The record that counts of every scan, by key; see `Latest`."""
+    with Latest(output) as records:
+        yield from records

@@ -33,6 +33,13 @@ def test_records_come_in_the_order_of_their_keys_and_none_where_nothing_is(tmp_p
     assert [r.key for r in manifest.latest(str(tmp_path))] == ["a", "b", "c"]
 
 
+def test_a_record_is_found_by_its_key(tmp_path):
+    manifest.commit(str(tmp_path), "run", [record("a"), record("caf\udce9.jpg")])
+    with manifest.Latest(str(tmp_path)) as records:
+        assert records.get("caf\udce9.jpg").key == "caf\udce9.jpg"
+        assert records.get("b") is None
+
+
 def test_a_foreign_line_is_named(tmp_path):
     (tmp_path / "manifest").mkdir()
     (tmp_path / "manifest" / "x.jsonl").write_text("hello\n")
