@@ -18,6 +18,16 @@ RUNTIME = [
 ]
 # Photographs that these packages install are the demonstration's material.
 DEMO = ["matplotlib>=3.9", "scikit-image>=0.24", "scikit-learn>=1.5,<1.6"]
+# The training side. TFX 1.16 is the newest whose wheels install on Debian 12; what follows it are its traps.
+TFX = [
+    *DEMO,
+    "tfx[kfp]==1.16.0",
+    "dill>=0.3",  # tfx-bsl imports it
+    "google-api-core<2.26",  # later ones warn at every import
+    "google-cloud-aiplatform<1.100",
+    "pip",  # TFX packages modules with it
+    "setuptools<81",  # tensorflow-hub needs pkg_resources
+]
 TEST = [
     *DEMO,
     "gcp-storage-emulator>=2024.8",
@@ -41,6 +51,6 @@ setup(
         "model": ["pretrained/*", "pretrained/*/*", "pretrained/*/*/*"],
     },
     install_requires=RUNTIME,
-    extras_require={"demo": DEMO, "test": TEST},
+    extras_require={"demo": DEMO, "test": TEST, "tfx": TFX},
     entry_points={"console_scripts": ["archive-colorize = pipeline.colorize:main"]},
 )
