@@ -8,6 +8,12 @@ from keras import ops
 
 from model import color
 
+FLAT = (
+    2.5 / 255
+)  # luma a pixel: hardly seen as an edge, and no gradient between whole levels, so rounding is harmless
+GREY = 5  # a third of what Hasler and Suesstrunk's raters called slightly colourful (15; 0 is not colourful)
+_QUANTISATION = 1 / (12 * 255**2)  # mean squared error of rounding to 8 bits
+
 
 def chroma_rmse(truth, chroma):
     """Root mean squared error [N] in Lab units over both planes of chroma [N, H, W, 2]."""
@@ -21,6 +27,68 @@ def colorfulness(rgb):
     opponents = ops.stack([red - green, (red + green) / 2 - blue], axis=-1)
     deviation = ops.sqrt(ops.sum(ops.var(opponents, axis=(1, 2)), axis=-1))
     return deviation + 0.3 * ops.sqrt(ops.sum(ops.mean(opponents, axis=(1, 2)) ** 2, axis=-1))
+
+
+def is_grey(rgb):
+    """1.0 for each RGB picture [N, H, W, 3] that a person takes for grey, by its colourfulness, and 0.0 else: [N]."""
+    found = colorfulness(rgb)
+    return ops.cast(found < GREY, found.dtype)
+
+
+def psnr(truth, rgb):
+    """Peak signal-to-noise ratio [N] in dB of two RGB pictures [N, H, W, 3], over all channels; the peak is 1.
+
+    At most 58.9 dB, which is what rounding to 8 bits leaves: pictures that are equal have no finite one.
+    """
+    error = ops.mean((ops.convert_to_tensor(truth) - rgb) ** 2, axis=(1, 2, 3))
+    return -10 / np.log(10) * ops.log(ops.maximum(error, _QUANTISATION))
+
+
+def ssim(truth, rgb):
+    """Structural similarity [N] of two RGB pictures [N, H, W, 3], at least 11 x 11 (Wang et al. 2004, section III).
+
+    The mean over windows that lie within the picture, weighted by a Gaussian of 1.5 pixels cut off at 11,
+    and over the channels.
+    """
+    one, other = ops.convert_to_tensor(truth), ops.convert_to_tensor(rgb)
+    planes = ops.concatenate([one, other, one * one, other * other, one * other], axis=-1)
+    mean1, mean2, square1, square2, product = ops.split(_gaussian(planes), 5, axis=-1)
+    c1, c2 = 0.01**2, 0.03**2
+    alike = (2 * mean1 * mean2 + c1) * (2 * (product - mean1 * mean2) + c2)
+    energy = (mean1**2 + mean2**2 + c1) * (square1 - mean1**2 + square2 - mean2**2 + c2)
+    return ops.mean(alike / energy, axis=(1, 2, 3))
+
+
+def _gaussian(planes):
+    weights = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    weights = ops.cast(ops.convert_to_tensor(weights / weights.sum()), planes.dtype)
+    for shape in ((11, 1, 1, 1), (1, 11, 1, 1)):
+        kernel = ops.tile(ops.reshape(weights, shape), (1, 1, planes.shape[-1], 1))
+        planes = ops.depthwise_conv(planes, kernel, padding="valid", data_format="channels_last")
+    return planes
+
+
+def luma_drift(grey, rgb):
+    """Mean difference [N], in 8-bit levels, of luma [N, H, W], 0..1, from that of RGB [N, H, W, 3] in whole levels."""
+    levels = ops.round(255 * ops.clip(rgb, 0, 1))
+    return ops.mean(ops.abs(color.luma(levels) - 255 * ops.convert_to_tensor(grey)), axis=(1, 2))
+
+
+def bleeding(grey, chroma):
+    """Mean gradient [N] of chroma [N, H, W, 2], in Lab units a pixel, where luma [N, H, W], 0..1, is flat.
+
+    Flat is a gradient of luma below `FLAT`; colour that changes there leaves its object. 0 where nothing is flat.
+    """
+    slope = ops.sqrt(_squared_gradient(ops.convert_to_tensor(grey)[..., None]))
+    change = ops.sqrt(_squared_gradient(ops.convert_to_tensor(chroma)))
+    flat = ops.cast(slope < FLAT, change.dtype)
+    return ops.sum(change * flat, axis=(1, 2)) / ops.maximum(ops.sum(flat, axis=(1, 2)), 1.0)
+
+
+def _squared_gradient(planes):
+    """Squares of forward differences [N, H-1, W-1] of [N, H, W, C], summed over both axes and the planes."""
+    here = planes[:, :-1, :-1]
+    return ops.sum((planes[:, 1:, :-1] - here) ** 2 + (planes[:, :-1, 1:] - here) ** 2, axis=-1)
 
 
 def mean_ciede2000(truth, rgb):

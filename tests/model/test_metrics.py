@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy import stats
 from skimage import color as skcolor
 from skimage import data
+from skimage import metrics as skmetrics
 
 from model import metrics
 
@@ -77,6 +79,84 @@ def test_colorfulness_is_zero_for_grey_and_the_papers_value_for_two_colors():
 def test_chroma_rmse_of_a_constant_error_is_that_error():
     truth, error = np.zeros((2, 3, 3, 2), np.float32), np.float32([7, -2]).reshape(2, 1, 1, 1)
     np.testing.assert_allclose(np.asarray(metrics.chroma_rmse(truth, truth + error)), [7, 2])
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """A photograph and a worse one of it, [2, 64, 96, 3] float32 each: noisy, and with its colours turned."""
+    truth = data.astronaut()[100:164, 150:246].astype(np.float32) / 255
+    noisy = np.clip(truth + np.random.default_rng(0).normal(0, 0.1, truth.shape), 0, 1).astype(np.float32)
+    return np.stack([truth, truth]), np.stack([noisy, truth[..., ::-1]])
+
+
+def test_psnr_agrees_with_scikit_image(photographs):
+    expected = [
+        skmetrics.peak_signal_noise_ratio(*pair, data_range=1) for pair in zip(*photographs, strict=True)
+    ]
+    np.testing.assert_allclose(np.asarray(metrics.psnr(*photographs)), expected, atol=1e-3)
+
+
+def test_psnr_of_equal_pictures_is_finite(photographs):
+    truth, _ = photographs
+    # 10 log10(12 x 255^2), the noise of a uniform quantiser of 8 bits.
+    np.testing.assert_allclose(np.asarray(metrics.psnr(truth, truth)), 58.9226, atol=1e-3)
+
+
+def test_ssim_agrees_with_scikit_image(photographs):
+    settings = dict(
+        gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, channel_axis=-1
+    )
+    expected = [skmetrics.structural_similarity(*pair, **settings) for pair in zip(*photographs, strict=True)]
+    np.testing.assert_allclose(np.asarray(metrics.ssim(*photographs)), expected, atol=1e-4)
+
+
+def test_luma_drift_is_that_of_the_picture_as_8_bits_hold_it():
+    grey = np.full((1, 4, 4), 100 / 255, np.float32)
+    neutral = np.repeat(grey[..., None], 3, axis=-1)
+    assert float(metrics.luma_drift(grey, neutral + 0.4 / 255)[0]) == pytest.approx(0, abs=1e-3)
+    greener = neutral + np.float32([0, 3, 0]) / 255
+    assert float(metrics.luma_drift(grey, greener)[0]) == pytest.approx(3 * 0.587, abs=1e-3)
+
+
+def test_bleeding_is_chroma_that_changes_where_luma_does_not():
+    grey = np.zeros((1, 32, 64), np.float32)
+    grey[:, :, 32:] = 0.5
+    chroma = np.zeros((1, 32, 64, 2), np.float32)
+    chroma[:, :, 32:] = (30, -40)
+    assert float(metrics.bleeding(grey, chroma)[0]) == 0
+    beside = chroma[:, :, 8:]
+    # Of 55 steps between columns one is luma's own edge; one of the others is the colours' step, hypot(30, 40).
+    assert float(metrics.bleeding(grey[:, :, :56], beside)[0]) == pytest.approx(50 / 54, rel=1e-4)
+
+
+def test_nothing_bleeds_where_nothing_is_flat():
+    ramp = np.broadcast_to(np.linspace(0, 1, 16, dtype=np.float32), (1, 16, 16))
+    chroma = np.random.default_rng(0).normal(0, 20, (1, 16, 16, 2)).astype(np.float32)
+    assert float(metrics.bleeding(ramp, chroma)[0]) == 0
+
+
+def test_a_picture_is_grey_when_its_colors_are_hardly_seen(photographs):
+    truth = photographs[0][:1]
+    grey = np.repeat(truth.mean(axis=-1, keepdims=True), 3, axis=-1)
+    pictures = np.concatenate([truth, grey, grey + 0.05 * (truth - grey)])
+    np.testing.assert_array_equal(np.asarray(metrics.is_grey(pictures)), [0, 1, 1])
+
+
+def test_measures_of_pictures_are_the_same_inside_a_tensorflow_graph(photographs):
+    def measures(truth, rgb):
+        grey, chroma = truth[..., 0], rgb[..., 1:]
+        return [
+            metrics.psnr(truth, rgb),
+            metrics.ssim(truth, rgb),
+            metrics.luma_drift(grey, rgb),
+            metrics.bleeding(grey, chroma),
+            metrics.is_grey(rgb),
+        ]
+
+    spec = tf.TensorSpec((None, 64, 96, 3), tf.float32)
+    in_graph = tf.function(measures, input_signature=[spec, spec])
+    for one, other in zip(in_graph(*photographs), measures(*photographs), strict=True):
+        np.testing.assert_allclose(one.numpy(), np.asarray(other), rtol=1e-4)
 
 
 def test_rank_correlation_agrees_with_scipy():
