@@ -1,4 +1,4 @@
-"""Packages the batch half: `pipeline` (the Beam job) and `model` (networks and the default weights)."""
+"""Packages `pipeline` (the Beam job), `model` (networks and the default weights) and `tfx_pipeline` (extra: tfx)."""
 
 from pathlib import Path
 
@@ -45,9 +45,12 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11,<3.12",
-    packages=find_packages(include=["pipeline", "pipeline.*", "model", "model.*"]),
+    packages=find_packages(
+        include=[f"{name}{below}" for name in ("pipeline", "model", "tfx_pipeline") for below in ("", ".*")]
+    ),
     package_data={
         "pipeline": ["templates/*"],
+        "tfx_pipeline": ["*.yaml", "*.pbtxt", "templates/*"],
         "model": ["pretrained/*", "pretrained/*/*", "pretrained/*/*/*"],
     },
     install_requires=RUNTIME,

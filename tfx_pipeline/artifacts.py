@@ -1,0 +1,70 @@
+"""Artifact types of our own, and the verdicts that gates leave in them."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+
+from tfx.types import artifact
+
+from pipeline import storage
+
+PASSED, FAILED, PENDING = "passed", "failed", "pending"
+_FILE = "verdict.json"
+
+
+class GateVerdict(artifact.Artifact):
+    """What a gate decided, in a `verdict.json`; see `Verdict`."""
+
+    TYPE_NAME = "GateVerdict"
+
+
+class Baseline(artifact.Artifact):
+    """Statistics of the data that the model in use was trained on, a folder a split; empty where there are none."""
+
+    TYPE_NAME = "BaselineStatistics"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A gate's verdict.
+
+    Attributes:
+        gate: "data", "quality" or "serving".
+        verdict: `PASSED` or `FAILED`.
+        findings: rows of a table, of what is wrong and how much of it; empty for a gate that was passed.
+        figures: whatever was measured, for the report and the model's card.
+    """
+
+    gate: str
+    verdict: str
+    findings: list[dict] = field(default_factory=list)
+    figures: dict = field(default_factory=dict)
+
+    def write(self, folder: str) -> None:
+        storage.write(os.path.join(folder, _FILE), json.dumps(asdict(self), indent=1).encode())
+
+    @classmethod
+    def read(cls, folder: str) -> "Verdict":
+        return cls(**json.loads(storage.read(os.path.join(folder, _FILE))))
+
+
+class GateClosed(Exception):
+    """A gate stops the run. The verdict says why."""
+
+    def __init__(self, verdict: Verdict):
+        super().__init__(verdict)
+        self.verdict = verdict
+
+    def __str__(self) -> str:
+        return f"the {self.verdict.gate} gate is closed:\n{table(self.verdict.findings)}"
+
+
+def table(rows: list[dict]) -> str:
+    """Rows of equal keys as lines of text with aligned columns."""
+    if not rows:
+        return ""
+    names = list(rows[0])
+    cells = [names, *([str(row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,304 @@
+"""The quality gate in TFMA: figures of each picture from a signature, means of them by slice, thresholds.
+
+The candidate and the baseline are exported models with nothing but the serving signature. What measures
+them is put around it when they are loaded, so that both are always measured by the same, present code.
+"""
+
+import functools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.metrics import metric_types
+
+from model import color, metrics
+from model.card import SIGNATURE, read_card
+from model.features import COLLECTION, ERA, LAB
+from tfx_pipeline.artifacts import FAILED, PASSED, Verdict
+from tfx_pipeline.thresholds import HIGHER_IS_BETTER, Thresholds
+
+EVALUATE = "evaluate"
+CONTROLS = "controls.json"  # beside the exported model: what the controls were fitted to
+BASELINE, CANDIDATE = "baseline", "candidate"
+SLICES = (COLLECTION, ERA)
+
+# Figure -> the output whose mean it is, and the output over whose mean.
+FIGURES = {
+    "psnr": ("psnr", None),
+    "ssim": ("ssim", None),
+    "rmse": ("rmse", None),
+    "ciede2000": ("ciede2000", None),
+    "colorfulness_over_truth": ("colorfulness", "truth_colorfulness"),
+    "grey_rate": ("is_grey", None),
+    "bleeding_over_truth": ("bleeding", "truth_bleeding"),
+    "luma_drift": ("luma_drift", None),
+    "rmse_over_grey": ("rmse", "grey_rmse"),
+    "rmse_over_mean_chroma": ("rmse", "mean_chroma_rmse"),
+    "rmse_over_lightness_table": ("rmse", "lightness_table_rmse"),
+    "ciede2000_over_grey": ("ciede2000", "grey_ciede2000"),
+}
+COUNT = "example_count"
+
+
+def figures_of_pictures(
+    rgb: tf.Tensor, predictor, strength: float, mean_chroma: np.ndarray, table: np.ndarray
+) -> dict[str, tf.Tensor]:
+    """Outputs [N] of each picture.
+
+    Args:
+        rgb: [N, S, S, 3] float32, whole 8-bit levels over 255, the truth.
+        predictor: lightness [N, S, S, 1] to chroma [N, S, S, 2] in Lab units.
+        strength: factor on chroma of the operating point, at which errors are measured.
+        mean_chroma: [2], a control's chroma; NaN where there is none.
+        table: [101, 2], a control's chroma by whole L*; NaN where there is none.
+    """
+    grey = tf.round(color.luma(rgb) * 255) / 255
+    lightness = color.lightness_of_grey(grey)
+    chroma = predictor(lightness[..., None])
+    truth = color.rgb_to_lab(rgb)
+    levels = tf.cast(tf.round(lightness), tf.int32)
+    joined = {
+        "": color.join(grey, strength * chroma),
+        "grey_": tf.repeat(grey[..., None], 3, axis=-1),
+        "mean_chroma_": color.join(grey, tf.zeros_like(chroma) + mean_chroma),
+        "lightness_table_": color.join(grey, tf.gather(tf.constant(table, tf.float32), levels)),
+    }
+    full = color.join(grey, chroma)
+    outputs = {}
+    for prefix, result in joined.items():
+        lab = color.rgb_to_lab(result)
+        outputs[f"{prefix}rmse"] = metrics.chroma_rmse(truth[..., 1:], lab[..., 1:])
+        if prefix in ("", "grey_"):
+            outputs[f"{prefix}ciede2000"] = tf.reduce_mean(metrics.ciede2000(truth, lab), axis=(1, 2))
+    return outputs | {
+        "psnr": metrics.psnr(rgb, joined[""]),
+        "ssim": metrics.ssim(rgb, joined[""]),
+        "colorfulness": metrics.colorfulness(full),
+        "truth_colorfulness": metrics.colorfulness(rgb),
+        "is_grey": metrics.is_grey(full),
+        "bleeding": metrics.bleeding(grey, color.rgb_to_lab(full)[..., 1:]),
+        "truth_bleeding": metrics.bleeding(grey, truth[..., 1:]),
+        "luma_drift": metrics.luma_drift(grey, full),
+    }
+
+
+class Examiner(tf.Module):
+    """An exported model behind a signature that measures serialized Lab examples."""
+
+    def __init__(self, folder: str):
+        super().__init__()
+        self.model = tf.saved_model.load(folder)  # kept: the signature alone does not keep it alive
+        card = read_card(folder)
+        controls = read_controls(folder)
+        serve, size = self.model.signatures[SIGNATURE], card.size
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
+        def evaluate(serialized):
+            parsed = tf.io.parse_example(serialized, {LAB: tf.io.FixedLenFeature((), tf.string)})
+            rgb = tf.map_fn(functools.partial(_rgb, size=size), parsed[LAB], fn_output_signature=tf.float32)
+            rgb = tf.ensure_shape(rgb, (None, size, size, 3))
+            predictor = lambda lightness: serve(lightness=lightness)["chroma"]  # noqa: E731
+            return figures_of_pictures(
+                rgb, predictor, card.operating_strength, controls["mean_chroma"], controls["lightness_table"]
+            )
+
+        self.signatures = {EVALUATE: evaluate.get_concrete_function()}
+
+
+def read_controls(folder: str | Path) -> dict[str, np.ndarray]:
+    """What the controls of a model were fitted to: `mean_chroma` [2] and `lightness_table` [101, 2] in Lab units.
+
+    NaN for a model that has none beside it.
+    """
+    try:
+        entries = json.loads(Path(folder, CONTROLS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        entries = {"mean_chroma": np.full(2, np.nan), "lightness_table": np.full((101, 2), np.nan)}
+    return {name: np.asarray(values, np.float32) for name, values in entries.items()}
+
+
+def _rgb(png: tf.Tensor, size: int) -> tf.Tensor:
+    """A Lab PNG as RGB [S, S, 3] float32 in whole levels over 255."""
+    lab = tf.cast(tf.io.decode_png(png, channels=3), tf.float32)
+    lab = tf.image.resize(lab, (size, size), method="area", antialias=False)
+    lab = tf.stack([lab[..., 0] * (100 / 255), lab[..., 1] - 128, lab[..., 2] - 128], axis=-1)
+    return tf.round(tf.clip_by_value(color.lab_to_rgb(lab), 0, 1) * 255) / 255
+
+
+def custom_eval_shared_model(eval_saved_model_path, model_name, eval_config, **_) -> tfma.EvalSharedModel:
+    """TFX's hook: how a model is loaded for evaluation."""
+    return tfma.EvalSharedModel(
+        model_path=eval_saved_model_path,
+        model_name=model_name,
+        model_type=tfma.TF_GENERIC,
+        model_loader=tfma.ModelLoader(
+            construct_fn=functools.partial(Examiner, eval_saved_model_path), tags=["serve"]
+        ),
+    )
+
+
+def eval_config(thresholds: Thresholds, sources: str = "") -> tfma.EvalConfig:
+    """TFMA's configuration of the gate: every figure, overall and by slice, with its thresholds.
+
+    `sources` is a digest of the code that measures, so that a change of it is a reason to measure again.
+    """
+    slices = [tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=[name]) for name in SLICES)]
+    specs = [tfma.MetricConfig(class_name="ExampleCount")]
+    for name, (over, under) in FIGURES.items():
+        config = tfma.MetricConfig(
+            class_name="MeanFigure",
+            module=MeanFigure.__module__,
+            config=json.dumps({"name": name, "over": over, "under": under, "sources": sources}),
+        )
+        if name in thresholds.bounds:
+            least, most = thresholds.bounds[name]
+            config.per_slice_thresholds.append(
+                tfma.PerSliceMetricThreshold(
+                    slicing_specs=[tfma.SlicingSpec()],
+                    threshold=tfma.MetricThreshold(
+                        value_threshold=tfma.GenericValueThreshold(
+                            lower_bound={"value": least}, upper_bound={"value": most}
+                        )
+                    ),
+                )
+            )
+        if name in thresholds.tolerances:
+            config.per_slice_thresholds.append(
+                tfma.PerSliceMetricThreshold(
+                    slicing_specs=slices,
+                    threshold=tfma.MetricThreshold(change_threshold=_change(name, thresholds)),
+                )
+            )
+        specs.append(config)
+    return tfma.EvalConfig(
+        model_specs=[
+            tfma.ModelSpec(name=CANDIDATE, signature_name=EVALUATE),
+            tfma.ModelSpec(name=BASELINE, signature_name=EVALUATE, is_baseline=True),
+        ],
+        slicing_specs=slices,
+        metrics_specs=[tfma.MetricsSpec(metrics=specs, model_names=[CANDIDATE, BASELINE])],
+        options=tfma.Options(min_slice_size={"value": thresholds.least_pictures_in_slice}),
+    )
+
+
+def _change(name: str, thresholds: Thresholds) -> tfma.GenericChangeThreshold:
+    kind, amount = thresholds.tolerances[name]
+    if HIGHER_IS_BETTER[name]:
+        direction, amount = tfma.MetricDirection.HIGHER_IS_BETTER, -amount
+    else:
+        direction = tfma.MetricDirection.LOWER_IS_BETTER
+    return tfma.GenericChangeThreshold(direction=direction, **{kind: {"value": amount}})
+
+
+class MeanFigure(tfma.metrics.Metric):
+    """A figure of `FIGURES`: the mean of an output over the pictures, or a ratio of two such means."""
+
+    def __init__(self, name: str, over: str, under: str | None = None, sources: str = ""):
+        del sources
+        super().__init__(_computations, name=name, over=over, under=under)
+
+
+def _computations(
+    name: str,
+    over: str,
+    under: str | None,
+    model_names: Iterable[str] = ("",),
+    output_names: Iterable[str] = ("",),
+    **_,
+) -> metric_types.MetricComputations:
+    keys = [metric_types.MetricKey(name=name, model_name=model) for model in model_names]
+    return [
+        metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_MeanFn(key, over, under))
+        for key in keys
+    ]
+
+
+class _MeanFn(beam.CombineFn):
+    """Sums of two outputs -> their ratio; pictures stand for the second where there is none."""
+
+    def __init__(self, key: metric_types.MetricKey, over: str, under: str | None):
+        self._key, self._over, self._under = key, over, under
+
+    def create_accumulator(self) -> tuple[float, float]:
+        return 0.0, 0.0
+
+    def add_input(self, sums, inputs):
+        outputs = inputs.prediction
+        if self._key.model_name in outputs:
+            outputs = outputs[self._key.model_name]
+        over = float(np.squeeze(outputs[self._over]))
+        under = float(np.squeeze(outputs[self._under])) if self._under else 1.0
+        return sums[0] + over, sums[1] + under
+
+    def merge_accumulators(self, accumulators):
+        return tuple(map(sum, zip(*accumulators, strict=True)))
+
+    def extract_output(self, sums):
+        return {self._key: sums[0] / sums[1] if sums[1] else float("nan")}
+
+
+def read_figures(folder: str) -> Iterator[tuple[str, str, dict[str, dict[str, float]]]]:
+    """Slice name and value (both empty for all pictures) and the figures of each model, from TFMA's output."""
+    result = tfma.load_eval_result(folder, model_name=CANDIDATE)
+    baseline = dict(tfma.load_eval_result(folder, model_name=BASELINE).slicing_metrics)
+    for key, values in result.slicing_metrics:
+        name, value = key[0] if key else ("", "")
+        yield name, value, {CANDIDATE: _plain(values), BASELINE: _plain(baseline.get(key, {}))}
+
+
+def _plain(values: dict) -> dict[str, float]:
+    """The figures among TFMA's values that are finite: JSON has no others."""
+    figures = values.get("", {}).get("", {})
+    found = {name: float(value["doubleValue"]) for name, value in figures.items() if "doubleValue" in value}
+    return {name: value for name, value in found.items() if name in (*FIGURES, COUNT) and np.isfinite(value)}
+
+
+def verdict(folder: str, thresholds: Thresholds) -> Verdict:
+    """The quality gate's verdict in TFMA's output: what failed where, and all figures by slice."""
+    rows = []
+    slices = {(name, value): figures for name, value, figures in read_figures(folder)}
+    result = tfma.load_validation_result(folder)
+    for failed in result.metric_validations_per_slice:
+        name, value = next(
+            ((key.column, key.bytes_value.decode()) for key in failed.slice_key.single_slice_keys), ("", "")
+        )
+        for failure in failed.failures:
+            figures = slices.get((name, value), {CANDIDATE: {}, BASELINE: {}})
+            figure = failure.metric_key.name
+            rows.append(
+                {
+                    "figure": figure,
+                    "slice": f"{name} {value}".strip() or "all pictures",
+                    "candidate": _number(figures[CANDIDATE].get(figure)),
+                    "baseline": _number(figures[BASELINE].get(figure)),
+                    "allowed": _allowed(figure, failure.metric_key.is_diff, thresholds),
+                    "pictures": int(figures[CANDIDATE].get(COUNT, 0)),
+                }
+            )
+    for missing in result.missing_slices:
+        rows.append(
+            {"figure": "no test pictures", "slice": str(missing).strip(), "candidate": "", "baseline": ""}
+            | {"allowed": "", "pictures": 0}
+        )
+    table = [
+        {"slice": name, "value": value, "candidate": figures[CANDIDATE], "baseline": figures[BASELINE]}
+        for (name, value), figures in sorted(slices.items())
+    ]
+    return Verdict("quality", PASSED if result.validation_ok else FAILED, rows, {"slices": table})
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _allowed(figure: str, is_change: bool, thresholds: Thresholds) -> str:
+    if is_change:
+        kind, amount = thresholds.tolerances[figure]
+        return f"{amount:.0%} worse" if kind == "relative" else f"{amount:g} worse"
+    least, most = thresholds.bounds[figure]
+    bounds = (f"at least {least:g}" if least > -np.inf else "", f"at most {most:g}" if most < np.inf else "")
+    return " and ".join(filter(None, bounds))

@@ -1,0 +1,177 @@
+"""The pipeline as TFX sees it, whoever orchestrates it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from ml_metadata.proto import metadata_store_pb2
+from tfx.components import (
+    Evaluator,
+    ExampleValidator,
+    ImportSchemaGen,
+    StatisticsGen,
+    Trainer,
+    Transform,
+)
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import trainer_pb2, transform_pb2
+
+from model.options import Options
+from model.photos import PARTS
+from pipeline.ingest import Ingestion
+from tfx_pipeline import evaluation, sources
+from tfx_pipeline import thresholds as limits
+from tfx_pipeline.components.canary_validator import CanaryValidator
+from tfx_pipeline.components.data_gate import DataGate
+from tfx_pipeline.components.example_gen import CollectionExampleGen
+from tfx_pipeline.components.pusher import Pusher
+from tfx_pipeline.components.resolver import Resolver
+
+LATEST, NONE = "latest", "none"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made from; folders are local or gs://.
+
+    Attributes:
+        manifests: folder of the collections' manifests, as `pipeline.ingest.snapshot` writes them.
+        pushed: folder of the pushed models.
+        checkpoints: folder where a killed training is found again.
+        schema: file. thresholds: text of the file.
+        ingestion: settings of it.
+        side: height and width in pixels of Lab examples.
+        options: of the training.
+        warm: `LATEST` (the model in use), `NONE`, or the folder of an exported model to start from.
+        name, command, terms: for the model's card.
+        state: of the pushed folder, so that a cached answer about it is not an old one.
+        worker_python: interpreter of the batch worker's environment; empty for this one.
+        trainer: dotted name of the function that the Trainer runs.
+    """
+
+    manifests: str
+    pushed: str
+    checkpoints: str
+    schema: str
+    thresholds: str
+    ingestion: Ingestion = field(default_factory=Ingestion)
+    side: int = 192
+    options: Options = field(default_factory=Options)
+    warm: str = LATEST
+    name: str = "fusion"
+    command: str = ""
+    terms: str = "Terms of the training data: not stated."
+    state: str = ""
+    worker_python: str = ""
+    trainer: str = "tfx_pipeline.trainer.run_fn"
+
+
+def create_pipeline(
+    name: str,
+    root: str,
+    settings: Settings,
+    *,
+    metadata: metadata_store_pb2.ConnectionConfig | None = None,
+    beam_args: Sequence[str] = (),
+) -> Pipeline:
+    """The whole pipeline.
+
+    Args:
+        root: folder of its artifacts.
+        metadata: where their metadata is; None where the orchestrator has its own.
+        beam_args: options of Beam, for the stages that run on it.
+    """
+    gates = settings.thresholds
+    example_gen = CollectionExampleGen(
+        settings.manifests, settings.ingestion, sources.digest(sources.INGESTION)
+    )
+    examples = example_gen.outputs["examples"]
+    statistics_gen = StatisticsGen(examples=examples)
+    schema_gen = ImportSchemaGen(schema_file=settings.schema)
+    validator = ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
+    )
+    resolver = Resolver(pushed_root=settings.pushed, state=settings.state).with_id("Resolver")
+    data_gate = DataGate(
+        examples=examples,
+        statistics=statistics_gen.outputs["statistics"],
+        schema=schema_gen.outputs["schema"],
+        anomalies=validator.outputs["anomalies"],
+        baseline=resolver.outputs["statistics"],
+        thresholds=gates,
+        sources=sources.digest(sources.GATES),
+    ).with_id("DataGate")
+    transform = Transform(
+        examples=examples,
+        schema=schema_gen.outputs["schema"],
+        preprocessing_fn="tfx_pipeline.preprocessing.preprocessing_fn",
+        splits_config=transform_pb2.SplitsConfig(analyze=["train"], transform=list(PARTS)),
+        custom_config={"side": settings.side, "sources": sources.digest(sources.TRANSFORM)},
+        disable_statistics=True,
+    )
+    transform.add_upstream_node(data_gate)
+    trainer = Trainer(
+        run_fn=settings.trainer,
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema_gen.outputs["schema"],
+        base_model=resolver.outputs["model"] if settings.warm == LATEST else None,
+        train_args=trainer_pb2.TrainArgs(splits=["train"]),
+        eval_args=trainer_pb2.EvalArgs(splits=["validation"]),
+        custom_config={
+            "options": asdict(settings.options),
+            "checkpoints": settings.checkpoints,
+            "warm": "" if settings.warm in (LATEST, NONE) else settings.warm,
+            "name": settings.name,
+            "command": settings.command,
+            "terms": settings.terms,
+            "sources": sources.digest(sources.TRAINING),
+        },
+    )
+    evaluator = Evaluator(
+        examples=transform.outputs["transformed_examples"],
+        model=trainer.outputs["model"],
+        baseline_model=resolver.outputs["model"],
+        example_splits=["test"],
+        eval_config=evaluation.eval_config(limits.parse(gates), sources.digest(sources.EVALUATION)),
+        module_path=evaluation.__name__,
+    )
+    canary = CanaryValidator(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        examples=examples,
+        thresholds=gates,
+        worker_python=settings.worker_python,
+        sources=sources.digest(sources.GATES),
+    ).with_id("CanaryValidator")
+    pusher = Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=canary.outputs["blessing"],
+        evaluation=evaluator.outputs["evaluation"],
+        examples=examples,
+        statistics=statistics_gen.outputs["statistics"],
+        data=data_gate.outputs["verdict"],
+        serving=canary.outputs["verdict"],
+        pushed_root=settings.pushed,
+        thresholds=gates,
+    ).with_id("Pusher")
+    return Pipeline(
+        pipeline_name=name,
+        pipeline_root=root,
+        components=[
+            example_gen,
+            statistics_gen,
+            schema_gen,
+            validator,
+            resolver,
+            data_gate,
+            transform,
+            trainer,
+            evaluator,
+            canary,
+            pusher,
+        ],
+        enable_cache=True,
+        metadata_connection_config=metadata,
+        beam_pipeline_args=list(beam_args),
+    )

@@ -1,0 +1,149 @@
+"""What TFX's Trainer runs: `model.training` on the Lab examples, exported as a candidate with its card."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import keras
+import numpy as np
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from model import evaluation, records, release, training
+from model.card import read_card, write_card
+from model.networks import NETWORKS
+from model.options import Options, write_json
+from model.photos import PARTS, Photos, chroma
+from model.progress import RunProgress
+from pipeline import storage
+from tfx_pipeline import folders
+from tfx_pipeline.artifacts import PENDING
+from tfx_pipeline.evaluation import CONTROLS
+
+# Pictures held in memory, by split: for chroma bins and controls, calibration, and the card's figures.
+SAMPLES = {"train": 3000, "validation": 1000, "test": 1000}
+CURVES = "history.json"
+GATES = ("data", "quality", "serving")
+
+
+def run_fn(arguments: FnArgs) -> None:
+    """TFX's hook.
+
+    `arguments.custom_config` holds:
+        options: fields of `model.options.Options`.
+        checkpoints: folder, local or gs://, in which a killed run is found again. It lies outside of the
+            execution's own folders, which a retry does not see.
+        warm: exported model to start from, a folder; empty for the base model of the component, or none.
+        name, command, terms: for the model's card.
+        sources: digest of the code, so that a change of it is a reason to train again.
+    """
+    config = arguments.custom_config
+    options = _options(config["options"])
+    splits = {part: _files(arguments.train_files, part) for part in PARTS}
+    photos = Photos(
+        **{part: records.read_photos(files, SAMPLES[part]) for part, files in splits.items()},
+        grey={},
+        broken={},
+    )
+    warm = config["warm"] or arguments.base_model
+    with checkpoints(config["checkpoints"], _digest(config, splits)) as (run, saved):
+        with folders.filled(arguments.model_run_dir) as board, folders.here(warm or run) as start:
+            training.train(
+                photos,
+                options,
+                run,
+                callbacks=(
+                    RunProgress(options),
+                    keras.callbacks.TensorBoard(board, write_graph=False),
+                    saved,
+                ),
+                batches=lambda epoch: records.training_batches(
+                    splits["train"],
+                    sizes=options.sizes,
+                    batch=options.batch,
+                    steps=options.steps,
+                    scale=NETWORKS[options.network].SCALE,
+                    seed=options.seed,
+                    weights=options.weights,
+                    epoch=epoch,
+                ),
+                warm=start if warm else None,
+            )
+            shutil.copy(Path(run, CURVES), Path(board, CURVES))
+        release.release(
+            photos,
+            options,
+            run,
+            name=config["name"],
+            version="candidate",
+            command=config["command"],
+            terms=config["terms"],
+        )
+        model = Path(run, release.MODEL)
+        card = dataclasses.replace(
+            read_card(model), gates=[{"gate": gate, "verdict": PENDING} for gate in GATES]
+        )
+        write_card(model, card)
+        write_json(model / CONTROLS, controls(photos))
+        folders.copy(str(model), arguments.serving_model_dir)
+
+
+def controls(photos: Photos) -> dict[str, list]:
+    """What the controls are fitted to, on the training photographs; see `tfx_pipeline.evaluation`."""
+    mean = np.mean([chroma(photo.pixels).mean(axis=(0, 1)) for photo in photos.train], axis=0)
+    return {"mean_chroma": mean.tolist(), "lightness_table": evaluation.fit_table(photos.train).tolist()}
+
+
+class Saved(keras.callbacks.Callback):
+    """Carries a run's folder to where another machine finds it, after each epoch."""
+
+    def __init__(self, run: str, target: str):
+        super().__init__()
+        self.run, self.target = run, target
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.run != self.target:
+            folders.copy(self.run, self.target)
+
+
+@contextmanager
+def checkpoints(root: str, digest: str) -> Iterator[tuple[str, Saved]]:
+    """A local folder for a run, as an earlier attempt at the same run left it, and what keeps its home up to date.
+
+    It is gone once the run is through: its model is an artifact then.
+    """
+    home = storage.join(storage.normalize(root), digest)
+    if not storage.is_gcs(home):
+        os.makedirs(home, exist_ok=True)
+        yield home, Saved(home, home)
+        shutil.rmtree(home)
+        return
+    with tempfile.TemporaryDirectory(prefix="train-") as local:
+        folders.copy(home, local)
+        yield local, Saved(local, home)
+    for info in list(storage.list_files(home)):
+        storage.delete(info.uri)
+
+
+def _options(entries: dict) -> Options:
+    lists = {name: tuple(value) for name, value in entries.items() if isinstance(value, list)}
+    return Options(**entries | lists)
+
+
+def _digest(config: dict, splits: dict[str, list[str]]) -> str:
+    """Of whatever makes two runs the same run."""
+    what = {name: value for name, value in config.items() if name != "checkpoints"}
+    return hashlib.sha256(json.dumps([what, splits], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _files(patterns: list[str], part: str) -> list[str]:
+    """Shards of a split, given patterns of the training split as TFX names them."""
+    folders_of_part = {
+        os.path.dirname(pattern).replace("Split-train", f"Split-{part}") for pattern in patterns
+    }
+    return sorted(info.uri for folder in folders_of_part for info in storage.list_files(folder))
