@@ -1,13 +1,14 @@
 """Batches of lightness and chroma from photographs, each a pure function of the seed, the epoch and its index."""
 
 import math
+from collections.abc import Iterable
 
 import cv2
 import keras
 import numpy as np
 
 from model import color
-from model.photos import Photo, chroma
+from model.photos import Photo, PhotosError, chroma
 
 _LIGHTNESS = np.asarray(color.lightness_of_grey(np.arange(256) / 255), np.float32)
 
@@ -49,17 +50,50 @@ def as_scanned(lightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def picture_weights(photos: list[Photo], by_collection: dict[str, float]) -> np.ndarray:
-    """Chance [P] of each photograph to be drawn, from the weights of their collections (1 where none is given)."""
+    """Chance [P] of each photograph to be drawn, from the weights of their collections (1 where none is given).
+
+    Raises PhotosError where all are weighed 0.
+    """
     weights = np.array([by_collection.get(photo.collection, 1.0) for photo in photos])
+    if not weights.any():
+        raise PhotosError("every collection of training photographs has weight 0")
     return weights / weights.sum()
 
 
-class TrainingBatches(keras.utils.PyDataset):
-    """`steps` random batches an epoch: lightness [B, S, S, 1], chroma [B, S/scale, S/scale, 2].
+def drawn_size(sizes: tuple[int, ...], step: int, rng: np.random.Generator) -> int:
+    """Size of the batch of a step, drawn such that each of `sizes` costs the same arithmetic."""
+    # Keras reads from the first batches that sizes differ, so those are not left to chance.
+    if step < len(sizes):
+        return sizes[step]
+    cost = np.array(sizes, float) ** -2
+    return int(rng.choice(sizes, p=cost / cost.sum()))
 
-    S is drawn for each batch from `sizes`, such that each costs the same arithmetic. `epoch` counts
-    on from the given one, so that a resumed run sees the batches it would have seen.
+
+def augmented(
+    pictures: Iterable[np.ndarray], size: int, scale: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random views of B RGB pictures [H, W, 3] uint8.
+
+    Returns lightness [B, size, size, 1] and chroma [B, size/scale, size/scale, 2], float32.
     """
+    pairs = [_view(pixels, size, scale, rng) for pixels in pictures]
+    return tuple(np.stack(column) for column in zip(*pairs, strict=True))
+
+
+def _view(pixels: np.ndarray, size: int, scale: int, rng: np.random.Generator):
+    square = resized(np.ascontiguousarray(random_crop(pixels, rng)), size, size)
+    target = resized(chroma(square), size // scale, size // scale)
+    return as_scanned(lightness(square), rng), target
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """Random batches without end: lightness [B, S, S, 1], chroma [B, S/scale, S/scale, 2].
+
+    S is drawn for each batch from `sizes`. A batch is that of a step of an epoch of `steps`, counted from
+    the given epoch on, so that a resumed run sees the batches it would have seen.
+    """
+
+    num_batches = None
 
     def __init__(self, photos, weights, *, sizes, batch, steps, scale, seed, epoch=0):
         super().__init__()
@@ -67,25 +101,12 @@ class TrainingBatches(keras.utils.PyDataset):
         self.sizes, self.batch, self.steps, self.scale = sizes, batch, steps, scale
         self.seed, self.epoch = seed, epoch
 
-    def __len__(self) -> int:
-        return self.steps
-
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        cost = np.array(self.sizes, float) ** -2
-        # Keras reads from the first batches that sizes differ, so those are not left to chance.
-        size = self.sizes[index] if index < len(self.sizes) else rng.choice(self.sizes, p=cost / cost.sum())
+        later, step = divmod(index, self.steps)
+        rng = np.random.default_rng([self.seed, self.epoch + later, step])
+        size = drawn_size(self.sizes, step, rng)
         drawn = rng.choice(len(self.photos), self.batch, p=self.weights)
-        pairs = [self._sample(self.photos[which], int(size), rng) for which in drawn]
-        return tuple(np.stack(column) for column in zip(*pairs, strict=True))
-
-    def _sample(self, photo: Photo, size: int, rng: np.random.Generator):
-        square = resized(np.ascontiguousarray(random_crop(photo.pixels, rng)), size, size)
-        target = resized(chroma(square), size // self.scale, size // self.scale)
-        return as_scanned(lightness(square), rng), target
-
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
+        return augmented((self.photos[which].pixels for which in drawn), size, self.scale, rng)
 
 
 class WholePhotos(keras.utils.PyDataset):

@@ -85,6 +85,12 @@ def grid_bins(chroma: np.ndarray, step: float = 10.0, least: float = 1e-5) -> tu
     return (cells[kept] * step).astype(np.float32), counts[kept] / counts[kept].sum()
 
 
+def nearest_bins(chroma: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Index [P] of the centre [Q, 2] that lies nearest to each chroma [P, 2]."""
+    # The square of the chroma itself is the same for every centre.
+    return np.argmin((centres**2).sum(axis=1) - 2 * chroma @ centres.T, axis=1)
+
+
 def squared_distances(chroma, centres):
     """Squared distances [..., Q] of chroma [..., 2] from bin centres [Q, 2]."""
     centres = ops.cast(ops.convert_to_tensor(centres), chroma.dtype)

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from model import evaluation, serving, training
+from model.bins import BINS
 from model.card import ModelCard, weights_sha256, write_card
 from model.options import Options, write_json
 from model.photos import PARTS, Photos
@@ -25,11 +26,21 @@ LIMITS = [
 
 
 def release(
-    photos: Photos, options: Options, output: str, *, name: str, version: str, command: str, terms: str
+    photos: Photos,
+    options: Options,
+    output: str,
+    *,
+    name: str,
+    version: str,
+    command: str,
+    terms: str,
+    counts: dict[str, dict[str, int]] | None = None,
 ) -> dict:
     """Writes the model of the run in `output` to its sub-folder `model`, and `report.json`; returns the report.
 
     `command` and `terms` go into the card as they are, `terms` also into a licence note beside the weights.
+    `counts`, for the card, are the pictures of each part by collection, of which `photos` may be a sample;
+    without it `photos` are all.
     """
     network, centres = training.trained(output, options)
     folder, partial = Path(output) / MODEL, Path(output) / f".{MODEL}.partial"
@@ -41,9 +52,7 @@ def release(
     predictor = serving.load(partial)
     strength = evaluation.operating_strength(validation, options.size, predictor)
     report = evaluation.report(photos.test or validation, photos.train, options.size, predictor, strength)
-    training_set = {
-        part: dict(Counter(photo.collection for photo in getattr(photos, part))) for part in PARTS
-    }
+    counts = counts or {part: Counter(photo.collection for photo in getattr(photos, part)) for part in PARTS}
     card = ModelCard(
         name=name,
         version=version,
@@ -55,7 +64,11 @@ def release(
         temperature=options.temperature,
         debias=options.debias,
         gain=options.gain,
-        training={**training_set, "left_out_as_grey": photos.grey, "left_out_as_unreadable": photos.broken},
+        training={
+            **{part: dict(by_collection) for part, by_collection in counts.items()},
+            "left_out_as_grey": photos.grey,
+            "left_out_as_unreadable": photos.broken,
+        },
         metrics=report["model"],
         controls=report["controls"],
         git_revision=git_revision(),
@@ -65,7 +78,7 @@ def release(
         limits=LIMITS,
     )
     write_card(partial, card)
-    shutil.copy(Path(output) / training.BINS, partial / training.BINS)
+    shutil.copy(Path(output) / BINS, partial / BINS)
     (partial / LICENSE).write_text(terms.rstrip() + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)

@@ -79,3 +79,10 @@ def load(folder: str | Path):
         return found["chroma"].numpy(), found["confidence"].numpy()
 
     return predictor
+
+
+def weights(folder: str | Path) -> dict[str, np.ndarray]:
+    """The weights of an exported model's network, batch norm folded in, by layer and name, such as `logits/bias`."""
+    loaded = tf.saved_model.load(str(folder))  # named: the signature alone keeps no variable alive
+    variables = loaded.signatures[SIGNATURE].graph.variables
+    return {variable.name.removesuffix(":0"): variable.numpy() for variable in variables}

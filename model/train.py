@@ -1,34 +1,40 @@
-"""Trains a network on a folder of photographs and exports it: `python -m model.train --photos photos --output run`.
+"""Trains a network on photographs or records and exports it: `python -m model.train --photos photos --output run`.
 
 On two CPU cores about 60 pictures a second at the default sizes. A killed run goes on where its last
 epoch ended; a finished one is only exported and reported again.
 """
 
 import argparse
+import functools
 import json
 import os
 import shlex
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from model.options import Options, OptionsError
 
 DEFAULTS = Options()
+SAMPLE = 2000  # records of each part that are held as photographs, for bins, calibration and the report
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; defaults are those of `Options`."""
     result = argparse.ArgumentParser(
         prog="python -m model.train",
-        description="Train a network on a folder of photographs, export it, and report it against three controls.",
+        description="Train a network on photographs, export it, and report it against three controls.",
         epilog="A killed run is continued by the same command; a finished one is exported and reported again.",
     )
-    result.add_argument(
-        "--photos", required=True, metavar="DIR", help="photographs; sub-folders are collections"
-    )
+    material = result.add_mutually_exclusive_group(required=True)
+    material.add_argument("--photos", metavar="DIR", help="photographs; sub-folders are collections")
+    material.add_argument("--records", metavar="DIR", help="Lab TFRecords in Split-train, -validation, -test")
     result.add_argument(
         "--output", required=True, metavar="DIR", help="of the run: checkpoints, report, model/"
+    )
+    result.add_argument(
+        "--warm", metavar="DIR", help="exported model whose weights and bins a new run starts from"
     )
     result.add_argument("--network", choices=("fusion",), help=_help("which network", "network"))
     result.add_argument(
@@ -94,12 +100,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     options = Options(**{name: value for name, value in _given(arguments).items() if hasattr(DEFAULTS, name)})
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from model.card import CardError
     from model.photos import PhotosError
     from model.training import RunError
+    from model.warm_start import WarmStartError
 
     try:
         _train(arguments, options)
-    except (PhotosError, OptionsError, RunError) as error:
+    except (PhotosError, OptionsError, RunError, CardError, WarmStartError) as error:
         print(f"model.train: {error}", file=sys.stderr)
         return 2
     return 0
@@ -120,28 +128,66 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
     from model import training
     from model.networks import NETWORKS
     from model.options import check
-    from model.photos import PARTS, read_photos
     from model.progress import RunProgress
 
     check(options, NETWORKS[options.network].STRIDE)
     terms = "Terms of the training data: not stated." if arguments.terms is None else _text(arguments.terms)
-    photos = read_photos(arguments.photos)
-    unknown = set(options.weights) - {photo.collection for photo in photos.train}
+    photos, counts, batches = (
+        _from_records(arguments, options) if arguments.records else _from_photos(arguments)
+    )
+    unknown = set(options.weights) - set(counts["train"])
     if unknown:
         names = ", ".join(sorted(unknown))
-        raise OptionsError(f"--weights names no collection of {arguments.photos}: {names}")
-    counts = ", ".join(f"{len(getattr(photos, part))} for {part}" for part in PARTS)
+        raise OptionsError(
+            f"--weights names no collection of {arguments.photos or arguments.records}: {names}"
+        )
+    parts = ", ".join(f"{sum(by_collection.values())} for {part}" for part, by_collection in counts.items())
     left_out = f"{sum(photos.grey.values())} grey, {sum(photos.broken.values())} unreadable"
-    print(f"photographs: {counts}; left out: {left_out}")
-    training.train(photos, options, arguments.output, callbacks=(RunProgress(options),))
+    print(f"photographs: {parts}; left out: {left_out}")
+    callbacks = (RunProgress(options),)
+    training.train(photos, options, arguments.output, callbacks, batches=batches, warm=arguments.warm)
     if keras.backend.backend() == "tensorflow":
-        _release(photos, arguments, options, terms)
+        _release(photos, counts, arguments, options, terms)
     else:
         print(f"trained: {arguments.output}")
         print("the same command with KERAS_BACKEND=tensorflow exports and reports it")
 
 
-def _release(photos, arguments: argparse.Namespace, options: Options, terms: str) -> None:
+def _from_photos(arguments: argparse.Namespace):
+    """Photographs, their number by part and collection, and None: batches are made of them."""
+    from model.photos import PARTS, read_photos
+
+    photos = read_photos(arguments.photos)
+    return (
+        photos,
+        {part: Counter(photo.collection for photo in getattr(photos, part)) for part in PARTS},
+        None,
+    )
+
+
+def _from_records(arguments: argparse.Namespace, options: Options):
+    """A sample of the records as photographs, the number of all by part and collection, and what makes batches."""
+    from model import records
+    from model.networks import NETWORKS
+    from model.photos import PARTS, Photos
+
+    patterns = {part: [str(Path(arguments.records) / f"Split-{part}" / "*")] for part in PARTS}
+    samples = {part: records.read_photos(patterns[part], SAMPLE) for part in PARTS}
+    counts = {part: records.count(patterns[part]) for part in PARTS}
+    batches = functools.partial(
+        records.training_batches,
+        patterns["train"],
+        sizes=options.sizes,
+        batch=options.batch,
+        steps=options.steps,
+        scale=NETWORKS[options.network].SCALE,
+        seed=options.seed,
+        weights=options.weights,
+    )
+    return Photos(**samples, grey={}, broken={}), counts, lambda epoch: batches(epoch=epoch)
+
+
+def _release(photos, counts: dict, arguments: argparse.Namespace, options: Options, terms: str) -> None:
     from model import release
 
     started = time.monotonic()
@@ -153,6 +199,7 @@ def _release(photos, arguments: argparse.Namespace, options: Options, terms: str
         version=arguments.version,
         command=_command(arguments),
         terms=terms,
+        counts=counts,
     )
     model = Path(arguments.output) / release.MODEL
     print(f"exported and reported in {time.monotonic() - started:.0f} s: {model}")
@@ -172,7 +219,7 @@ def _command(arguments: argparse.Namespace) -> str:
     for name, value in vars(arguments).items():
         if value is None or value == getattr(DEFAULTS, name, None):
             continue
-        if name in ("photos", "output", "terms"):
+        if name in ("photos", "records", "output", "terms", "warm"):
             value = Path(value).name
         words.append(f"--{name}")
         if isinstance(value, dict):

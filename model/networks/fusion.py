@@ -5,9 +5,11 @@ blocks MobileNet. Built for one CPU core: most arithmetic is in 1x1 convolutions
 """
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from model import color
@@ -97,6 +99,51 @@ def fold(model: keras.Model, config: Config) -> keras.Model:
         depthwise = isinstance(source, layers.DepthwiseConv2D)
         target.set_weights([kernel * (scale[:, None] if depthwise else scale), beta - mean * scale])
     return folded
+
+
+def unfold(model: keras.Model, config: Config, weights: dict[str, np.ndarray], lightness: Iterable) -> None:
+    """Sets `model`, built from `config`, to the function that a folded network has: `fold` takes it back.
+
+    `weights` are the folded network's by layer and name, such as `logits/bias`. Batch norm gets the statistics
+    of the folded convolutions on batches of `lightness` [N, H, W, 1], and what undoes them: training, which
+    takes a batch's own statistics, then starts near the same function. Raises ValueError where names or shapes
+    are not those of `config`.
+    """
+    folded = build(replace(config, folded=True))
+    for variable in folded.weights:
+        found = np.shape(weights[variable.path]) if variable.path in weights else "missing"
+        if found != variable.shape:
+            raise ValueError(f"{variable.path} is {found} there, {variable.shape} here")
+        variable.assign(weights[variable.path])
+    if len(weights) != len(folded.weights):
+        raise ValueError(f"{len(weights)} weights there, {len(folded.weights)} here")
+    statistics = _statistics(folded, lightness)
+    for source in folded.layers:
+        if not source.weights:
+            continue
+        target = model.get_layer(source.name)
+        if source.name not in statistics:
+            target.set_weights(source.get_weights())
+            continue
+        kernel, offset = source.get_weights()
+        mean, variance = statistics[source.name]
+        target.set_weights([kernel])
+        norm = model.get_layer(f"{source.name}_norm")
+        norm.set_weights([(variance + norm.epsilon) ** 0.5, mean, mean - offset, variance])
+
+
+def _statistics(folded: keras.Model, lightness: Iterable) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean and variance [channels] of the output of each convolution that had a batch norm, by its name."""
+    names = [layer.name for layer in folded.layers if layer.name.startswith("convolution")]
+    probe = keras.Model(folded.input, [folded.get_layer(name).output for name in names])
+    pixels, sums = 0, [0.0] * len(names)
+    for batch in lightness:
+        pixels += np.size(batch)
+        for index, output in enumerate(probe(batch, training=False)):
+            mean, variance = (ops.convert_to_numpy(moment) for moment in ops.moments(output, (0, 1, 2)))
+            sums[index] = sums[index] + np.size(batch) * np.stack([mean, variance + mean**2])
+    moments = {name: total / pixels for name, total in zip(names, sums, strict=True)}
+    return {name: (mean, np.maximum(square - mean**2, 0)) for name, (mean, square) in moments.items()}
 
 
 class Smooth4(layers.Layer):

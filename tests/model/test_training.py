@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from model import card, losses, release, serving, train, training
+from model import bins, card, losses, release, serving, train, training
 from model.options import Options, OptionsError, check
 
 SMALL = '{"stem": 8, "stages": [[8, 1], [8, 1], [8, 1], [8, 1]], "fused": 8, "decoder": [[8, 1], [8, 1]]}'
@@ -63,7 +63,7 @@ def test_a_killed_run_goes_on_where_its_last_epoch_ended(run):
 def test_the_run_leaves_its_options_its_bins_and_nothing_half_written(run):
     folder = run[0]
     assert json.loads((folder / training.OPTIONS).read_text())["weights"] == {"hills": 2}
-    assert np.sum(training.read_bins(folder)["shares"]) == pytest.approx(1)
+    assert np.sum(bins.read_bins(folder)["shares"]) == pytest.approx(1)
     assert sorted(file.name for file in folder.iterdir() if "partial" in file.name) == []
 
 
@@ -91,7 +91,7 @@ def test_rebalancing_is_taken_back_in_the_logits(run):
         network, _ = training.trained(folder, dataclasses.replace(options, debias=debias))
         classifier = keras.Model(network.input, network.get_layer("logits").output)
         logits.append(np.asarray(classifier(picture))[0, 0, 0])
-    weights = losses.rebalancing_weights(np.array(training.read_bins(folder)["shares"]))
+    weights = losses.rebalancing_weights(np.array(bins.read_bins(folder)["shares"]))
     np.testing.assert_allclose(logits[0] - logits[1], np.log(weights), atol=1e-4)
 
 
