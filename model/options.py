@@ -1,10 +1,13 @@
 """What a training run is made from. Needs the standard library only, so that `--help` is quick."""
 
+import argparse
 import dataclasses
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+NETWORKS = ("fusion",)  # names in `model.networks.NETWORKS`, which takes seconds to load
 
 
 class OptionsError(ValueError):
@@ -78,3 +81,63 @@ def write_json(path: Path, value) -> None:
 def save(options: Options, path: Path) -> None:
     """Writes the options as JSON."""
     write_json(path, dataclasses.asdict(options))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds an option of a command line for each of `Options`; none has a default there, see `from_arguments`."""
+    add = parser.add_argument
+    add("--network", choices=NETWORKS, help=_help("which network", "network"))
+    add(
+        "--layers",
+        type=_json,
+        metavar="JSON",
+        help="fields of the network's Config, such as '{\"stem\": 16}'",
+    )
+    add("--epochs", type=int, help=_help("each ends with a checkpoint", "epochs"))
+    add("--steps", type=int, help=_help("batches an epoch", "steps"))
+    add("--batch", type=int, help=_help("pictures a batch", "batch"))
+    add("--sizes", type=int, nargs="+", metavar="PX", help=_help("sizes of training batches", "sizes"))
+    add("--rate", type=float, help=_help("peak learning rate", "rate"))
+    add("--decay", type=float, help=_help("weight decay", "decay"))
+    add("--clip", type=float, help=_help("bound on the norm of the gradients", "clip"))
+    add("--uniform", type=float, help=_help("rebalancing of bins, 0 most, 1 none", "uniform"))
+    words = "how often to draw a collection (default: 1)"
+    add("--weights", type=_weight, nargs="+", metavar="NAME=X", help=words)
+    add("--seed", type=int, help=_help("of everything random", "seed"))
+    add("--size", type=int, metavar="PX", help=_help("of the exported model", "size"))
+    add("--temperature", type=float, help=_help("of the annealed mean", "temperature"))
+    add("--debias", type=float, help=_help("rebalancing taken back, 0 to 1", "debias"))
+    add("--gain", type=float, help=_help("factor on chroma within the exported model", "gain"))
+    add("--strength", type=float, help=_help("recommended factor on chroma", "strength"))
+    add("--strength_reason", metavar="WORDS", help="why, for the card")
+
+
+def from_arguments(arguments: argparse.Namespace) -> Options:
+    """The options that a command line gives; the defaults of `Options` for the others."""
+    names = {f.name for f in dataclasses.fields(Options)}
+    given = {n: value for n, value in vars(arguments).items() if n in names and value is not None}
+    if "weights" in given:
+        given["weights"] = dict(given["weights"])
+    if "sizes" in given:
+        given["sizes"] = tuple(given["sizes"])
+    return Options(**given)
+
+
+def _help(words: str, option: str) -> str:
+    default = getattr(Options(), option)
+    return f"{words} (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
+
+
+def _weight(text: str) -> tuple[str, float]:
+    name, _, number = text.rpartition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, got {text}") from None
+
+
+def _json(text: str) -> dict:
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"expected a JSON object, got {text}") from None

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from model.options import Options, OptionsError
+from model.options import Options, OptionsError, add_arguments, from_arguments
 
 DEFAULTS = Options()
 SAMPLE = 2000  # records of each part that are held as photographs, for bins, calibration and the report
@@ -36,69 +36,17 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--warm", metavar="DIR", help="exported model whose weights and bins a new run starts from"
     )
-    result.add_argument("--network", choices=("fusion",), help=_help("which network", "network"))
-    result.add_argument(
-        "--layers",
-        type=_json,
-        metavar="JSON",
-        help="fields of the network's Config, such as '{\"stem\": 16}'",
-    )
-    result.add_argument("--epochs", type=int, help=_help("each ends with a checkpoint", "epochs"))
-    result.add_argument("--steps", type=int, help=_help("batches an epoch", "steps"))
-    result.add_argument("--batch", type=int, help=_help("pictures a batch", "batch"))
-    result.add_argument(
-        "--sizes", type=int, nargs="+", metavar="PX", help=_help("sizes of training batches", "sizes")
-    )
-    result.add_argument("--rate", type=float, help=_help("peak learning rate", "rate"))
-    result.add_argument("--decay", type=float, help=_help("weight decay", "decay"))
-    result.add_argument("--clip", type=float, help=_help("bound on the norm of the gradients", "clip"))
-    result.add_argument("--uniform", type=float, help=_help("rebalancing of bins, 0 most, 1 none", "uniform"))
-    result.add_argument(
-        "--weights",
-        type=_weight,
-        nargs="+",
-        metavar="NAME=X",
-        help="how often to draw a collection (default: 1)",
-    )
-    result.add_argument("--seed", type=int, help=_help("of everything random", "seed"))
-    result.add_argument("--size", type=int, metavar="PX", help=_help("of the exported model", "size"))
-    result.add_argument("--temperature", type=float, help=_help("of the annealed mean", "temperature"))
-    result.add_argument("--debias", type=float, help=_help("rebalancing taken back, 0 to 1", "debias"))
-    result.add_argument(
-        "--gain", type=float, help=_help("factor on chroma within the exported model", "gain")
-    )
-    result.add_argument("--strength", type=float, help=_help("recommended factor on chroma", "strength"))
-    result.add_argument("--strength_reason", metavar="WORDS", help="why, for the card")
+    add_arguments(result)
     result.add_argument("--name", default="fusion-small", help="of the model (default: %(default)s)")
     result.add_argument("--version", default="1", help="of the model (default: %(default)s)")
     result.add_argument("--terms", metavar="FILE", help="the data and its terms, for the card and a licence")
     return result
 
 
-def _help(words: str, option: str) -> str:
-    default = getattr(DEFAULTS, option)
-    return f"{words} (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
-
-
-def _weight(text: str) -> tuple[str, float]:
-    name, _, number = text.rpartition("=")
-    try:
-        return name, float(number)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, got {text}") from None
-
-
-def _json(text: str) -> dict:
-    try:
-        return dict(json.loads(text))
-    except (TypeError, ValueError):
-        raise argparse.ArgumentTypeError(f"expected a JSON object, got {text}") from None
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status, 2 after one line about a user's mistake."""
     arguments = parser().parse_args(argv)
-    options = Options(**{name: value for name, value in _given(arguments).items() if hasattr(DEFAULTS, name)})
+    options = from_arguments(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from model.card import CardError
     from model.photos import PhotosError
@@ -111,15 +59,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"model.train: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _given(arguments: argparse.Namespace) -> dict:
-    given = {name: value for name, value in vars(arguments).items() if value is not None}
-    if "weights" in given:
-        given["weights"] = dict(given["weights"])
-    if "sizes" in given:
-        given["sizes"] = tuple(given["sizes"])
-    return given
 
 
 def _train(arguments: argparse.Namespace, options: Options) -> None:

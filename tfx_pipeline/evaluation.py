@@ -42,6 +42,7 @@ FIGURES = {
     "ciede2000_over_grey": ("ciede2000", "grey_ciede2000"),
 }
 COUNT = "example_count"
+GATED = "_gated"  # ends the name of a figure as it is compared with the baseline's
 
 
 def figures_of_pictures(
@@ -149,31 +150,17 @@ def eval_config(thresholds: Thresholds, sources: str = "") -> tfma.EvalConfig:
     slices = [tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=[name]) for name in SLICES)]
     specs = [tfma.MetricConfig(class_name="ExampleCount")]
     for name, (over, under) in FIGURES.items():
-        config = tfma.MetricConfig(
-            class_name="MeanFigure",
-            module=MeanFigure.__module__,
-            config=json.dumps({"name": name, "over": over, "under": under, "sources": sources}),
-        )
+        entries = {"over": over, "under": under, "sources": sources}
+        figure = _metric(name, **entries)
         if name in thresholds.bounds:
             least, most = thresholds.bounds[name]
-            config.per_slice_thresholds.append(
-                tfma.PerSliceMetricThreshold(
-                    slicing_specs=[tfma.SlicingSpec()],
-                    threshold=tfma.MetricThreshold(
-                        value_threshold=tfma.GenericValueThreshold(
-                            lower_bound={"value": least}, upper_bound={"value": most}
-                        )
-                    ),
-                )
-            )
+            bounds = tfma.GenericValueThreshold(lower_bound={"value": least}, upper_bound={"value": most})
+            _limit(figure, slices[:1], value_threshold=bounds)
+        specs.append(figure)
         if name in thresholds.tolerances:
-            config.per_slice_thresholds.append(
-                tfma.PerSliceMetricThreshold(
-                    slicing_specs=slices,
-                    threshold=tfma.MetricThreshold(change_threshold=_change(name, thresholds)),
-                )
-            )
-        specs.append(config)
+            gated = _metric(name + GATED, **entries, least_pictures=thresholds.least_pictures_in_slice)
+            _limit(gated, slices, change_threshold=_change(name, thresholds))
+            specs.append(gated)
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(name=CANDIDATE, signature_name=EVALUATE),
@@ -181,7 +168,21 @@ def eval_config(thresholds: Thresholds, sources: str = "") -> tfma.EvalConfig:
         ],
         slicing_specs=slices,
         metrics_specs=[tfma.MetricsSpec(metrics=specs, model_names=[CANDIDATE, BASELINE])],
-        options=tfma.Options(min_slice_size={"value": thresholds.least_pictures_in_slice}),
+    )
+
+
+def _metric(name: str, **entries) -> tfma.MetricConfig:
+    return tfma.MetricConfig(
+        class_name=MeanFigure.__name__,
+        module=MeanFigure.__module__,
+        config=json.dumps({"name": name, **entries}),
+    )
+
+
+def _limit(config: tfma.MetricConfig, slices: list[tfma.SlicingSpec], **threshold) -> None:
+    """Adds a threshold in slices. One that named none would hold in every slice there is."""
+    config.per_slice_thresholds.append(
+        tfma.PerSliceMetricThreshold(slicing_specs=slices, threshold=tfma.MetricThreshold(**threshold))
     )
 
 
@@ -195,36 +196,44 @@ def _change(name: str, thresholds: Thresholds) -> tfma.GenericChangeThreshold:
 
 
 class MeanFigure(tfma.metrics.Metric):
-    """A figure of `FIGURES`: the mean of an output over the pictures, or a ratio of two such means."""
+    """The mean of an output over the pictures of a slice, or the ratio of two such means.
 
-    def __init__(self, name: str, over: str, under: str | None = None, sources: str = ""):
+    In a slice of fewer than `least_pictures` it is 1 whatever the model, so that a comparison decides nothing
+    there (TFMA's own least size of a slice makes a missing figure of it, and that fails a threshold).
+    """
+
+    def __init__(
+        self, name: str, over: str, under: str | None = None, least_pictures: int = 0, sources: str = ""
+    ):
         del sources
-        super().__init__(_computations, name=name, over=over, under=under)
+        super().__init__(_computations, name=name, over=over, under=under, least_pictures=least_pictures)
 
 
 def _computations(
     name: str,
     over: str,
     under: str | None,
+    least_pictures: int,
     model_names: Iterable[str] = ("",),
-    output_names: Iterable[str] = ("",),
     **_,
 ) -> metric_types.MetricComputations:
     keys = [metric_types.MetricKey(name=name, model_name=model) for model in model_names]
     return [
-        metric_types.MetricComputation(keys=[key], preprocessors=None, combiner=_MeanFn(key, over, under))
+        metric_types.MetricComputation(
+            keys=[key], preprocessors=None, combiner=_MeanFn(key, over, under, least_pictures)
+        )
         for key in keys
     ]
 
 
 class _MeanFn(beam.CombineFn):
-    """Sums of two outputs -> their ratio; pictures stand for the second where there is none."""
+    """Number of pictures and sums of two outputs -> `MeanFigure`."""
 
-    def __init__(self, key: metric_types.MetricKey, over: str, under: str | None):
-        self._key, self._over, self._under = key, over, under
+    def __init__(self, key: metric_types.MetricKey, over: str, under: str | None, least_pictures: int):
+        self._key, self._over, self._under, self._least = key, over, under, least_pictures
 
-    def create_accumulator(self) -> tuple[float, float]:
-        return 0.0, 0.0
+    def create_accumulator(self) -> tuple[int, float, float]:
+        return 0, 0.0, 0.0
 
     def add_input(self, sums, inputs):
         outputs = inputs.prediction
@@ -232,13 +241,16 @@ class _MeanFn(beam.CombineFn):
             outputs = outputs[self._key.model_name]
         over = float(np.squeeze(outputs[self._over]))
         under = float(np.squeeze(outputs[self._under])) if self._under else 1.0
-        return sums[0] + over, sums[1] + under
+        return sums[0] + 1, sums[1] + over, sums[2] + under
 
     def merge_accumulators(self, accumulators):
         return tuple(map(sum, zip(*accumulators, strict=True)))
 
     def extract_output(self, sums):
-        return {self._key: sums[0] / sums[1] if sums[1] else float("nan")}
+        pictures, over, under = sums
+        if pictures < self._least:
+            return {self._key: 1.0}
+        return {self._key: over / under if under else float("nan")}
 
 
 def read_figures(folder: str) -> Iterator[tuple[str, str, dict[str, dict[str, float]]]]:
@@ -268,7 +280,7 @@ def verdict(folder: str, thresholds: Thresholds) -> Verdict:
         )
         for failure in failed.failures:
             figures = slices.get((name, value), {CANDIDATE: {}, BASELINE: {}})
-            figure = failure.metric_key.name
+            figure = failure.metric_key.name.removesuffix(GATED)
             rows.append(
                 {
                     "figure": figure,

@@ -35,6 +35,7 @@ class Thresholds:
     """What the three gates compare with; `thresholds.yaml` explains each entry.
 
     Attributes:
+        name: what the gates call themselves.
         least_pictures: by split.
         most_quarantined, most_unreadable: shares of all files, 0..1.
         drift, skew: feature -> largest Jensen-Shannon divergence, 0..1, of the training split from that of the
@@ -45,6 +46,7 @@ class Thresholds:
         most_seconds, most_memory_mb: of the batch job on canary scans.
     """
 
+    name: str
     least_pictures: dict[str, int]
     most_quarantined: float
     most_unreadable: float
@@ -73,7 +75,7 @@ def parse(text: str) -> Thresholds:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ThresholdsError(f"no YAML: {' '.join(str(error).split())}") from None
-    data, quality, serving = _sections(tree, "data", "quality", "serving")
+    name, data, quality, serving = _sections(tree, "name", "data", "quality", "serving")
     pictures, quarantined, unreadable, drift, skew = _sections(
         data, "least_pictures", "most_quarantined", "most_unreadable", "drift", "skew", of="data"
     )
@@ -82,6 +84,7 @@ def parse(text: str) -> Thresholds:
     )
     seconds, memory = _sections(serving, "most_seconds", "most_memory_mb", of="serving")
     return Thresholds(
+        name=str(name),
         least_pictures={
             part: int(_number(count, f"least_pictures: {part}"))
             for part, count in zip(PARTS, _sections(pictures, *PARTS, of="least_pictures"), strict=True)

@@ -1,0 +1,133 @@
+"""The options that every runner of the pipeline takes: read, checked and explained without loading TFX."""
+
+import argparse
+from pathlib import Path
+
+from model import default_model
+from model import options as training
+from model.card import CardError, read_card
+from pipeline import registry, storage
+from pipeline.collections import JobError
+from tfx_pipeline import thresholds as limits
+
+SCHEMA = Path(__file__).with_name("schema.pbtxt")
+LATEST, SHIPPED, NONE = "latest", "shipped", "none"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options, training's among them."""
+    gates = parser.add_argument_group("gates")
+    gates.add_argument(
+        "--schema", default=str(SCHEMA), metavar="FILE", help="what data must be (%(default)s)"
+    )
+    gates.add_argument(
+        "--thresholds", default=str(limits.DEFAULT), metavar="FILE", help="of all gates (%(default)s)"
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--side", type=int, default=192, metavar="PX", help="of Lab training pictures (%(default)s)"
+    )
+    data.add_argument(
+        "--min_side", type=int, default=128, metavar="PX", help="drop smaller pictures (%(default)s)"
+    )
+    data.add_argument(
+        "--shares",
+        type=float,
+        nargs=3,
+        default=(0.8, 0.1, 0.1),
+        metavar="X",
+        help="of training, validation and test pictures (default: 0.8 0.1 0.1)",
+    )
+    train = parser.add_argument_group("training")
+    train.add_argument(
+        "--warm",
+        default=LATEST,
+        metavar="M",
+        help="start from the pushed model in use, or the shipped one while there is none (latest, the default); "
+        "the shipped one (shipped); nothing (none); or the folder of an exported model",
+    )
+    training.add_arguments(train)
+    card = parser.add_argument_group("model card")
+    card.add_argument("--name", default="fusion", help="of the model (default: %(default)s)")
+    card.add_argument(
+        "--terms", metavar="FILE", help="the data and its terms, for the card and a licence note"
+    )
+    parser.add_argument(
+        "--beam",
+        default="",
+        metavar="ARGS",
+        help="options of Beam in one string, such as '--runner=FlinkRunner'",
+    )
+
+
+def settings(arguments: argparse.Namespace, *, manifests: str, pushed: str, checkpoints: str, **more):
+    """The options as `tfx_pipeline.pipeline.Settings`, whose further fields `more` gives. Loads TFX.
+
+    Raises JobError, ThresholdsError or OptionsError, in one line each, where an option makes no sense.
+    """
+    thresholds = limits.read(arguments.thresholds)
+    options = training.from_arguments(arguments)
+    for name in ("side", "min_side"):
+        if not 16 <= getattr(arguments, name) <= 4096:
+            raise JobError(f"--{name} must be between 16 and 4096 pixels, got {getattr(arguments, name)}")
+    if min(arguments.shares) <= 0:
+        raise JobError("--shares: each of the three must be positive, or its gate has nothing to look at")
+    if not Path(arguments.schema).is_file():
+        raise JobError(f"no such schema: {arguments.schema}")
+    terms = _terms(arguments.terms)
+    warm = _warm(arguments.warm)
+
+    from model.networks import NETWORKS
+    from pipeline.ingest import Ingestion
+    from tfx_pipeline.pipeline import Settings
+
+    training.check(options, NETWORKS[options.network].STRIDE)
+    total = sum(arguments.shares)
+    return Settings(
+        manifests=manifests,
+        pushed=pushed,
+        checkpoints=checkpoints,
+        schema=str(Path(arguments.schema).resolve()),
+        thresholds=Path(arguments.thresholds).read_text(encoding="utf-8"),
+        ingestion=Ingestion(
+            side=max(256, arguments.side),
+            min_side=arguments.min_side,
+            shares=tuple(share / total for share in arguments.shares),
+        ),
+        side=arguments.side,
+        options=options,
+        warm=warm,
+        name=arguments.name,
+        state=state(pushed),
+        **({} if terms is None else {"terms": terms}),
+        **more,
+    ), thresholds
+
+
+def state(pushed: str) -> str:
+    """What changes when the pushed models' folder does: version and weights of the one in use."""
+    if not storage.is_folder(pushed) or not registry.versions(pushed):
+        return "nothing pushed"
+    newest = registry.latest(pushed)
+    return f"{newest.version} {newest.card.weights_sha256}"
+
+
+def _terms(file: str | None) -> str | None:
+    try:
+        return None if file is None else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"cannot read --terms {file}: {error}") from None
+
+
+def _warm(model: str) -> str:
+    if model in (LATEST, NONE):
+        return model
+    if model == SHIPPED:
+        return default_model()
+    folder = registry.resolve(storage.normalize(model))
+    try:
+        if not storage.is_gcs(folder):
+            read_card(folder)
+    except CardError as error:
+        raise JobError(f"--warm: {error}") from None
+    return folder

@@ -1,0 +1,266 @@
+"""Runs the pipeline on this machine: `python -m tfx_pipeline.local_runner --collections photos --root run`.
+
+Metadata is in SQLite below the root, so that what has not changed is not done again; a killed run goes on
+where it was when the same command is given again.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from model.card import CardError
+from model.options import OptionsError, write_json
+from pipeline import registry, storage
+from pipeline.collections import JobError, check_input, check_output
+from tfx_pipeline import arguments as common
+from tfx_pipeline.thresholds import ThresholdsError
+
+NAME = "colorization"
+PUSHED, FAILURE, USAGE = 0, 1, 2
+CLOSED = {"data": 3, "quality": 4, "serving": 5}  # exit codes by gate
+STAMP = "finished.json"  # of the last run that came to an end: what it was made from, and what it pushed
+
+EPILOG = f"""\
+below the root
+  pushed/           the models that passed every gate; `latest` names the one in use
+  runs/TIME/        report.html and log.txt of each run
+  collections/      manifests of what the collections held
+  artifacts/, metadata.sqlite, checkpoints/   of TFX and the training
+
+exit codes
+  0  pushed, or nothing has changed
+  1  the run could not go on; its log.txt says why
+  2  nothing was done: an option or the input is wrong
+  {CLOSED["data"]}  stopped by the data gate
+  {CLOSED["quality"]}  stopped by the quality gate
+  {CLOSED["serving"]}  stopped by the serving gate
+  130, 143  stopped by SIGINT or SIGTERM; the same command goes on where it was
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m tfx_pipeline.local_runner",
+        description="Train a model on collections of colour photographs, and push it if it passes every gate.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    work = result.add_argument_group("what to do")
+    work.add_argument(
+        "--collections",
+        required=True,
+        nargs="+",
+        metavar="SRC",
+        help="manifests (.jsonl: source, and collection, era, group, labels), folders, globs or gs://...",
+    )
+    work.add_argument("--root", required=True, metavar="DIR", help="folder of the pipeline, on this machine")
+    work.add_argument("--pushed", metavar="DIR", help="of the pushed models (default: ROOT/pushed)")
+    work.add_argument(
+        "--colorize",
+        nargs=2,
+        metavar=("SRC", "DST"),
+        help="then colourise SRC into DST with the model in use",
+    )
+    work.add_argument(
+        "--worker_python",
+        default="",
+        metavar="FILE",
+        help="Python of the batch worker's environment, for the serving gate (default: this one)",
+    )
+    common.add_arguments(result)
+    return result
+
+
+def main(argv: list[str] | None = None, **settings) -> int:
+    """Runs the command; returns the exit code. `settings` go into `pipeline.Settings`, for tests."""
+    argv = sys.argv[1:] if argv is None else argv
+    chosen = parser().parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # what TFX loads anyway
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(chosen, shlex.join(["python", "-m", "tfx_pipeline.local_runner", *argv]), settings)
+    except (JobError, ThresholdsError, OptionsError, CardError, registry.RegistryError) as error:
+        print(f"local_runner: {error}", file=sys.stderr)
+        return USAGE
+    except _Stopped as stopped:
+        print("\nstopped; the same command goes on where it was", file=sys.stderr)
+        return 128 + stopped.number
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where it was", file=sys.stderr)
+        return 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Stopped(BaseException):
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def _interrupt(number, _):
+    raise _Stopped(number)
+
+
+def _run(chosen: argparse.Namespace, command: str, more: dict) -> int:
+    root = storage.normalize(chosen.root)
+    if storage.is_gcs(root):
+        raise JobError("--root must be on this machine, where SQLite works; --pushed may be gs://")
+    for source in chosen.collections:
+        check_input(source)
+        check_output(source, root)
+    os.makedirs(root, exist_ok=True)
+    with _locked(root):
+        from pipeline.ingest import snapshot
+
+        manifests = os.path.join(root, "collections")
+        snapshot(chosen.collections, manifests)
+        settings, thresholds = common.settings(
+            chosen,
+            manifests=manifests,
+            pushed=storage.normalize(chosen.pushed or os.path.join(root, "pushed")),
+            checkpoints=os.path.join(root, "checkpoints"),
+            command=command,
+            worker_python=chosen.worker_python,
+            **more,
+        )
+        made_from = _made_from(settings)
+        stamp = Path(root, STAMP)
+        if stamp.is_file() and json.loads(stamp.read_text()) == [made_from, settings.state]:
+            print(
+                f"nothing has changed: version {settings.state.split()[0]} stays in use ({settings.pushed})"
+            )
+            code = PUSHED
+        else:
+            code = _execute(root, settings, thresholds, chosen)
+            if code == PUSHED:
+                write_json(stamp, [made_from, common.state(settings.pushed)])
+    if code == PUSHED and chosen.colorize:
+        return _colorize(settings.pushed, *chosen.colorize)
+    return code
+
+
+def _made_from(settings) -> str:
+    """Digest of whatever may change a run's outcome, but for the state of the pushed folder."""
+    import dataclasses
+
+    from tfx_pipeline import sources
+
+    entries = dataclasses.asdict(settings) | {"state": "", "command": ""}
+    files = {info.uri: storage.read(info.uri) for info in storage.list_files(settings.manifests)}
+    found = hashlib.sha256(json.dumps(entries, sort_keys=True, default=str).encode())
+    for uri, data in sorted(files.items()):
+        found.update(f"{uri} {hashlib.sha256(data).hexdigest()}".encode())
+    found.update(Path(settings.schema).read_bytes())
+    found.update(sources.digest(("model/**/*.py", "pipeline/**/*.py", "tfx_pipeline/**/*.py")).encode())
+    return found.hexdigest()
+
+
+def _execute(root: str, settings, thresholds, chosen: argparse.Namespace) -> int:
+    """Runs the DAG, says what came of it, writes the report; returns the exit code."""
+    folder = Path(root, "runs", time.strftime("%Y%m%dT%H%M%S", time.gmtime()))
+    folder.mkdir(parents=True)
+    started = time.monotonic()
+    print(f"{thresholds.name}: {chosen.thresholds}")
+    with _logging(folder / "log.txt"):
+        from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+        from tfx.orchestration.metadata import sqlite_metadata_connection_config
+
+        from tfx_pipeline import report
+        from tfx_pipeline.artifacts import GateClosed
+        from tfx_pipeline.pipeline import create_pipeline
+
+        metadata = sqlite_metadata_connection_config(os.path.join(root, "metadata.sqlite"))
+        beam_args = shlex.split(chosen.beam) or ["--runner=FnApiRunner"]
+        dag = create_pipeline(
+            NAME, os.path.join(root, "artifacts"), settings, metadata=metadata, beam_args=beam_args
+        )
+        closed = failure = None
+        try:
+            LocalDagRunner().run(dag)
+        except GateClosed as error:
+            closed = error.verdict
+        except Exception as error:  # whatever a component met: the log has all of it
+            logging.getLogger(__name__).error("the run stopped", exc_info=error)
+            failure = error
+        written = report.write(folder, metadata, NAME, thresholds, settings.pushed, closed)
+    seconds = time.monotonic() - started
+    if failure is not None:
+        words = " ".join(str(failure).split())[:300]
+        print(f"the run stopped after {seconds:.0f} s: {type(failure).__name__}: {words}")
+        print(f"all of it is in {folder / 'log.txt'}")
+        return FAILURE
+    print(f"report: {written}")
+    print(f"{thresholds.name}, {seconds:.0f} s")
+    print("\n".join(report.last_lines(closed, settings.pushed)))
+    return CLOSED[closed.gate] if closed else PUSHED
+
+
+def _colorize(pushed: str, source: str, output: str) -> int:
+    from pipeline.colorize import main as colorize
+
+    return colorize(["--input", source, "--output", output, "--model", pushed])
+
+
+@contextlib.contextmanager
+def _locked(root: str) -> Iterator[None]:
+    """One run at a time. The lock ends with the process, however that ends."""
+    with open(os.path.join(root, ".lock"), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JobError(f"another run is going on in {root}") from None
+        yield
+
+
+@contextlib.contextmanager
+def _logging(file: Path) -> Iterator[None]:
+    """Everything that is logged goes to a file; the terminal gets a line a component."""
+    logger = logging.getLogger()
+    handlers = [logging.FileHandler(file), _Progress()]
+    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    before, level = logger.handlers[:], logger.level
+    logger.handlers[:], _ = handlers, logger.setLevel(logging.INFO)
+    from absl import logging as absl_logging
+
+    absl_logging.use_python_logging(quiet=True)
+    try:
+        yield
+    finally:
+        logger.handlers[:], _ = before, logger.setLevel(level)
+        handlers[0].close()
+
+
+class _Progress(logging.Handler):
+    """TFX's own messages about components, as lines for a person."""
+
+    def __init__(self):
+        super().__init__(logging.INFO)
+        self._cached, self._since = False, 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg == "Component %s is running.":
+            self._cached, self._since = False, time.monotonic()
+            print(f"{record.args[0]} ...", end="", flush=True)
+        elif record.msg == "A cached execution %d is used.":
+            self._cached = True
+        elif record.msg == "Component %s is finished.":
+            took = "as before" if self._cached else f"{time.monotonic() - self._since:.0f} s"
+            print(f" {took}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
