@@ -85,6 +85,36 @@ def test_folding_batch_norm_changes_no_color():
     )
 
 
+def unfolded_once():
+    """A folded network, a network set to its function by `unfold`, and the batches its statistics are of."""
+    config = fusion.Config(centres=CENTRES, **SMALL)
+    trained, model = fusion.build(config), fusion.build(config)
+    random_norms(trained)
+    folded = fusion.fold(trained, config)
+    pictures = lightness(4, 64, 64)
+    weights = {variable.path: ops.convert_to_numpy(variable) for variable in folded.weights}
+    fusion.unfold(model, config, weights, [pictures[:2], pictures[2:]])
+    return folded, model, pictures
+
+
+def test_unfolding_gives_batch_norm_back_and_changes_no_color():
+    folded, model, _ = unfolded_once()
+    assert [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    others = 100 - lightness(2, 32, 32)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(model(others)), ops.convert_to_numpy(folded(others)), atol=1e-3
+    )
+
+
+def test_an_unfolded_network_is_the_same_function_in_training():
+    folded, model, pictures = unfolded_once()
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(model(pictures, training=True)),
+        ops.convert_to_numpy(folded(pictures)),
+        atol=1e-2,
+    )
+
+
 def test_a_bin_that_is_certain_gives_its_color_times_the_gain():
     model = fusion.build(fusion.Config(centres=CENTRES, gain=1.5, **SMALL))
     kernel, offset = model.get_layer("logits").get_weights()

@@ -81,6 +81,15 @@ def test_the_run_ends_in_a_model_with_a_checked_card(run):
     assert confidence.shape == (2,)
 
 
+def test_the_curve_has_every_epoch_once_also_of_a_killed_run(run):
+    folder, _, epochs, _ = run
+    history = json.loads((folder / training.HISTORY).read_text())
+    assert [entry["epoch"] for entry in history] == list(range(1, epochs + 1))
+    assert all(
+        set(entry) == {"epoch", "loss", "chroma_error", "val_loss", "val_chroma_error"} for entry in history
+    )
+
+
 def test_rebalancing_is_taken_back_in_the_logits(run):
     folder = run[0]
     saved = json.loads((folder / training.OPTIONS).read_text())

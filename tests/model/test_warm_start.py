@@ -1,0 +1,138 @@
+"""A run can start from an exported model: as its very function, and without a second start when it is resumed."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from model import default_model, release, serving, training, warm_start
+from model.bins import BINS, read_bins
+from model.card import CardError
+from model.options import Options
+from model.photos import Photo, Photos
+from tests.model.conftest import landscape
+
+LAYERS = {"stem": 8, "stages": ((8, 1),) * 4, "fused": 8, "decoder": ((8, 1), (8, 1))}
+OPTIONS = Options(layers=LAYERS, epochs=2, steps=200, batch=8, sizes=(32,), size=32, rate=0.02, uniform=0.3)
+ALBUM = [Photo(f"{seed}.png", "coast", f"{seed:064x}", landscape(seed)) for seed in range(12)]
+PHOTOS = Photos(train=ALBUM, validation=[], test=[], grey={}, broken={})
+
+
+class KilledBeforeItsFirstStep(keras.callbacks.Callback):
+    """Leaves a checkpoint of the very start at `state`, and ends the run."""
+
+    def __init__(self, state):
+        super().__init__()
+        self.state = state
+
+    def on_train_begin(self, logs=None):
+        self.model.save_weights(self.state)
+        raise InterruptedError
+
+
+def start(run, state, photos=PHOTOS, **settings) -> None:
+    """The run up to its first step, which it leaves in the file `state`."""
+    with pytest.raises(InterruptedError):
+        training.train(photos, OPTIONS, run, (KilledBeforeItsFirstStep(state),), **settings)
+
+
+def stem(state) -> np.ndarray:
+    """The first convolution of a checkpoint, read from the file itself."""
+    with h5py.File(state) as file:
+        return file["layers/conv2d/vars/0"][()]
+
+
+def exported(run, options=OPTIONS) -> str:
+    release.release(PHOTOS, options, run, name="tiny", version="1", command="none", terms="none")
+    return str(run / release.MODEL)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """An exported model that has learned a little."""
+    run = tmp_path_factory.mktemp("base")
+    training.train(PHOTOS, OPTIONS, run)
+    return exported(run)
+
+
+@pytest.fixture(scope="module")
+def warm(base, tmp_path_factory):
+    """The folder of a run of one short epoch that started from it."""
+    run = tmp_path_factory.mktemp("warm")
+    training.train(PHOTOS, dataclasses.replace(OPTIONS, epochs=1, steps=4, rate=0.001), run, warm=base)
+    return run
+
+
+def losses(run) -> list[float]:
+    return [epoch["loss"] for epoch in json.loads((run / training.HISTORY).read_text())]
+
+
+def test_a_model_that_is_only_started_from_is_exported_as_it_was(base, tmp_path):
+    start(tmp_path, tmp_path / training.STATE, warm=base)
+    lightness = np.random.default_rng(0).uniform(0, 100, (4, 32, 32, 1)).astype(np.float32)
+    before, after = (serving.load(model)(lightness)[0] for model in (base, exported(tmp_path)))
+    assert np.abs(before).max() > 5
+    # Bins are counted anew, by the nearest centre and each once more: that moves their weights by about 0.0001.
+    np.testing.assert_allclose(after, before, atol=0.05)
+
+
+def test_a_warm_start_learns_from_where_the_model_ended(base, warm):
+    cold, ended = losses(Path(base).parent)
+    (begun,) = losses(warm)
+    assert ended < 0.7 * cold
+    assert begun < 0.7 * cold
+
+
+def test_bins_keep_their_centres_and_are_counted_anew(base, tmp_path):
+    skies = [dataclasses.replace(photo, pixels=photo.pixels[:12]) for photo in ALBUM]
+    start(tmp_path, tmp_path / "start.weights.h5", dataclasses.replace(PHOTOS, train=skies), warm=base)
+    old, new = read_bins(base), read_bins(tmp_path)
+    assert new["centres"] == old["centres"]
+    assert sum(new["shares"]) == pytest.approx(1)
+    assert np.abs(np.subtract(new["shares"], old["shares"])).max() > 0.2
+
+
+def test_a_run_that_goes_on_has_its_own_weights(base, warm, tmp_path):
+    start(warm, tmp_path / "resumed.weights.h5", warm=base)
+    start(tmp_path, tmp_path / "fresh.weights.h5", warm=base)
+    own = stem(warm / training.STATE)
+    np.testing.assert_array_equal(stem(tmp_path / "resumed.weights.h5"), own)
+    assert np.abs(stem(tmp_path / "fresh.weights.h5") - own).max() > 1e-4
+
+
+def test_the_shipped_model_can_be_started_from():
+    shipped = warm_start.read(default_model())
+    assert shipped.weights["logits/bias"].shape == (len(shipped.centres),)
+    assert shipped.bin_weights.shape == (len(shipped.centres),)
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ({**LAYERS, "stem": 16}, r"convolution_0/kernel is \(3, 3, 1, 8\) there, \(3, 3, 1, 16\) here"),
+        ({**LAYERS, "decoder": ((8, 1), (8, 2))}, r"convolution_14/kernel is missing there"),
+    ],
+)
+def test_a_model_of_another_architecture_is_refused_in_one_line(base, tmp_path, layers, words):
+    with pytest.raises(warm_start.WarmStartError, match=words) as refused:
+        training.train(PHOTOS, dataclasses.replace(OPTIONS, layers=layers), tmp_path, warm=base)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_model_whose_bins_are_not_recorded_is_refused(base, tmp_path):
+    model = shutil.copytree(base, tmp_path / "model")
+    bins = read_bins(model)
+    del bins["uniform"]
+    (model / BINS).write_text(json.dumps(bins))
+    with pytest.raises(warm_start.WarmStartError, match="uniform"):
+        warm_start.read(model)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(CardError, match="no such model"):
+        training.train(PHOTOS, OPTIONS, tmp_path, warm=str(tmp_path / "none"))
