@@ -22,6 +22,7 @@ bench: .venv/test
 	$(BIN)/python -m tests.benchmarks.host_cost
 	$(BIN)/python -m tests.benchmarks.job_cost
 	$(BIN)/python -m tests.benchmarks.memory
+	$(BIN)/python -m tests.benchmarks.lab_records
 
 lock: .venv/demo
 	$(BIN)/uv pip compile -q setup.py --extra demo --no-header --no-annotate -o requirements.lock

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from skimage import data
 
-from model import features, metrics, records
+from model import features, metrics, records, train
+from model.card import read_card
 from model.photos import PhotosError, chroma
 from tests.model.conftest import landscape
 
@@ -186,3 +187,36 @@ def test_a_truncated_shard_is_named_damaged(tmp_path):
 def test_weights_that_leave_nothing_to_draw_are_refused(shards):
     with pytest.raises(PhotosError, match="only collections of weight 0"):
         records.training_batches(shards, **SETTINGS | {"weights": {"coast": 0, "hills": 0}})
+
+
+def test_a_run_on_records_ends_in_a_model_whose_card_counts_them_all(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "SAMPLE", 4)
+    pictures = [example(records.encode_lab(landscape(seed)), seed, "coast") for seed in range(12)]
+    for part, its in (("train", pictures[:8]), ("validation", pictures[8:10]), ("test", pictures[10:])):
+        (tmp_path / f"Split-{part}").mkdir()
+        write(tmp_path / f"Split-{part}" / "shard-00000-of-00001.gz", its)
+    layers = (
+        '{"stem": 8, "stages": [[8, 1], [8, 1], [8, 1], [8, 1]], "fused": 8, "decoder": [[8, 1], [8, 1]]}'
+    )
+    small = [
+        "--layers",
+        layers,
+        "--epochs",
+        "1",
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--sizes",
+        "32",
+        "--size",
+        "32",
+    ]
+    assert train.main(["--records", str(tmp_path), "--output", str(tmp_path / "run"), *small]) == 0
+    card = read_card(tmp_path / "run" / "model")
+    assert {part: card.training[part] for part in ("train", "validation", "test")} == {
+        "train": {"coast": 8},
+        "validation": {"coast": 2},
+        "test": {"coast": 2},
+    }
+    assert "8 for train" in capsys.readouterr().out

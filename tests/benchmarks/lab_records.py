@@ -1,0 +1,229 @@
+"""Encodings of training pictures, and how much faster records are read than a network learns from them.
+
+    python -m tests.benchmarks.lab_records        a few minutes
+
+Pictures are crops of the sample photographs that other packages install, 224 x 224. Rates of the table are by the
+CPU time of all threads. The ratio is of wall time: reading, decoding and augmenting by
+`records.training_batches` with all cores, over training of the default network on ready-made batches
+with all cores, by turns in one run; medians.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import cv2
+import keras
+import numpy as np
+import tensorflow as tf
+
+from model import metrics, records, training
+from model.features import COLLECTION, KEY, LAB, SHA256
+from model.networks import NETWORKS
+from model.options import Options
+from model.photos import Photo, Photos
+from pipeline.demo import ADMIRAL, ASTRONAUT, CAT, COFFEE, DAHLIA, MOTORCYCLE, ROCKET, TEMPLE
+
+SIDE = 224
+SHARDS = 4
+LEAST = 3  # times as fast as the network
+
+
+@dataclass(frozen=True)
+class Encoding:
+    name: str
+    compression: str  # of the TFRecord file
+    encode: Callable[[np.ndarray], bytes]  # RGB [S, S, 3] uint8
+    decode: Callable[[bytes], np.ndarray]  # the same
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    pictures = list(_crops(arguments.pictures))
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"{'encoding':32}{'bytes':>9}{'encode ms':>11}{'records/s':>11}{'dE00':>7}")
+        for encoding in ENCODINGS:
+            print(_row(encoding, pictures[:100], Path(folder, "table")))
+        read, learned = _rates(pictures, Path(folder), arguments.rounds)
+    print(
+        f"{read / learned:.1f} times as fast as the network (at least {LEAST}): "
+        f"{read:.0f} pictures/s read, decoded and augmented, {learned:.0f} learned from"
+    )
+
+
+def _crops(number: int) -> Iterator[np.ndarray]:
+    """Squares of half to all of the shorter side of the sample photographs, in turn."""
+    photographs = [np.asarray(one.open()) for one in SAMPLES]
+    rng = np.random.default_rng(0)
+    for index in range(number):
+        pixels = photographs[index % len(photographs)]
+        height, width = pixels.shape[:2]
+        side = int(min(height, width) * rng.uniform(0.5, 1))
+        top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
+        part = pixels[top : top + side, left : left + side]
+        yield cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+
+def _row(encoding: Encoding, pictures: list[np.ndarray], file: Path) -> str:
+    started = time.process_time()
+    encoded = [encoding.encode(pixels) for pixels in pictures]
+    encoding_time = (time.process_time() - started) / len(pictures)
+    _write(file, encoded, encoding.compression)
+    started = time.process_time()
+    shard = tf.data.TFRecordDataset(str(file), encoding.compression)
+    decoded = [encoding.decode(content) for content in shard.as_numpy_iterator()]
+    rate = len(pictures) / (time.process_time() - started)
+    pairs = list(zip(pictures, decoded, strict=True))[:16]
+    losses = metrics.mean_ciede2000(*(np.stack(column) / 255 for column in zip(*pairs, strict=True)))
+    bytes_a_record = file.stat().st_size // len(pictures)
+    return (
+        f"{encoding.name:32}{bytes_a_record:9}{1000 * encoding_time:11.1f}{rate:11.0f}{np.mean(losses):7.2f}"
+    )
+
+
+def _write(file: Path, contents: list[bytes], compression: str) -> None:
+    with tf.io.TFRecordWriter(str(file), compression) as writer:
+        for content in contents:
+            writer.write(content)
+
+
+def _rates(pictures: list[np.ndarray], folder: Path, rounds: int) -> tuple[float, float]:
+    """Pictures a second, medians over rounds: read, and learned from."""
+    options = Options(epochs=rounds + 1, steps=15)
+    photos = [Photo(str(index), "samples", f"{index:064x}", pixels) for index, pixels in enumerate(pictures)]
+    for index in range(SHARDS):
+        _write(folder / f"{index}.gz", [_example(photo) for photo in photos[index::SHARDS]], "GZIP")
+    stream = records.training_batches(
+        [str(folder / "*.gz")],
+        sizes=options.sizes,
+        batch=options.batch,
+        steps=options.steps,
+        scale=NETWORKS[options.network].SCALE,
+        seed=0,
+        weights={},
+    ).as_numpy_iterator()
+    ready = ReadyMade([next(stream) for _ in range(options.steps)])
+    turns = Turns(stream, options)
+    album = Photos(train=photos[:50], validation=[], test=[], grey={}, broken={})
+    training.train(album, options, str(folder / "run"), (turns,), batches=lambda epoch: ready)
+    # The first epoch builds the graph.
+    return statistics.median(turns.read[1:]), statistics.median(turns.learned[1:])
+
+
+def _example(photo: Photo) -> bytes:
+    values = {
+        KEY: photo.path.encode(),
+        COLLECTION: photo.collection.encode(),
+        SHA256: photo.digest.encode(),
+        LAB: records.encode_lab(photo.pixels),
+    }
+    feature = {
+        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[it])) for name, it in values.items()
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+class ReadyMade(keras.utils.PyDataset):
+    """Batches in memory, over and over."""
+
+    num_batches = None
+
+    def __init__(self, batches: list):
+        super().__init__()
+        self.batches = batches
+
+    def __getitem__(self, index: int):
+        return self.batches[index % len(self.batches)]
+
+
+class Turns(keras.callbacks.Callback):
+    """Times each epoch, and between epochs the reading of as many batches."""
+
+    BUFFERED = 8  # batches at most that lie ready in the stream, and are not timed
+
+    def __init__(self, stream: Iterator, options: Options):
+        super().__init__()
+        self.stream, self.options = stream, options
+        self.read, self.learned = [], []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        time.sleep(1)  # the stream fills its buffers, then rests
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.ended = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        pictures = self.options.steps * self.options.batch
+        self.learned.append(pictures / (self.ended - self.started))
+        for _ in range(self.BUFFERED):
+            next(self.stream)
+        started = time.perf_counter()
+        for _ in range(self.options.steps):
+            next(self.stream)
+        self.read.append(pictures / (time.perf_counter() - started))
+
+
+def _lab(rgb: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)
+
+
+def _rgb(lab: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+
+
+def _file(suffix: str, pixels: np.ndarray, *settings: int) -> bytes:
+    return cv2.imencode(suffix, pixels, settings)[1].tobytes()
+
+
+def _pixels(content: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+
+
+def _raw(content: bytes) -> np.ndarray:
+    return _rgb(np.frombuffer(content, np.uint8).reshape(SIDE, SIDE, 3))
+
+
+def _float_lab(rgb: np.ndarray) -> bytes:
+    return _lab(rgb.astype(np.float32) / 255).tobytes()
+
+
+def _float_rgb(content: bytes) -> np.ndarray:
+    rgb = _rgb(np.frombuffer(content, np.float32).reshape(SIDE, SIDE, 3))
+    return np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+
+
+JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+SAMPLES = (ASTRONAUT, CAT, COFFEE, ROCKET, MOTORCYCLE, TEMPLE, DAHLIA, ADMIRAL)
+ENCODINGS = (
+    Encoding("PNG of Lab, in gzip", "GZIP", records.encode_lab, records.decode_lab),
+    Encoding("PNG of Lab", "", records.encode_lab, records.decode_lab),
+    Encoding(
+        "JPEG of RGB, quality 95, 4:4:4",
+        "",
+        lambda rgb: _file(".jpg", rgb[..., ::-1], *JPEG),
+        lambda content: cv2.cvtColor(_pixels(content), cv2.COLOR_BGR2RGB),
+    ),
+    Encoding(
+        "WebP of Lab, lossless",
+        "",
+        lambda rgb: _file(".webp", _lab(rgb), cv2.IMWRITE_WEBP_QUALITY, 101),
+        lambda content: _rgb(_pixels(content)),
+    ),
+    Encoding("uint8 Lab, in gzip", "GZIP", lambda rgb: _lab(rgb).tobytes(), _raw),
+    Encoding("float32 Lab", "", _float_lab, _float_rgb),
+)
+
+
+if __name__ == "__main__":
+    main()
