@@ -33,7 +33,10 @@ class ModelCard:
         training: collections and the number of pictures of each part.
         metrics: figures on the test part by collection, of the model; `controls`: the same of grey, mean chroma
             and the luminance table.
-        gates: verdicts of a training pipeline's gates; empty for a model that passed through none.
+        gates: verdicts of a training pipeline's gates, each with its `gate` and its `verdict` ("passed", "failed"
+            or "pending"); empty for a model that passed through none.
+        data: what the pipeline ingested, counted, with the digests of its manifests.
+        pushed: when it became a version, UTC.
         git_revision: of the sources that trained it. command: the command that did. terms: of the data.
         confidence: what the number means.
         limits: what it does badly.
@@ -58,6 +61,8 @@ class ModelCard:
     confidence: str
     limits: list[str]
     gates: list = field(default_factory=list)
+    data: dict = field(default_factory=dict)
+    pushed: str = ""
 
 
 def weights_sha256(folder: str | Path) -> str:
@@ -89,18 +94,31 @@ def read_card(folder: str | Path) -> ModelCard:
     if not (Path(folder) / GRAPH).is_file():
         raise CardError(f"not a SavedModel ({GRAPH} is missing): {folder}")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        card = parse_card(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise CardError(f"the model has no {CARD}: {folder}") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise CardError(f"unreadable model card {path}: {error}") from None
-    card = _checked(entries, path)
     if card.weights_sha256 != weights_sha256(folder):
         raise CardError(f"the model card is of other weights (weights_sha256 differs): {path}")
     return card
 
 
-def _checked(entries, path: Path) -> ModelCard:
+def parse_card(text: bytes, path: str) -> ModelCard:
+    """The card in a file's text, checked but for whose weights it is of. Raises CardError, which names `path`."""
+    try:
+        entries = json.loads(text)
+    except ValueError as error:
+        raise CardError(f"unreadable model card {path}: {error}") from None
+    return _checked(entries, path)
+
+
+def is_blessed(card: ModelCard) -> bool:
+    """Whether every gate that the card names was passed."""
+    return all(isinstance(gate, dict) and gate.get("verdict") == "passed" for gate in card.gates)
+
+
+def _checked(entries, path: str) -> ModelCard:
     if not isinstance(entries, dict):
         raise CardError(f"the model card is no JSON object: {path}")
     fields = dataclasses.fields(ModelCard)

@@ -1,10 +1,12 @@
 """The batch job's command line: `archive-colorize`, the same as `python -m pipeline.colorize`."""
 
+import argparse
 import contextlib
 import logging
 import sys
 
-from pipeline import manifest, options, storage
+from model.card import CardError
+from pipeline import manifest, options, registry, storage
 from pipeline.collections import JobError
 from pipeline.summary import Summary, describe
 
@@ -15,8 +17,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command and returns its exit code (see `--help`); a user's mistake is one line on stderr."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        if argv[:1] == ["status"]:
-            return status(argv[1:])
+        if argv and argv[0] in COMMANDS:
+            return COMMANDS[argv[0]](argv[1:])
         parser = options.parser()
         if not argv:
             parser.print_help()
@@ -39,15 +41,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def status(argv: list[str]) -> int:
-    """`archive-colorize status DST`: the manifest, counted."""
-    if len(argv) != 1 or argv[0].startswith("-"):
-        if argv in (["-h"], ["--help"]):
-            print(
-                "usage: archive-colorize status DST\n\nCounts the records in DST/manifest, the latest of each scan."
-            )
-            return 0
-        raise JobError("usage: archive-colorize status DST")
-    output = storage.normalize(argv[0])
+    """`archive-colorize status OUTPUT`: the manifest, counted."""
+    chosen = _parse(
+        "status", "Counts the records in OUTPUT/manifest, the latest of each scan.", argv, "OUTPUT"
+    )
+    output = storage.normalize(chosen.output)
     summary = Summary()
     for record in manifest.latest(output):
         summary.add(record)
@@ -55,6 +53,65 @@ def status(argv: list[str]) -> int:
         raise JobError(f"no manifest in {output}: is it the --output of a run?")
     print(describe(summary.to_dict()))
     return 0
+
+
+def models(argv: list[str]) -> int:
+    """`archive-colorize models ROOT`: the pushed models, and which is in use."""
+    root = _parse(
+        "models", "Lists the pushed models in ROOT; a star marks the one in use.", argv, "ROOT"
+    ).root
+    found = _registry(registry.versions, root)
+    if not found:
+        raise JobError(f"no models were pushed to {root}")
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("", "version", "model", "pushed (UTC)", "gates", "pictures", "RMSE over grey's"):
+        table.add_column(name, justify="right" if name in ("version", "pictures") else "left")
+    for version in found:
+        card = version.card
+        gates = ", ".join(f"{gate['gate']} {gate['verdict']}" for gate in card.gates) or "none"
+        errors = (f"{name} {figures['rmse_over_grey'][0]}" for name, figures in card.metrics.items())
+        row = (card.name, card.pushed, gates, str(card.data.get("kept", "")), ", ".join(errors))
+        table.add_row("*" if version.is_latest else "", version.version, *row)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    return 0
+
+
+def rollback(argv: list[str]) -> int:
+    """`archive-colorize rollback ROOT [VERSION]`: takes an earlier pushed model into use."""
+    words = "Takes the blessed version before the one in use, or the one that is named, into use."
+    chosen = _parse("rollback", words, argv, "ROOT", "[VERSION]", "--allow_unblessed")
+    before = next((v.version for v in _registry(registry.versions, chosen.root) if v.is_latest), "none")
+    now = _registry(registry.rollback, chosen.root, chosen.version, allow_unblessed=chosen.allow_unblessed)
+    print(f"version {before} was in use; version {now.version} of {now.card.name} is in use now: {now.uri}")
+    return 0
+
+
+def _registry(function, *arguments, **options):
+    try:
+        return function(*arguments, **options)
+    except (registry.RegistryError, CardError, OSError) as error:
+        raise JobError(str(error)) from error
+
+
+def _parse(command: str, words: str, argv: list[str], *names: str) -> argparse.Namespace:
+    """The arguments of one of the other commands: NAME, [OPTIONAL] or --flag."""
+    parser = argparse.ArgumentParser(
+        prog=f"archive-colorize {command}", description=words, allow_abbrev=False
+    )
+    for name in names:
+        if name.startswith("--"):
+            parser.add_argument(name, action="store_true")
+        else:
+            plain = name.strip("[]")
+            parser.add_argument(plain.lower(), metavar=plain, nargs="?" if name != plain else None)
+    return parser.parse_args(argv)
+
+
+COMMANDS = {"status": status, "models": models, "rollback": rollback}
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from model import default_model
 from model.card import CARD, CardError, ModelCard, read_card
-from pipeline import collections, manifest, storage
+from pipeline import collections, manifest, registry, storage
 from pipeline.collections import JobError
 from pipeline.graph import colorize, list_derivatives
 from pipeline.inference import ModelError, load, local_copy, try_out
@@ -61,7 +61,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     output = storage.normalize(chosen.output)
     collections.check_input(chosen.input)
     collections.check_output(chosen.input, output)
-    folder, card = _card(chosen.model)
+    folder, card = _card(chosen.model, chosen.allow_unblessed)
     local = beam_options.view_as(StandardOptions).runner == LOCAL_RUNNER
     with tempfile.TemporaryDirectory(prefix="colorize-") as scratch:
         settings = Settings(
@@ -160,16 +160,21 @@ def _subclasses(kind: type) -> Iterator[type]:
         yield from _subclasses(child)
 
 
-def _card(model: str | None) -> tuple[str, ModelCard]:
-    folder = storage.normalize(model) if model else default_model()
+def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard]:
+    """The model's own folder, which a push in mid-job does not change, and its card."""
     try:
-        if not storage.is_gcs(folder):
-            return folder, read_card(folder)
-        if not storage.is_folder(folder):
+        folder = registry.resolve(storage.normalize(model)) if model else default_model()
+        if storage.is_gcs(folder) and not storage.is_folder(folder):
             raise JobError(f"no such model: {folder}")
-        return folder, read_card(local_copy(folder))
+        card = read_card(local_copy(folder))
     except CardError as error:
         raise JobError(f"{error} (--model takes the folder of an exported model with its {CARD})") from error
+    except registry.RegistryError as error:
+        raise JobError(str(error)) from error
+    reason = registry.why_unblessed(folder, card)
+    if reason and not allow_unblessed:
+        raise JobError(f"the model in {folder} is not blessed: {reason} (--allow_unblessed overrides)")
+    return folder, card
 
 
 def _try_model(folder: str, card: ModelCard, batch_size: int, here: "_Local") -> None:

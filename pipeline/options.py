@@ -29,7 +29,9 @@ where it runs
   --runner=FlinkRunner --flink_master=..., --direct_num_workers=1.
 
 other commands
-  archive-colorize status OUTPUT    what the manifest says, counted
+  archive-colorize status OUTPUT             what the manifest says, counted
+  archive-colorize models ROOT               the pushed models, and which is in use
+  archive-colorize rollback ROOT [VERSION]   takes the one before, or any, into use
 
 exit codes
   0  every scan has its record (single scans may have failed: see the summary)
@@ -54,7 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument(
         "--model",
         metavar="M",
-        help="folder of an exported model, local or gs:// (default: the one that ships with this program)",
+        help="folder of an exported model, or of pushed models, of which the one in use is taken; local or gs:// "
+        "(default: the one that ships with this program)",
+    )
+    work.add_argument(
+        "--allow_unblessed",
+        action="store_true",
+        help="take a model that did not pass every gate of its training pipeline",
     )
     work.add_argument(
         "--dry_run", action="store_true", help="list what would be done and why, and do nothing"

@@ -1,0 +1,180 @@
+"""Pushed models: versions that appear whole, one in use, and the way back."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from model.card import CARD, read_card
+from pipeline import registry, storage
+from pipeline.inference import local_copy
+from tests.pipeline.conftest import ROOT, export_model, make_archive
+
+PASSED = [{"gate": "quality", "verdict": "passed"}]
+FAILED = [{"gate": "quality", "verdict": "passed"}, {"gate": "serving", "verdict": "failed"}]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Three models that differ."""
+    folder = tmp_path_factory.mktemp("models")
+    return [str(export_model(folder / name, version=name)) for name in ("10", "20", "30")]
+
+
+@pytest.fixture
+def root(tmp_path):
+    return str(tmp_path / "pushed")
+
+
+def command(*arguments: str):
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.colorize", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+
+
+def test_versions_are_counted_from_one_and_the_newest_is_in_use(models, root):
+    pushed = [registry.push(model, root, gates=PASSED) for model in models[:2]]
+    assert [(p.version, p.new) for p in pushed] == [("1", True), ("2", True)]
+    assert [(v.version, v.is_latest) for v in registry.versions(root)] == [("1", False), ("2", True)]
+    assert registry.resolve(root) == os.path.join(root, "2")
+
+
+def test_a_pushed_model_is_whole_and_its_card_says_version_gates_and_data(models, root):
+    registry.push(models[0], root, gates=PASSED, data={"kept": 7})
+    card = read_card(os.path.join(root, "1"))
+    assert (card.version, card.gates, card.data) == ("1", PASSED, {"kept": 7})
+    assert card.pushed.endswith("+00:00")
+
+
+def test_an_identical_model_is_not_pushed_again(models, root):
+    registry.push(models[0], root, gates=PASSED)
+    again = registry.push(models[0], root, gates=PASSED)
+    assert (again.version, again.new) == ("1", False)
+    assert len(registry.versions(root)) == 1
+
+
+def test_a_model_that_was_rolled_back_does_not_come_back_by_itself(models, root):
+    for model in models[:2]:
+        registry.push(model, root, gates=PASSED)
+    assert registry.rollback(root).version == "1"
+    assert not registry.push(models[1], root, gates=PASSED).new
+    assert registry.latest(root).version == "1"
+
+
+def test_rolling_back_passes_over_what_is_not_blessed(models, root):
+    for model, gates in zip(models, (PASSED, FAILED, PASSED), strict=True):
+        registry.push(model, root, gates=gates)
+    assert registry.rollback(root).version == "1"
+
+
+def test_two_pushers_get_two_versions(models, root):
+    found = []
+    threads = [
+        threading.Thread(target=lambda m=model: found.append(registry.push(m, root, gates=PASSED).version))
+        for model in models
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == ["1", "2", "3"]
+    assert len(registry.versions(root)) == 3
+
+
+def test_a_push_that_breaks_off_leaves_no_version(models, root, monkeypatch):
+    registry.push(models[0], root, gates=PASSED)
+    write = storage.write
+
+    def full(uri, data, **options):
+        if "variables" in uri:
+            raise OSError(28, "no space left on device")
+        write(uri, data, **options)
+
+    monkeypatch.setattr(storage, "write", full)
+    with pytest.raises(OSError, match="no space left"):
+        registry.push(models[1], root, gates=PASSED)
+    assert [v.version for v in registry.versions(root)] == ["1"]
+    assert sorted(os.listdir(root)) == ["1", "latest"]
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("7", "there is no version 7"),
+        ("2", "version 2 in .* is not blessed"),
+        (None, "no blessed version before 1"),
+    ],
+)
+def test_what_cannot_be_rolled_back_to_is_said(models, root, version, words):
+    registry.push(models[0], root, gates=PASSED)
+    registry.push(models[1], root, gates=FAILED)
+    registry.rollback(root)
+    with pytest.raises(registry.RegistryError, match=words):
+        registry.rollback(root, version)
+
+
+def test_a_pointer_to_a_missing_version_says_what_mends_it(models, root):
+    registry.push(models[0], root, gates=PASSED)
+    storage.write(os.path.join(root, "latest"), b"9\n")
+    with pytest.raises(registry.RegistryError, match="names version '9'.*archive-colorize rollback"):
+        registry.resolve(root)
+    registry.rollback(root, "1")
+    assert registry.latest(root).version == "1"
+
+
+def test_the_job_takes_the_version_in_use_and_records_it(models, root, colorize, tmp_path):
+    for model in models[:2]:
+        registry.push(model, root, gates=PASSED)
+    registry.rollback(root)
+    run = colorize(make_archive(tmp_path / "scans", 3), tmp_path / "out", "--model", root)
+    assert {record.model_version for record in run.records.values()} == {"1"}
+    assert {record.model_sha256 for record in run.records.values()} == {read_card(models[0]).weights_sha256}
+
+
+@pytest.mark.parametrize("gates", [FAILED, []])
+def test_an_unblessed_version_is_refused_unless_told(models, root, colorize, gates, tmp_path):
+    registry.push(models[0], root, gates=gates)
+    scans, output = make_archive(tmp_path / "scans", 2), tmp_path / "out"
+    refused = colorize(scans, output, "--model", root)
+    assert refused.code == 2
+    assert "is not blessed" in refused.err and "--allow_unblessed" in refused.err
+    assert not output.exists()
+    assert colorize(scans, output, "--model", root, "--allow_unblessed").code == 0
+
+
+def test_a_candidate_that_has_not_passed_its_gates_is_refused(models, colorize, tmp_path):
+    candidate = tmp_path / "candidate"
+    shutil.copytree(models[0], candidate)
+    card = json.loads((candidate / CARD).read_text())
+    (candidate / CARD).write_text(json.dumps(card | {"gates": [{"gate": "data", "verdict": "pending"}]}))
+    refused = colorize(make_archive(tmp_path / "scans", 1), tmp_path / "out", "--model", candidate)
+    assert refused.code == 2 and "data (pending)" in refused.err
+
+
+def test_models_are_listed_and_rolled_back_from_the_command_line(models, root):
+    for model in models[:2]:
+        registry.push(model, root, gates=PASSED, data={"kept": 7})
+    listed = command("models", root)
+    assert listed.returncode == 0
+    [line] = [line for line in listed.stdout.splitlines() if "*" in line]
+    assert line.split()[:3] == ["*", "2", "tiny"] and "quality passed" in line
+    back = command("rollback", root)
+    assert back.stdout.startswith("version 2 was in use; version 1 of tiny is in use now")
+    assert (
+        command("rollback", root).stderr
+        == f"archive-colorize: there is no blessed version before 1 in {root}\n"
+    )
+
+
+def test_a_registry_may_lie_in_cloud_storage(models, cloud):
+    root = f"{cloud}/models"
+    for model in models[:2]:
+        registry.push(model, root, gates=PASSED)
+    assert registry.resolve(root) == f"{root}/2"
+    assert registry.rollback(root).uri == f"{root}/1"
+    assert registry.resolve(root) == f"{root}/1"
+    assert read_card(local_copy(f"{root}/1")).version == "1"
