@@ -6,6 +6,7 @@ with the same photographs make the same split.
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from model import duplicates
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
 PARTS = ("train", "validation", "test")
-_BANDS, _NEAR, _CROWD = 4, 6, 64
+SHARES = (0.8, 0.1, 0.1)
 
 
 class PhotosError(ValueError):
@@ -70,7 +73,9 @@ def read_photos(folder: str, side: int = 224) -> Photos:
     if not colored:
         raise PhotosError(f"no colour photographs in {folder} ({len(files)} picture files found)")
     grey = Counter(photo.collection for photo in readable) - Counter(photo.collection for photo in colored)
-    parts = split([photo.digest for photo in colored], [fingerprint(photo.pixels) for photo in colored])
+    parts = split(
+        [photo.digest for photo in colored], [duplicates.signature(photo.pixels) for photo in colored]
+    )
     chosen = {
         part: [photo for photo, its in zip(colored, parts, strict=True) if its == part] for part in PARTS
     }
@@ -111,53 +116,27 @@ def is_grey(pixels: np.ndarray) -> bool:
     return bool(np.percentile(strength, 98) < 4 or spread.mean() < 0.8)
 
 
-def fingerprint(pixels: np.ndarray) -> int:
-    """Perceptual hash, 64 bits: signs of the lowest frequencies of the luma at 32 x 32 against their median."""
-    grey = cv2.cvtColor(cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    low = cv2.dct(grey.astype(np.float32))[:8, :8].ravel()
-    return int("".join("1" if bit else "0" for bit in low > np.median(low[1:])), 2)
-
-
-def near_duplicates(fingerprints: list[int]) -> list[int]:
-    """For each picture the smallest index among its near-duplicates, and theirs in turn.
-
-    Candidates share one of four bands of 16 bits and are near at a distance of at most 6 bits. All
-    pairs are never compared; a crowded band is joined as it is, which costs balance but leaks nothing.
-    """
-    roots = list(range(len(fingerprints)))
-
-    def root(index: int) -> int:
-        while roots[index] != index:
-            roots[index] = index = roots[roots[index]]
-        return index
-
-    def join(one: int, other: int) -> None:
-        low, high = sorted((root(one), root(other)))
-        roots[high] = low
-
-    buckets = defaultdict(list)
-    for index, bits in enumerate(fingerprints):
-        for band in range(_BANDS):
-            buckets[band, bits >> (16 * band) & 0xFFFF].append(index)
-    for members in buckets.values():
-        for position, one in enumerate(members[1:], start=1):
-            others = members[max(0, position - _CROWD) : position]
-            for other in others:
-                if (fingerprints[one] ^ fingerprints[other]).bit_count() <= _NEAR:
-                    join(one, other)
-    return [root(index) for index in range(len(fingerprints))]
-
-
-def split(digests: list[str], fingerprints: list[int]) -> list[str]:
+def split(digests: list[str], signatures: list[bytes]) -> list[str]:
     """Part of each picture: `train`, `validation` or `test`, 80/10/10 of the groups of near-duplicates.
 
     A function of the contents alone: neither order nor names matter, and a group falls where the
     smallest digest in it falls.
     """
-    order = sorted(range(len(digests)), key=digests.__getitem__)
-    groups = near_duplicates([fingerprints[index] for index in order])
-    parts = [""] * len(digests)
-    for position, index in enumerate(order):
-        share = int(digests[order[groups[position]]][:8], 16) / 0x100000000
-        parts[index] = PARTS[0] if share < 0.8 else PARTS[1] if share < 0.9 else PARTS[2]
-    return parts
+    buckets = defaultdict(list)
+    for index in sorted(range(len(digests)), key=digests.__getitem__):
+        for key in duplicates.keys(signatures[index]):
+            buckets[key].append(index)
+    candidates = {pair for members in buckets.values() for pair in duplicates.pairs(members)}
+    related = (
+        (digests[one], digests[other])
+        for one, other in candidates
+        if duplicates.similarity(signatures[one], signatures[other]) >= duplicates.RELATED
+    )
+    groups = duplicates.components(related)
+    return [part_of(groups.get(digest, digest)) for digest in digests]
+
+
+def part_of(digest: str, shares: Sequence[float] = SHARES) -> str:
+    """Part of a group whose smallest digest, hexadecimal, is given; `shares` of the parts sum to 1."""
+    share = int(digest[:8], 16) / 0x100000000
+    return PARTS[0] if share < shares[0] else PARTS[1] if share < shares[0] + shares[1] else PARTS[2]

@@ -22,13 +22,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from model.duplicates import signature
 from pipeline import chroma, derivative, metadata, provenance, storage
 from pipeline.collections import Item, derivative_uri
 from pipeline.icc import srgb_profile
+from pipeline.judge import judge
 from pipeline.record import Outcome, Reason, Record, Refusal
-from pipeline.scan import Scan, read_scan
+from pipeline.scan import Scan, read_color, read_scan
 from pipeline.settings import Settings
 from pipeline.thumbnail import thumbnail
+
+_LIGHTLY = [cv2.IMWRITE_PNG_COMPRESSION, 2]  # read once, soon
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,20 @@ class View:
 
     tiles: np.ndarray  # uint8 [K, S, S], upright luma
     pixels: int  # what the scan holds in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A photograph fit for training."""
+
+    sha256: str  # of the file
+    bytes: int
+    width: int  # of the upright original, pixels
+    height: int
+    mode: str
+    colorfulness: float
+    signature: bytes  # see `model.duplicates`
+    image: bytes  # PNG, RGB, upright sRGB, reduced; empty unless asked for
 
 
 @dataclass(slots=True)
@@ -149,6 +167,34 @@ class Codec:
             return hashlib.sha256(_read(item)).hexdigest()
         except Refusal:
             return ""
+
+    def examine(self, item: Item, min_side: int, side: int, keep: bool) -> Examined | Record:
+        """Looks at a photograph as training material.
+
+        Args:
+          min_side, side: as for `scan.read_color`.
+          keep: whether its pixels are wanted, too.
+        """
+        started = time.perf_counter()
+        record = item.record()
+        try:
+            data = _read(item)
+            record = record.replace(source_bytes=len(data), source_sha256=hashlib.sha256(data).hexdigest())
+            found = read_color(data, max_pixels=self.settings.max_pixels, min_side=min_side, side=side)
+            width, height = found.size
+            record = record.replace(width=width, height=height)
+            judge(found.rgb)
+        except Refusal as refusal:
+            return _refused(record, refusal, time.perf_counter() - started)
+        image = b""
+        if keep:
+            encoded = cv2.imencode(".png", cv2.cvtColor(found.rgb, cv2.COLOR_RGB2BGR), _LIGHTLY)[1]
+            image = encoded.tobytes()
+        colorfulness = chroma.colorfulness(found.rgb)
+        signed = signature(found.rgb)
+        return Examined(
+            record.source_sha256, len(data), width, height, found.mode, colorfulness, signed, image
+        )
 
     def drop(self, item: Item) -> None:
         """Forgets an opened scan."""

@@ -1,5 +1,6 @@
 """What is to be done: a folder, a glob, a gs:// prefix or a manifest, expanded to scans one at a time."""
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -143,6 +144,11 @@ def _may_lead_to(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _manifest(uri: str) -> Iterator[Item]:
+    return (item for item, _ in manifest_lines(uri))
+
+
+def manifest_lines(uri: str) -> Iterator[tuple[Item, dict]]:
+    """The scan of each line of a manifest, and all that the line says. Raises JobError where one is no record."""
     for number, line in enumerate(_lines(uri), 1):
         if not line.strip():
             continue
@@ -153,7 +159,7 @@ def _manifest(uri: str) -> Iterator[Item]:
         source = storage.normalize(record.source)
         info = _look_up(source)
         key = record.key or source.removeprefix(storage.GCS).lstrip("/")
-        yield Item(key, source, info.size, info.version)
+        yield Item(key, source, info.size, info.version), json.loads(line)
 
 
 def _look_up(source: str) -> storage.FileInfo:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.codec import View, refused
+from pipeline.codec import Examined, View, refused
 from pipeline.collections import Item
 from pipeline.record import Reason, Record, Refusal
 from pipeline.settings import Settings
@@ -52,6 +52,9 @@ class Guard:
     def sha256(self, item: Item) -> str:
         answer = self._ask(item, "sha256", item)
         return answer if isinstance(answer, str) else ""
+
+    def examine(self, item: Item, min_side: int, side: int, keep: bool) -> Examined | Record:
+        return self._ask(item, "examine", item, min_side, side, keep)
 
     def drop(self, item: Item) -> None:
         self._ask(item, "drop", item)

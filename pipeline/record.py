@@ -23,6 +23,12 @@ class Reason(StrEnum):
     ALREADY_COLOR = "already_color"
     LOW_CONFIDENCE = "low_confidence"
     NOT_AN_IMAGE = "not_an_image"
+    # skipped: nothing to train on
+    GREY = "grey"
+    CLIP_ART = "clip_art"
+    TEXT_PAGE = "text_page"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
     # failed: the file
     MISSING = "missing"
     READ_ERROR = "read_error"
@@ -42,7 +48,18 @@ class Reason(StrEnum):
     WRITE_ERROR = "write_error"
 
 
-SKIPS = frozenset({Reason.ALREADY_COLOR, Reason.LOW_CONFIDENCE, Reason.NOT_AN_IMAGE})
+SKIPS = frozenset(
+    {
+        Reason.ALREADY_COLOR,
+        Reason.LOW_CONFIDENCE,
+        Reason.NOT_AN_IMAGE,
+        Reason.GREY,
+        Reason.CLIP_ART,
+        Reason.TEXT_PAGE,
+        Reason.DUPLICATE,
+        Reason.NEAR_DUPLICATE,
+    }
+)
 
 
 class Refusal(Exception):

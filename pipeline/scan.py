@@ -1,7 +1,9 @@
 """A master's bytes -> a Scan: decoded once, upright luma for the network, every refusal with its reason."""
 
+import contextlib
 import io
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -61,6 +63,64 @@ def read_scan(data: bytes, *, output_format: str, max_pixels: int, colorize_colo
     Raises:
       Refusal: with the reason and words for a person.
     """
+    with _opened(data, max_pixels) as image:
+        if output_format == "jpeg":
+            if scan := _keep_jpeg(image, data):
+                return scan
+            _decode_as_ycc(image)
+        return _decode(image, colorize_color)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Photograph:
+    """A picture in its own colours."""
+
+    rgb: np.ndarray  # uint8 [h, w, 3], upright, sRGB, reduced
+    size: tuple[int, int]  # width, height in pixels of the upright original
+    mode: str  # of the original's pixels, in Pillow's words
+
+
+def read_color(data: bytes, *, max_pixels: int, min_side: int, side: int) -> Photograph:
+    """Decodes a picture in its own colours.
+
+    Args:
+      data: the whole file.
+      max_pixels: larger pictures are refused before they are decoded.
+      min_side: pictures whose shorter side has fewer pixels are refused, too.
+      side: pixels to which the shorter side is reduced where it is longer.
+
+    Raises:
+      Refusal: as `read_scan`, and `GREY` for pixels without colour.
+    """
+    with _opened(data, max_pixels) as image:
+        mode, profile, orientation = image.mode, image.info.get("icc_profile"), metadata.orientation(image)
+        width, height = image.size if orientation < 5 else image.size[::-1]
+        if min(width, height) < min_side:
+            raise Refusal(Reason.TOO_SMALL, f"{width} x {height}: a side is under {min_side} pixels")
+        if mode in ("1", "L", "LA", "La") or mode.startswith(("I", "F")):
+            raise Refusal(Reason.GREY, f"its pixels are of the kind {mode!r}, without colour")
+        scale = 2 * side / min(width, height)  # what a JPEG's decoder leaves is then reduced by area
+        image.draft(mode, [round(scale * edge) for edge in image.size])
+        image.load()
+        if mode in ("P", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+            image = _flatten(image, [])
+        if image.mode not in ("CMYK", "RGB", "YCbCr"):
+            raise Refusal(Reason.UNSUPPORTED_MODE, f"pixels of the kind {mode!r} are not handled")
+        image = icc.to_srgb(image, profile, []) if image.mode != "YCbCr" else image.convert("RGB")
+        return Photograph(_shrunk(upright(np.asarray(image), orientation), side), (width, height), mode)
+
+
+def _shrunk(rgb: np.ndarray, side: int) -> np.ndarray:
+    scale = side / min(rgb.shape[:2])
+    if scale >= 1:
+        return np.ascontiguousarray(rgb)
+    size = [max(1, round(scale * edge)) for edge in rgb.shape[1::-1]]
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """The one full picture of a file, of a size that is allowed; whatever is wrong with it becomes a Refusal."""
     if not data:
         raise Refusal(Reason.UNREADABLE, "the file is empty")
     try:
@@ -70,11 +130,7 @@ def read_scan(data: bytes, *, output_format: str, max_pixels: int, colorize_colo
             # Its decoder makes up what is missing.
             if image.format == "JPEG2000" and not _is_whole_jpeg2000(data):
                 raise Refusal(Reason.TRUNCATED, "the codestream's end is missing")
-            if output_format == "jpeg":
-                if scan := _keep_jpeg(image, data):
-                    return scan
-                _decode_as_ycc(image)
-            return _decode(image, colorize_color)
+            yield image
     except Refusal:
         raise
     except Image.UnidentifiedImageError as error:

@@ -60,8 +60,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings(arguments: argparse.Namespace, *, manifests: str, pushed: str, checkpoints: str, **more):
-    """The options as `tfx_pipeline.pipeline.Settings`, whose further fields `more` gives. Loads TFX.
+def settings(
+    arguments: argparse.Namespace,
+    *,
+    manifests: str,
+    pushed: str,
+    checkpoints: str,
+    schema: str = "",
+    offline: bool = False,
+    **more,
+):
+    """The options as `tfx_pipeline.pipeline.Settings` and their Thresholds. Loads TFX.
+
+    Args:
+        schema: where a run finds the schema, if not where the option says.
+        offline: leave the pushed folder alone.
+        more: further fields of Settings.
 
     Raises JobError, ThresholdsError or OptionsError, in one line each, where an option makes no sense.
     """
@@ -87,7 +101,7 @@ def settings(arguments: argparse.Namespace, *, manifests: str, pushed: str, chec
         manifests=manifests,
         pushed=pushed,
         checkpoints=checkpoints,
-        schema=str(Path(arguments.schema).resolve()),
+        schema=schema or str(Path(arguments.schema).resolve()),
         thresholds=Path(arguments.thresholds).read_text(encoding="utf-8"),
         ingestion=Ingestion(
             side=max(256, arguments.side),
@@ -98,7 +112,7 @@ def settings(arguments: argparse.Namespace, *, manifests: str, pushed: str, chec
         options=options,
         warm=warm,
         name=arguments.name,
-        state=state(pushed),
+        state="" if offline else state(pushed),
         **({} if terms is None else {"terms": terms}),
         **more,
     ), thresholds

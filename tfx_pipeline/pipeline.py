@@ -19,8 +19,8 @@ from model.options import Options
 from model.photos import PARTS
 from pipeline.ingest import Ingestion
 from tfx_pipeline import evaluation, sources
-from tfx_pipeline.arguments import LATEST, NONE
 from tfx_pipeline import thresholds as limits
+from tfx_pipeline.arguments import LATEST, NONE
 from tfx_pipeline.components.canary_validator import CanaryValidator
 from tfx_pipeline.components.data_gate import DataGate
 from tfx_pipeline.components.example_gen import CollectionExampleGen

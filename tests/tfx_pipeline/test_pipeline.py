@@ -1,0 +1,194 @@
+"""The whole pipeline on this machine, run for real, in the order in which an archive would meet these things."""
+
+import gzip
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model.card import read_card
+from pipeline import registry
+from pipeline.record import Record
+from tests.tfx_pipeline.conftest import ROOT, SHORT, Pipeline, environment, write_collection
+
+pytestmark = pytest.mark.timeout(900)
+
+PUSHED, DATA, QUALITY, SERVING = 0, 3, 4, 5
+
+
+@pytest.fixture(scope="session")
+def good(pipeline, request):
+    """The first run, which every other test of this file comes after."""
+    result = pipeline.run(*SHORT)
+    assert result.code == PUSHED, result.out + result.err
+    return result
+
+
+@pytest.fixture
+def in_use(pipeline, good):
+    """The version in use stays the same."""
+    before = (pipeline.root / "pushed" / "latest").read_text()
+    yield before.strip()
+    assert (pipeline.root / "pushed" / "latest").read_text() == before
+
+
+def quarantine(root: Path) -> dict[str, str]:
+    """Key -> reason."""
+    files = sorted(root.glob("artifacts/CollectionExampleGen/examples/*/quarantine/*.jsonl.gz"))
+    records = [Record.from_json(line) for file in files for line in gzip.open(file)]
+    return {record.key: record.reason for record in records}
+
+
+def test_a_good_run_is_pushed(pipeline, good):
+    model = registry.resolve(str(pipeline.root / "pushed"))
+    card = read_card(model)
+    assert (good.latest, card.version, card.name) == ("1", "1", "tiny")
+    assert [gate["verdict"] for gate in card.gates] == ["passed"] * 3
+    assert "pushed: version 1 of tiny is in use now" in good.out
+
+
+def test_the_card_of_a_pushed_model_says_what_it_was_trained_on_and_by(pipeline, good):
+    card = read_card(registry.resolve(str(pipeline.root / "pushed")))
+    assert card.data["kept"] == sum(card.data["parts"].values()) > 100
+    assert set(card.data["manifests"].values()) and all(len(d) == 64 for d in card.data["manifests"].values())
+    assert card.git_revision and "--epochs 3" in card.command
+
+
+def test_broken_grey_and_duplicate_pictures_are_left_out_with_a_reason_each(pipeline, good):
+    reasons = quarantine(pipeline.root)
+    assert len(reasons) == 8
+    for key, reason in reasons.items():
+        if key != "duplicate_of_another.png":  # or its twin "0.png": the smaller key stays
+            assert key.startswith(reason), (key, reason)
+    assert "duplicate" in reasons.values()
+
+
+def test_the_report_shows_data_curves_figures_and_twelve_pictures(good):
+    assert good.report.count("<figcaption>") == 12
+    for words in ("near_duplicate", "1900s", "rmse over grey", "val", "serving: passed", "harbour"):
+        assert words in good.report
+
+
+def test_tensorboard_has_the_curves(pipeline, good):
+    assert list(pipeline.root.glob("artifacts/Trainer/model_run/*/train/events.*"))
+
+
+def test_a_second_identical_run_does_nothing(pipeline, in_use):
+    artifacts = sorted(pipeline.root.glob("artifacts/*/*/*"))
+    result = pipeline.run(*SHORT)
+    assert result.code == PUSHED
+    assert "nothing has changed: version 1 stays in use" in result.out
+    assert sorted(pipeline.root.glob("artifacts/*/*/*")) == artifacts
+
+
+def test_changed_source_code_is_trained_anew_and_what_it_does_not_touch_is_not(pipeline, good, tmp_path):
+    for package in ("model", "pipeline", "tfx_pipeline"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    losses = tmp_path / "model" / "losses.py"
+    losses.write_text(losses.read_text() + "\n# changed\n")
+    result = pipeline.run(*SHORT, source=tmp_path)
+    assert result.code == PUSHED, result.out + result.err
+    assert result.nodes["CollectionExampleGen"] == "as before"
+    assert result.nodes["Trainer"] != "as before"
+
+
+def test_an_undertrained_model_stops_at_the_quality_gate(pipeline, in_use, capfd):
+    result = pipeline.call(capfd, "--epochs", "1", "--steps", "1", "--rate", "0.00001")
+    assert result.code == QUALITY, result.out + result.err
+    assert "stopped by the quality gate" in result.out
+    assert "rmse_over_grey" in result.out and "at most 0.9" in result.out
+
+
+def test_a_model_that_is_better_overall_but_worse_on_one_era_stops_at_the_quality_gate(
+    pipeline, in_use, capfd
+):
+    result = pipeline.call(capfd, "--epochs", "5", "--steps", "30", "--weights", "mill=0")
+    assert result.code == QUALITY, result.out + result.err
+    failed = [line for line in result.out.splitlines() if line.startswith("rmse ")]
+    assert failed and all("1900s" in line or "mill" in line for line in failed)
+    assert "10% worse" in failed[0]
+
+
+@pytest.mark.parametrize("fault", ["without_confidence", "greedy"])
+def test_a_model_that_the_batch_job_cannot_run_stops_at_the_serving_gate(
+    pipeline, in_use, capfd, fault, tmp_path
+):
+    strict = replace(pipeline, thresholds=tmp_path / "thresholds.yaml")
+    strict.thresholds.write_text(pipeline.thresholds.read_text().replace("3000", "1500"))
+    result = strict.call(capfd, *SHORT, trainer=f"tests.tfx_pipeline.trainers.{fault}")
+    assert result.code == SERVING, result.out + result.err
+    words = {"without_confidence": "signature", "greedy": "MB of memory, at most 1500 are allowed"}
+    assert words[fault] in result.out
+
+
+def test_a_model_that_failed_the_serving_gate_is_not_the_next_baseline(pipeline, good, capfd):
+    baselines = sorted(pipeline.root.glob("artifacts/Resolver/model/*/Format-Serving"))
+    digests = {read_card(folder).weights_sha256 for folder in baselines[1:]}
+    pushed = {version.card.weights_sha256 for version in registry.versions(str(pipeline.root / "pushed"))}
+    assert digests <= pushed
+
+
+def test_a_collection_that_the_schema_does_not_know_stops_at_the_data_gate(pipeline, in_use, capfd, tmp_path):
+    stranger = write_collection(tmp_path / "stranger", range(200, 240), era="the good old days")
+    result = pipeline.call(capfd, *SHORT, manifests=[*pipeline.manifests, stranger])
+    assert result.code == DATA, result.out + result.err
+    assert "stopped by the data gate" in result.out
+    assert "era" in result.out and "the good old days" in result.out
+
+
+def test_a_killed_run_goes_on_where_it_was(pipeline, good):
+    options = ("--epochs", "6", "--steps", "12", "--seed", "7")
+    command = [sys.executable, "-m", "tfx_pipeline.local_runner", *pipeline.options(*options)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment(ROOT), stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(_epochs(pipeline)) < 2:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    before = _epochs(pipeline)
+    assert 2 <= len(before) < 6
+    result = pipeline.run(*options)
+    assert result.code in (PUSHED, QUALITY), result.out + result.err
+    runs = pipeline.root.glob("artifacts/Trainer/model_run/*/history.json")
+    newest = max(runs, key=lambda file: file.stat().st_mtime)
+    history = json.loads(newest.read_text())
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+    assert history[:2] == before[:2]
+
+
+def _epochs(pipeline: Pipeline) -> list[dict]:
+    files = list(pipeline.root.glob("checkpoints/*/history.json"))
+    return json.loads(files[0].read_text()) if files else []
+
+
+def test_the_latest_model_colourises_an_archive_in_the_same_command(pipeline, good, tmp_path):
+    from PIL import Image
+
+    from tests.tfx_pipeline.conftest import picture
+
+    (tmp_path / "scans").mkdir()
+    Image.fromarray(picture(500)).convert("L").save(tmp_path / "scans" / "a.jpg")
+    result = pipeline.run(*SHORT, "--colorize", str(tmp_path / "scans"), str(tmp_path / "out"))
+    assert result.code == PUSHED, result.out + result.err
+    [record] = [
+        Record.from_json(line)
+        for file in (tmp_path / "out" / "manifest").glob("*.jsonl")
+        for line in file.open()
+    ]
+    assert (record.outcome, record.model, record.model_version) == ("colorized", "tiny", result.latest)
+
+
+def test_two_runs_in_one_root_do_not_meet(pipeline, good):
+    import fcntl
+
+    with open(pipeline.root / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = pipeline.run(*SHORT)
+    assert (result.code, result.err.strip()) == (
+        2,
+        f"local_runner: another run is going on in {pipeline.root}",
+    )

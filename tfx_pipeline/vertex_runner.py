@@ -1,0 +1,192 @@
+"""The pipeline on Vertex AI Pipelines: `python -m tfx_pipeline.vertex_runner {compile,submit,schedule}`.
+
+`compile` needs no network and no project. Components run in the image given, which has to hold this package
+with its extra `tfx`; Beam stages run in that container too, or on Dataflow with `--dataflow`.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from model.card import CardError
+from model.options import OptionsError
+from pipeline import storage
+from pipeline.collections import JobError
+from tfx_pipeline import arguments as common
+from tfx_pipeline.thresholds import ThresholdsError
+
+USAGE = 2
+SPEC = "pipeline.json"
+# What the pushed folder holds may have changed since a run with the same options.
+_UNCACHED = ("Resolver",)
+
+EPILOG = """\
+commands
+  compile    writes the pipeline's specification to --output, and checks it; nothing leaves this machine
+  submit     writes manifests and schema below --root, compiles, and starts one run
+  schedule   the same, and has Vertex AI start a run at the times of --cron
+
+A scheduled run reads the manifests that lie in ROOT/collections then; `snapshot` of pipeline.ingest renews them.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m tfx_pipeline.vertex_runner",
+        description="Compile the training pipeline for Vertex AI Pipelines, start it, or schedule it.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    result.add_argument("command", choices=("compile", "submit", "schedule"))
+    work = result.add_argument_group("what and where")
+    work.add_argument(
+        "--collections",
+        nargs="+",
+        metavar="SRC",
+        help="manifests, folders, globs or gs://... (not for compile)",
+    )
+    work.add_argument("--root", required=True, metavar="gs://...", help="folder of the pipeline")
+    work.add_argument("--pushed", metavar="gs://...", help="of the pushed models (default: ROOT/pushed)")
+    work.add_argument("--image", required=True, metavar="IMAGE", help="container image with this package")
+    work.add_argument("--pipeline", default="colorization", metavar="NAME", help="its name (%(default)s)")
+    work.add_argument("--output", default=SPEC, metavar="FILE", help="of the specification (%(default)s)")
+    cloud = result.add_argument_group("Google Cloud")
+    cloud.add_argument("--project", metavar="ID")
+    cloud.add_argument("--region", metavar="REGION")
+    cloud.add_argument("--service_account", metavar="EMAIL", help="that the components run as")
+    cloud.add_argument("--dataflow", action="store_true", help="run the Beam stages on Dataflow")
+    cloud.add_argument("--cron", metavar="'M H D M W'", help="for schedule, such as '0 3 * * 1'")
+    common.add_arguments(result)
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status, 2 after one line about a user's mistake."""
+    argv = sys.argv[1:] if argv is None else argv
+    chosen = parser().parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    try:
+        _check(chosen)
+        command = shlex.join(["python", "-m", "tfx_pipeline.vertex_runner", *argv])
+        if chosen.command != "compile":
+            _prepare(chosen)
+        job = compile_pipeline(chosen, command)
+        print(f"compiled: {chosen.output}")
+        if chosen.command == "submit":
+            job.submit(service_account=chosen.service_account)
+            print(f"started: {job._dashboard_uri()}")
+        elif chosen.command == "schedule":
+            schedule = job.create_schedule(
+                display_name=chosen.pipeline,
+                cron=chosen.cron,
+                max_concurrent_run_count=1,
+                service_account=chosen.service_account,
+            )
+            print(f"scheduled: {schedule.resource_name}")
+    except (JobError, ThresholdsError, OptionsError, CardError) as error:
+        print(f"vertex_runner: {error}", file=sys.stderr)
+        return USAGE
+    return 0
+
+
+def compile_pipeline(chosen: argparse.Namespace, command: str):
+    """Writes the specification and returns it as the Vertex SDK's PipelineJob, which has parsed it.
+
+    Raises JobError where the SDK refuses it.
+    """
+    settings, _ = common.settings(
+        chosen,
+        manifests=storage.join(chosen.root, "collections"),
+        pushed=chosen.pushed or storage.join(chosen.root, "pushed"),
+        checkpoints=storage.join(chosen.root, "checkpoints"),
+        schema=_schema(chosen),
+        offline=chosen.command == "compile",
+        command=command,
+    )
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import aiplatform
+    from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
+        KubeflowV2DagRunner,
+        KubeflowV2DagRunnerConfig,
+    )
+
+    from tfx_pipeline.pipeline import create_pipeline
+
+    dag = create_pipeline(
+        chosen.pipeline, storage.join(chosen.root, "artifacts"), settings, beam_args=_beam_args(chosen)
+    )
+    config = KubeflowV2DagRunnerConfig(display_name=chosen.pipeline, default_image=chosen.image)
+    with tempfile.TemporaryDirectory(prefix="compile-") as scratch:
+        spec = KubeflowV2DagRunner(config, output_dir=scratch, output_filename=SPEC).run(dag)
+    for task in _UNCACHED:
+        spec["pipelineSpec"]["root"]["dag"]["tasks"][task].pop("cachingOptions", None)
+    storage.write(os.path.abspath(chosen.output), json.dumps(spec, indent=1).encode())
+    offline = {"credentials": AnonymousCredentials()} if chosen.command == "compile" else {}
+    try:
+        return aiplatform.PipelineJob(
+            display_name=chosen.pipeline,
+            template_path=chosen.output,
+            project=chosen.project or "compile-only",
+            location=chosen.region or "us-central1",
+            **offline,
+        )
+    except ValueError as error:
+        raise JobError(f"Vertex AI would not take {chosen.output}: {error}") from None
+
+
+def _check(chosen: argparse.Namespace) -> None:
+    for name in ("root", "pushed"):
+        uri = getattr(chosen, name)
+        if uri is not None and not storage.is_gcs(uri):
+            raise JobError(f"--{name} must be gs://..., where Vertex AI's machines find it; got {uri}")
+    wanted = {"compile": (), "submit": ("collections", "project", "region")}
+    wanted["schedule"] = (*wanted["submit"], "cron")
+    for name in wanted[chosen.command]:
+        if not getattr(chosen, name):
+            raise JobError(f"--{name} is missing, which {chosen.command} needs")
+    if chosen.dataflow and not (chosen.project and chosen.region):
+        raise JobError("--dataflow needs --project and --region")
+
+
+def _prepare(chosen: argparse.Namespace) -> None:
+    """Writes manifests and schema where the run will look for them."""
+    from pipeline.ingest import snapshot
+
+    snapshot(chosen.collections, storage.join(chosen.root, "collections"))
+    storage.write(_schema(chosen), Path(chosen.schema).read_bytes())
+
+
+def _schema(chosen: argparse.Namespace) -> str:
+    """Where a run finds the schema, by its content: a run under way keeps its own."""
+    try:
+        digest = hashlib.sha256(Path(chosen.schema).read_bytes()).hexdigest()
+    except OSError as error:
+        raise JobError(f"cannot read --schema {chosen.schema}: {error.strerror}") from None
+    return storage.join(chosen.root, "schemas", f"{digest[:16]}.pbtxt")
+
+
+def _beam_args(chosen: argparse.Namespace) -> list[str]:
+    given = shlex.split(chosen.beam)
+    if not chosen.dataflow:
+        return given or ["--runner=FnApiRunner"]
+    return [
+        "--runner=DataflowRunner",
+        f"--project={chosen.project}",
+        f"--region={chosen.region}",
+        f"--temp_location={storage.join(chosen.root, 'temp')}",
+        f"--sdk_container_image={chosen.image}",
+        "--experiments=use_runner_v2",
+        *given,
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
