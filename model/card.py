@@ -122,7 +122,8 @@ def _checked(entries, path: str) -> ModelCard:
     if not isinstance(entries, dict):
         raise CardError(f"the model card is no JSON object: {path}")
     fields = dataclasses.fields(ModelCard)
-    required = [f.name for f in fields if f.default_factory is dataclasses.MISSING]
+    no = dataclasses.MISSING
+    required = [f.name for f in fields if f.default is no and f.default_factory is no]
     missing = [name for name in required if name not in entries]
     if missing:
         raise CardError(f"the model card lacks {', '.join(missing)}: {path}")

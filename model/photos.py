@@ -138,5 +138,6 @@ def split(digests: list[str], signatures: list[bytes]) -> list[str]:
 
 def part_of(digest: str, shares: Sequence[float] = SHARES) -> str:
     """Part of a group whose smallest digest, hexadecimal, is given; `shares` of the parts sum to 1."""
-    share = int(digest[:8], 16) / 0x100000000
+    # Hashed anew, as the smallest of many digests is a small one.
+    share = int(hashlib.sha256(digest.encode()).hexdigest()[:8], 16) / 0x100000000
     return PARTS[0] if share < shares[0] else PARTS[1] if share < shares[0] + shares[1] else PARTS[2]

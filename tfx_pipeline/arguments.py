@@ -1,6 +1,7 @@
 """The options that every runner of the pipeline takes: read, checked and explained without loading TFX."""
 
 import argparse
+import hashlib
 from pathlib import Path
 
 from model import default_model
@@ -66,14 +67,14 @@ def settings(
     manifests: str,
     pushed: str,
     checkpoints: str,
-    schema: str = "",
+    schema: str,
     offline: bool = False,
     **more,
 ):
     """The options as `tfx_pipeline.pipeline.Settings` and their Thresholds. Loads TFX.
 
     Args:
-        schema: where a run finds the schema, if not where the option says.
+        schema: where the run finds the schema; see `schema_uri`.
         offline: leave the pushed folder alone.
         more: further fields of Settings.
 
@@ -86,8 +87,6 @@ def settings(
             raise JobError(f"--{name} must be between 16 and 4096 pixels, got {getattr(arguments, name)}")
     if min(arguments.shares) <= 0:
         raise JobError("--shares: each of the three must be positive, or its gate has nothing to look at")
-    if not Path(arguments.schema).is_file():
-        raise JobError(f"no such schema: {arguments.schema}")
     terms = _terms(arguments.terms)
     warm = _warm(arguments.warm)
 
@@ -101,7 +100,7 @@ def settings(
         manifests=manifests,
         pushed=pushed,
         checkpoints=checkpoints,
-        schema=schema or str(Path(arguments.schema).resolve()),
+        schema=schema,
         thresholds=Path(arguments.thresholds).read_text(encoding="utf-8"),
         ingestion=Ingestion(
             side=max(256, arguments.side),
@@ -116,6 +115,18 @@ def settings(
         **({} if terms is None else {"terms": terms}),
         **more,
     ), thresholds
+
+
+def schema_uri(file: str, root: str) -> str:
+    """Where below the root a run finds the schema of a file: named by its content, which TFX does not look at.
+
+    Raises JobError where there is no such file.
+    """
+    try:
+        digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError as error:
+        raise JobError(f"cannot read --schema {file}: {error.strerror}") from None
+    return storage.join(root, "schemas", f"{digest[:16]}.pbtxt")
 
 
 def state(pushed: str) -> str:

@@ -139,8 +139,7 @@ def _findings(code: int, log: Path, output: str, keys: list[str]) -> Iterator[st
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         yield f"the job ended with exit code {code}: {lines[-1] if lines else 'it said nothing'}"
         return
-    with manifest.latest(output) as records:
-        found = {record.key: record for record in records}
+    found = {record.key: record for record in manifest.latest(output)}
     for key in keys:
         record = found.get(key)
         if record is None:

@@ -123,13 +123,17 @@ def _run(chosen: argparse.Namespace, command: str, more: dict) -> int:
         check_input(source)
         check_output(source, root)
     os.makedirs(root, exist_ok=True)
+    logging.basicConfig(level=logging.ERROR)  # Beam is talkative at its import already
     with _locked(root):
         from pipeline.ingest import snapshot
 
         manifests = os.path.join(root, "collections")
         snapshot(chosen.collections, manifests)
+        schema = common.schema_uri(chosen.schema, root)
+        storage.write(schema, Path(chosen.schema).read_bytes())
         settings, thresholds = common.settings(
             chosen,
+            schema=schema,
             manifests=manifests,
             pushed=storage.normalize(chosen.pushed or os.path.join(root, "pushed")),
             checkpoints=os.path.join(root, "checkpoints"),
@@ -164,7 +168,6 @@ def _made_from(settings) -> str:
     found = hashlib.sha256(json.dumps(entries, sort_keys=True, default=str).encode())
     for uri, data in sorted(files.items()):
         found.update(f"{uri} {hashlib.sha256(data).hexdigest()}".encode())
-    found.update(Path(settings.schema).read_bytes())
     found.update(sources.digest(("model/**/*.py", "pipeline/**/*.py", "tfx_pipeline/**/*.py")).encode())
     return found.hexdigest()
 
@@ -192,11 +195,14 @@ def _execute(root: str, settings, thresholds, chosen: argparse.Namespace) -> int
         try:
             LocalDagRunner().run(dag)
         except GateClosed as error:
+            print(" stopped")
             closed = error.verdict
         except Exception as error:  # whatever a component met: the log has all of it
+            print(" failed")
             logging.getLogger(__name__).error("the run stopped", exc_info=error)
             failure = error
-        written = report.write(folder, metadata, NAME, thresholds, settings.pushed, closed)
+        if failure is None:
+            written = report.write(folder, metadata, NAME, thresholds, settings.pushed, closed)
     seconds = time.monotonic() - started
     if failure is not None:
         words = " ".join(str(failure).split())[:300]
@@ -237,6 +243,7 @@ def _logging(file: Path) -> Iterator[None]:
     from absl import logging as absl_logging
 
     absl_logging.use_python_logging(quiet=True)
+    logging.getLogger("absl").setLevel(logging.INFO)  # its own: Beam's threads meddle with the root's
     try:
         yield
     finally:
@@ -262,5 +269,12 @@ class _Progress(logging.Handler):
             print(f" {took}", flush=True)
 
 
+def leave(code: int) -> None:
+    """Ends the process at once: TensorFlow's functions would complain while the interpreter is taken down."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -4,14 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from ml_metadata.proto import metadata_store_pb2
-from tfx.components import (
-    Evaluator,
-    ExampleValidator,
-    ImportSchemaGen,
-    StatisticsGen,
-    Trainer,
-    Transform,
-)
+from tfx.components import Evaluator, ExampleValidator, StatisticsGen, Trainer, Transform
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2, transform_pb2
 

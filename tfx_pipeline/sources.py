@@ -10,6 +10,7 @@ INGESTION = (
     "pipeline/*.py",
     "model/duplicates.py",
     "model/features.py",
+    "model/photos.py",
     "tfx_pipeline/components/example_gen.py",
 )
 TRANSFORM = ("tfx_pipeline/preprocessing.py", "model/color.py", "model/features.py")

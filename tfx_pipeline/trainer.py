@@ -27,7 +27,6 @@ from tfx_pipeline.evaluation import CONTROLS
 
 # Pictures held in memory, by split: for chroma bins and controls, calibration, and the card's figures.
 SAMPLES = {"train": 3000, "validation": 1000, "test": 1000}
-CURVES = "history.json"
 GATES = ("data", "quality", "serving")
 
 
@@ -74,7 +73,7 @@ def run_fn(arguments: FnArgs) -> None:
                 ),
                 warm=start if warm else None,
             )
-            shutil.copy(Path(run, CURVES), Path(board, CURVES))
+            shutil.copy(Path(run, training.HISTORY), Path(board, training.HISTORY))
         release.release(
             photos,
             options,
@@ -83,6 +82,7 @@ def run_fn(arguments: FnArgs) -> None:
             version="candidate",
             command=config["command"],
             terms=config["terms"],
+            counts={part: records.count(files) for part, files in splits.items()},
         )
         model = Path(run, release.MODEL)
         card = dataclasses.replace(

@@ -5,7 +5,6 @@ with its extra `tfx`; Beam stages run in that container too, or on Dataflow with
 """
 
 import argparse
-import hashlib
 import json
 import os
 import shlex
@@ -107,7 +106,7 @@ def compile_pipeline(chosen: argparse.Namespace, command: str):
         manifests=storage.join(chosen.root, "collections"),
         pushed=chosen.pushed or storage.join(chosen.root, "pushed"),
         checkpoints=storage.join(chosen.root, "checkpoints"),
-        schema=_schema(chosen),
+        schema=common.schema_uri(chosen.schema, chosen.root),
         offline=chosen.command == "compile",
         command=command,
     )
@@ -161,16 +160,8 @@ def _prepare(chosen: argparse.Namespace) -> None:
     from pipeline.ingest import snapshot
 
     snapshot(chosen.collections, storage.join(chosen.root, "collections"))
-    storage.write(_schema(chosen), Path(chosen.schema).read_bytes())
-
-
-def _schema(chosen: argparse.Namespace) -> str:
-    """Where a run finds the schema, by its content: a run under way keeps its own."""
-    try:
-        digest = hashlib.sha256(Path(chosen.schema).read_bytes()).hexdigest()
-    except OSError as error:
-        raise JobError(f"cannot read --schema {chosen.schema}: {error.strerror}") from None
-    return storage.join(chosen.root, "schemas", f"{digest[:16]}.pbtxt")
+    schema = common.schema_uri(chosen.schema, chosen.root)
+    storage.write(schema, Path(chosen.schema).read_bytes())
 
 
 def _beam_args(chosen: argparse.Namespace) -> list[str]:
