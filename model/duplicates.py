@@ -10,20 +10,17 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 import cv2
 import numpy as np
 
-_SIDE = 32  # pixels of the square that frequencies are taken of
-_LOW = 12  # frequencies an axis that the signature holds
+_SIDE = 64  # pixels of the square that frequencies are taken of
+_LOW = 16  # frequencies an axis that the signature holds: a crop carries the highest into those that are compared
 _COLORS = 4  # cells an axis of the coarse colours
 _CROP = 0.03  # of a side: what a copy may lack at each edge
-_POOL, _STRONGEST, _CHOSEN = (
-    32,
-    8,
-    6,
-)  # keys: the strongest of the lowest frequencies, so many of them at a time
+_POOL, _STRONGEST, _CHOSEN = 32, 8, 6  # keys: the strongest of the lowest frequencies, so many at a time
+_KEYED = [0, 5, 10, 15]  # of `_cropped`: whole, without the edges at the start, at the end, and without any
 _COLOR_DISTANCE = 8.0  # Lab units: what farther apart in colour is no copy
 
 # Of `similarity`: from where on two pictures must not be told apart by a split, and from where on one of them is
 # enough. Between the two lie bursts, remote copies, and horizons that merely look alike.
-RELATED, COPY = 0.93, 0.98
+RELATED, COPY = 0.95, 0.98
 
 _FREQUENCY = np.hypot(*np.mgrid[:_LOW, :_LOW])
 _ORDER = np.argsort(_FREQUENCY.ravel(), kind="stable")[1 : 1 + _POOL]
@@ -33,7 +30,7 @@ _WEIGHT = np.where(_FREQUENCY > 0, _FREQUENCY * np.exp(-((_FREQUENCY / 6) ** 2))
 
 
 def signature(rgb: np.ndarray) -> bytes:
-    """Signature, 176 bytes, of RGB [H, W, 3] uint8: low frequencies of its luma, whatever the contrast, and colours."""
+    """Signature, 288 bytes, of RGB [H, W, 3] uint8: low frequencies of its luma, whatever the contrast, and colours."""
     square = cv2.resize(rgb, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     low = cv2.dct(cv2.cvtColor(square, cv2.COLOR_RGB2GRAY).astype(np.float32))[:_LOW, :_LOW] * _WHITEN
     low[0, 0] = 0
@@ -44,14 +41,13 @@ def signature(rgb: np.ndarray) -> bytes:
 
 
 def keys(signature: bytes) -> list[bytes]:
-    """Keys, 6 bytes each, about 46 of them: the signatures of two near-duplicates have one in common.
+    """Keys, 6 bytes each, about 73 of them: the signatures of two near-duplicates have one in common.
 
     They name the strongest of the lowest frequencies and their signs, all but two at a time, of the whole
-    picture and of its middle, so that what a copy changes a little changes few of them.
+    picture and of parts of it, so that what a copy changes a little changes few of them.
     """
     found = set()
-    cropped = _cropped(_parts(signature)[0])
-    for low in (cropped[0], cropped[-1]):
+    for low in _cropped(_parts(signature)[0])[_KEYED]:
         lowest = low.ravel()[_ORDER]
         strongest = sorted(np.argsort(-np.abs(lowest), kind="stable")[:_STRONGEST])
         named = [int(2 * index + (lowest[index] > 0)) for index in strongest]
@@ -68,8 +64,17 @@ def similarity(one: bytes, other: bytes) -> float:
     return max(_correlation(crops1, crops2[0]), _correlation(crops2, crops1[0]))
 
 
+def warmth(signature: bytes) -> int:
+    """A picture's mean colour on a line from blue-green to orange-red, which its copies hardly move along."""
+    return int(_parts(signature)[1].sum())
+
+
 def pairs(members: Sequence[Hashable], crowd: int = 16) -> Iterator[tuple]:
-    """Pairs of those who share a key: each with the `crowd` before it, so that no key costs all pairs."""
+    """Pairs of those who share a key: each with the `crowd` before it, so that no key costs all pairs.
+
+    Near-duplicates are to lie side by side in a crowd: give it in the order of `warmth`. They still meet
+    where hundreds share a key, and mostly where thousands do, as each two have several keys in common.
+    """
     for position, one in enumerate(members):
         for other in members[max(0, position - crowd) : position]:
             yield other, one
@@ -94,26 +99,26 @@ def components(edges: Iterable[tuple[Hashable, Hashable]]) -> dict:
 
 
 def _parts(signature: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies [12, 12] as they were, and colours [32]."""
+    """Frequencies [16, 16] as they were, and colours [32]."""
     values = np.frombuffer(signature, np.int8).astype(np.float32)
     size = _LOW * _LOW
     return values[:size].reshape(_LOW, _LOW) / _WHITEN, values[size:]
 
 
 def _cropped(low: np.ndarray) -> np.ndarray:
-    """Weighted frequencies [16, 12, 12] of a picture: as it is, first; without each set of edges; without any, last."""
+    """Weighted frequencies [16, 16, 16] of a picture: as it is, first; without each set of edges; without any, last."""
     rows = np.einsum("aij,jk->aik", _CROPS, low)
     return np.einsum("aik,blk->abil", rows, _CROPS).reshape(-1, _LOW, _LOW) * _WEIGHT
 
 
 def _correlation(many: np.ndarray, one: np.ndarray) -> float:
-    """Largest correlation of frequencies [K, 12, 12] with others [12, 12]; 0 where there are none."""
+    """Largest correlation of frequencies [K, 16, 16] with others [16, 16]; 0 where there are none."""
     norms = np.linalg.norm(many, axis=(1, 2)) * np.linalg.norm(one)
     return float(np.max(np.einsum("kij,ij->k", many, one) / np.maximum(norms, 1e-6)))
 
 
 def _crops() -> np.ndarray:
-    """What a crop does to the frequencies along one axis: matrices [4, 12, 12] for none, the start, the end, both."""
+    """What a crop does to the frequencies along one axis: matrices [4, 16, 16] for none, the start, the end, both."""
     transform = cv2.dct(np.eye(_SIDE), flags=cv2.DCT_ROWS).T[:_LOW]
     centres = (np.arange(_SIDE) + 0.5) / _SIDE
     matrices = []

@@ -123,7 +123,7 @@ def split(digests: list[str], signatures: list[bytes]) -> list[str]:
     smallest digest in it falls.
     """
     buckets = defaultdict(list)
-    for index in sorted(range(len(digests)), key=digests.__getitem__):
+    for index in sorted(range(len(digests)), key=lambda at: (duplicates.warmth(signatures[at]), digests[at])):
         for key in duplicates.keys(signatures[index]):
             buckets[key].append(index)
     candidates = {pair for members in buckets.values() for pair in duplicates.pairs(members)}

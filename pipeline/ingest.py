@@ -404,15 +404,21 @@ def _edges(unique: beam.PCollection[Seen]) -> beam.PCollection[Edge]:
         unique
         | "Keys" >> beam.FlatMap(_keyed)
         | "SameKey" >> beam.GroupByKey()
-        | "Pairs" >> beam.FlatMap(lambda keyed: duplicates.pairs(sorted(keyed[1])))
+        | "Pairs" >> beam.FlatMap(_pairs)
         | "Distinct" >> beam.Distinct()
     )
     halves = {"signed": signed, "others": pairs} | "JoinOne" >> beam.CoGroupByKey() | beam.FlatMap(_half)
     return {"signed": signed, "others": halves} | "JoinOther" >> beam.CoGroupByKey() | beam.FlatMap(_compare)
 
 
-def _keyed(seen: Seen) -> Iterator[tuple[bytes, str]]:
-    return ((key, seen.found.sha256) for key in duplicates.keys(seen.found.signature))
+def _keyed(seen: Seen) -> Iterator[tuple[bytes, tuple[int, str]]]:
+    signature = seen.found.signature
+    member = duplicates.warmth(signature), seen.found.sha256
+    return ((key, member) for key in duplicates.keys(signature))
+
+
+def _pairs(keyed: tuple[bytes, Iterable[tuple[int, str]]]) -> Iterator[tuple[str, str]]:
+    return duplicates.pairs([sha256 for _, sha256 in sorted(keyed[1])])
 
 
 def _half(joined: tuple[str, dict]) -> Iterator[tuple[str, tuple]]:

@@ -93,8 +93,8 @@ def read_color(data: bytes, *, max_pixels: int, min_side: int, side: int) -> Pho
       Refusal: as `read_scan`, and `GREY` for pixels without colour.
     """
     with _opened(data, max_pixels) as image:
-        mode, profile, orientation = image.mode, image.info.get("icc_profile"), metadata.orientation(image)
-        width, height = image.size if orientation < 5 else image.size[::-1]
+        mode, profile = image.mode, image.info.get("icc_profile")
+        width, height = image.size if metadata.orientation(image) < 5 else image.size[::-1]
         if min(width, height) < min_side:
             raise Refusal(Reason.TOO_SMALL, f"{width} x {height}: a side is under {min_side} pixels")
         if mode in ("1", "L", "LA", "La") or mode.startswith(("I", "F")):
@@ -102,6 +102,7 @@ def read_color(data: bytes, *, max_pixels: int, min_side: int, side: int) -> Pho
         scale = 2 * side / min(width, height)  # what a JPEG's decoder leaves is then reduced by area
         image.draft(mode, [round(scale * edge) for edge in image.size])
         image.load()
+        orientation = metadata.orientation(image)  # now: Pillow turns a TIFF by itself
         if mode in ("P", "PA", "RGBA", "RGBa") or "transparency" in image.info:
             image = _flatten(image, [])
         if image.mode not in ("CMYK", "RGB", "YCbCr"):

@@ -1,6 +1,5 @@
 """A folder of photographs is read, cleaned and split without leaks."""
 
-import io
 import os
 import shutil
 from collections import Counter
@@ -10,8 +9,10 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from model import photos
+from model import duplicates, photos
 from tests.model.conftest import landscape
+
+SIGNATURE = len(duplicates.signature(landscape(0)))
 
 
 def test_subfolders_are_collections_and_grey_and_broken_pictures_are_counted(album):
@@ -62,42 +63,26 @@ def test_grey_and_tinted_pictures_count_as_grey_and_photographs_do_not():
     assert not photos.is_grey(data.coffee())
 
 
-def _recompressed(pixels: np.ndarray, quality: int, size: tuple[int, int]) -> np.ndarray:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).resize(size).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
-
-
-def test_copies_in_other_sizes_and_qualities_are_near_duplicates():
-    originals = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
-    copies = [_recompressed(pixels, 60, (200, 150)) for pixels in originals]
-    found = photos.near_duplicates([photos.fingerprint(pixels) for pixels in originals + copies])
-    assert found == [0, 1, 2, 3, 0, 1, 2, 3]
-
-
-def test_near_duplicates_of_near_duplicates_belong_together():
-    chain = [0, 0b111111, 0b111111 << 16 | 0b111111, 2**64 - 1]
-    assert photos.near_duplicates(chain) == [0, 0, 0, 3]
-
-
 def test_near_duplicates_fall_in_the_same_part():
     rng = np.random.default_rng(0)
     digests = [rng.bytes(32).hex() for _ in range(600)]
-    prints = [int.from_bytes(rng.bytes(8), "big") for _ in range(200)]
-    parts = photos.split(digests, prints * 3)
+    signatures = [rng.bytes(SIGNATURE) for _ in range(200)]
+    parts = photos.split(digests, signatures * 3)
     assert parts[:200] == parts[200:400] == parts[400:]
 
 
 def test_the_split_is_about_80_10_10_and_depends_on_contents_alone(album, tmp_path):
     rng = np.random.default_rng(1)
     digests = [rng.bytes(32).hex() for _ in range(4000)]
-    prints = [int.from_bytes(rng.bytes(8), "big") for _ in range(4000)]
-    parts = photos.split(digests, prints)
+    signatures = [rng.bytes(SIGNATURE) for _ in range(4000)]
+    parts = photos.split(digests, signatures)
     shares = Counter(parts)
     assert shares["train"] == pytest.approx(3200, abs=100)
     assert shares["validation"] == pytest.approx(400, abs=70)
     order = rng.permutation(4000)
-    assert photos.split([digests[i] for i in order], [prints[i] for i in order]) == [parts[i] for i in order]
+    assert photos.split([digests[i] for i in order], [signatures[i] for i in order]) == [
+        parts[i] for i in order
+    ]
 
     renamed = tmp_path / "renamed"
     for number, file in enumerate(sorted(album.rglob("*.png"), reverse=True)):
