@@ -1,18 +1,25 @@
 # make demo   sets up .venv and colourises a small archive made of installed sample photographs
+# make pipeline   sets up .venv and .venv-tfx and runs the training pipeline in miniature
 # make test   sets up what the tests need and runs them
-# make lock   resolves the two locks anew from setup.py
+# make lock   resolves the three locks anew from setup.py
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+TFX := .venv-tfx/bin
 UV := uv==0.13.9
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo pipeline test lint bench lock clean
 
 demo: .venv/demo
 	$(BIN)/python -m pipeline.demo
 
-test: .venv/test
+# The serving gate runs the batch job in .venv, the worker's environment.
+pipeline: .venv/demo .venv-tfx/ready
+	$(TFX)/python -m tfx_pipeline.demo --worker_python $(BIN)/python
+
+test: .venv/test .venv-tfx/ready
 	$(BIN)/python -m pytest
+	$(TFX)/python -m pytest tests/tfx_pipeline
 
 lint: .venv/test
 	$(BIN)/ruff check
@@ -28,9 +35,12 @@ lock: .venv/demo
 	$(BIN)/uv pip compile -q setup.py --extra demo --no-header --no-annotate -o requirements.lock
 	$(BIN)/uv pip compile -q setup.py --extra demo --extra test -c requirements.lock --no-header --no-annotate \
 		-o requirements-test.lock
+	echo "tensorflow-cpu; sys_platform == 'never'" > .venv/override # TFX wants `tensorflow`, the same in other words
+	$(BIN)/uv pip compile -q setup.py --extra tfx --extra test -c requirements-test.lock --override .venv/override \
+		--no-header --no-annotate -o requirements-tfx.lock
 
 clean:
-	rm -rf .venv scratch
+	rm -rf .venv .venv-tfx scratch
 
 # The later lock holds everything of the earlier one.
 .venv/demo: requirements.lock
@@ -42,4 +52,10 @@ clean:
 	$(BIN)/python -m pip --disable-pip-version-check install -q $(UV)
 	$(BIN)/uv pip install -q --compile-bytecode $(foreach lock,$(filter %.lock,$^),-r $(lock))
 	$(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-tfx/ready: requirements-tfx.lock .venv/demo
+	test -x $(TFX)/python || $(PYTHON) -m venv .venv-tfx
+	$(BIN)/uv pip install -q --compile-bytecode --python $(TFX)/python -r requirements-tfx.lock
+	$(BIN)/uv pip install -q --no-deps --no-build-isolation --python $(TFX)/python -e .
 	@touch $@

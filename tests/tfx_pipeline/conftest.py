@@ -84,7 +84,7 @@ class Result:
     def nodes(self) -> dict[str, str]:
         """What the terminal said of each component: "as before", or its seconds."""
         lines = (line.split(" ... ") for line in self.out.splitlines() if " ... " in line)
-        return {name: took for name, took in lines}
+        return dict(lines)
 
     @property
     def latest(self) -> str:
@@ -138,7 +138,7 @@ def environment(source: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
 
 
-SHORT = ("--epochs", "3", "--steps", "12")
+SHORT = ("--epochs", "4", "--steps", "60")
 
 
 @pytest.fixture(scope="session")

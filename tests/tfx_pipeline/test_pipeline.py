@@ -57,7 +57,7 @@ def test_the_card_of_a_pushed_model_says_what_it_was_trained_on_and_by(pipeline,
     card = read_card(registry.resolve(str(pipeline.root / "pushed")))
     assert card.data["kept"] == sum(card.data["parts"].values()) > 100
     assert set(card.data["manifests"].values()) and all(len(d) == 64 for d in card.data["manifests"].values())
-    assert card.git_revision and "--epochs 3" in card.command
+    assert card.git_revision and "--epochs 4" in card.command
 
 
 def test_broken_grey_and_duplicate_pictures_are_left_out_with_a_reason_each(pipeline, good):
@@ -108,7 +108,7 @@ def test_an_undertrained_model_stops_at_the_quality_gate(pipeline, in_use, capfd
 def test_a_model_that_is_better_overall_but_worse_on_one_era_stops_at_the_quality_gate(
     pipeline, in_use, capfd
 ):
-    result = pipeline.call(capfd, "--epochs", "5", "--steps", "30", "--weights", "mill=0")
+    result = pipeline.call(capfd, "--epochs", "5", "--steps", "100", "--weights", "mill=0")
     assert result.code == QUALITY, result.out + result.err
     failed = [line for line in result.out.splitlines() if line.startswith("rmse ")]
     assert failed and all("1900s" in line or "mill" in line for line in failed)
@@ -143,7 +143,7 @@ def test_a_collection_that_the_schema_does_not_know_stops_at_the_data_gate(pipel
 
 
 def test_a_killed_run_goes_on_where_it_was(pipeline, good):
-    options = ("--epochs", "6", "--steps", "12", "--seed", "7")
+    options = ("--epochs", "6", "--steps", "40", "--seed", "7")
     command = [sys.executable, "-m", "tfx_pipeline.local_runner", *pipeline.options(*options)]
     with subprocess.Popen(command, cwd=ROOT, env=environment(ROOT), stdout=subprocess.DEVNULL) as process:
         while process.poll() is None and len(_epochs(pipeline)) < 2:

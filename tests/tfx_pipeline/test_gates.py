@@ -1,0 +1,203 @@
+"""Thresholds, the data gate's findings, and the figures of the quality gate, each on its own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from model import batches, evaluation, metrics, records
+from model.photos import Photo
+from model.serving import load
+from tests.tfx_pipeline.conftest import THRESHOLDS, picture
+from tfx_pipeline import demo, thresholds
+from tfx_pipeline import evaluation as quality
+from tfx_pipeline.components import data_gate
+
+PARSED = thresholds.parse(THRESHOLDS)
+
+
+@pytest.mark.parametrize("file", [thresholds.DEFAULT, demo.THRESHOLDS])
+def test_the_thresholds_that_ship_are_valid(file):
+    assert thresholds.read(file).bounds["rmse_over_grey"][1] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("rmse_over_grey", "rsme_over_grey"), "bounds: unknown figure rsme_over_grey; there are psnr"),
+        (("{relative: 0.1}", "{relative: much}"), "rmse must be a number, got 'much'"),
+        (("{relative: 0.1}", "{relative: -0.1}"), "rmse must not be negative"),
+        (("{at_most: 0.9}", "{atmost: 0.9}"), "rmse_over_grey must have at_least, at_most or both"),
+        (("  most_seconds: 200\n", ""), "serving must have exactly the entries most_seconds, most_memory_mb"),
+        (("name: test gate", "name: [test"), "no YAML"),
+    ],
+)
+def test_a_mistake_in_the_thresholds_is_one_line(change, words, tmp_path):
+    file = tmp_path / "thresholds.yaml"
+    file.write_text(THRESHOLDS.replace(*change))
+    with pytest.raises(thresholds.ThresholdsError) as error:
+        thresholds.read(file)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def counts(**quarantined: int) -> dict:
+    kept = {"train": 100, "validation": 10, "test": 20}
+    return {
+        "pictures": 130 + sum(quarantined.values()),
+        "kept": 130,
+        "parts": kept,
+        "quarantined": quarantined,
+    }
+
+
+def test_clean_collections_have_no_findings():
+    assert not list(data_gate.of_ingestion(counts(grey=5), PARSED))
+
+
+def test_a_split_with_too_few_pictures_is_found():
+    few = counts() | {"parts": {"train": 100, "test": 11}}
+    found = {row["split"]: row["found"] for row in data_gate.of_ingestion(few, PARSED)}
+    assert found == {"validation": "0, at least 6 are wanted", "test": "11, at least 12 are wanted"}
+
+
+def test_too_many_quarantined_and_unreadable_pictures_are_found_with_their_reasons():
+    rows = list(data_gate.of_ingestion(counts(grey=30, truncated=12), PARSED))
+    assert [(row["what"], row["pictures"]) for row in rows] == [
+        ("too many quarantined", 42),
+        ("too many unreadable", 12),
+    ]
+    assert rows[0]["found"].endswith("30 grey, 12 truncated")
+
+
+def statistics(eras: list[str]):
+    import pandas as pd
+    import tensorflow_data_validation as tfdv
+
+    return tfdv.generate_statistics_from_dataframe(pd.DataFrame({"era": eras}))
+
+
+def test_a_collection_that_drifted_from_the_span_before_is_found():
+    schema = schema_pb2.Schema()
+    schema.feature.add(name="era", type=schema_pb2.BYTES)
+    before = {"train": statistics(["1930s"] * 80 + ["1960s"] * 20)}
+    alike = {"train": statistics(["1930s"] * 75 + ["1960s"] * 25)}
+    other = {"train": statistics(["1930s"] * 5 + ["1960s"] * 95)}
+    assert not list(data_gate.of_distributions(alike, before, schema, PARSED, counts()))
+    [row] = data_gate.of_distributions(other, before, schema, PARSED, counts())
+    assert row["split"] == "train: drift" and row["what"].startswith("era")
+    assert not list(data_gate.of_distributions(other, {}, schema, PARSED, counts()))
+
+
+@pytest.fixture(scope="module")
+def figures():
+    """Outputs of the shipped model for a few pictures, and what it was given."""
+    from model import default_model
+    from model.card import read_card
+
+    card = read_card(default_model())
+    squares = np.stack([batches.resized(picture(seed), card.size, card.size) for seed in range(4)])
+    predictor = load(default_model())
+    found = quality.figures_of_pictures(
+        tf.constant(squares.astype(np.float32) / 255),
+        lambda lightness: tf.constant(predictor(lightness.numpy())[0]),
+        0.7,
+        np.float32([3, 4]),
+        np.tile(np.float32([[5, -6]]), (101, 1)),
+    )
+    return squares, predictor, card, {name: value.numpy() for name, value in found.items()}
+
+
+def test_the_gate_measures_what_the_report_of_a_training_measures(figures):
+    squares, predictor, card, found = figures
+    photos = [Photo(str(i), "c", str(i), square) for i, square in enumerate(squares)]
+    at = evaluation.measure(photos, card.size, predictor, 0.7)
+    np.testing.assert_allclose(found["rmse"], at.rmse, rtol=1e-4)
+    np.testing.assert_allclose(found["ciede2000"], at.ciede2000, rtol=1e-3)
+    full = evaluation.measure(photos, card.size, predictor)
+    np.testing.assert_allclose(found["colorfulness"], full.colorfulness, rtol=1e-4)
+
+
+def test_the_controls_are_grey_one_chroma_and_a_table(figures):
+    squares, _, card, found = figures
+    photos = [Photo(str(i), "c", str(i), square) for i, square in enumerate(squares)]
+    for name, control in {
+        "grey": evaluation.grey,
+        "mean_chroma": evaluation.constant(3, 4),
+        "lightness_table": evaluation.constant(5, -6),
+    }.items():
+        expected = evaluation.measure(photos, card.size, control).rmse
+        np.testing.assert_allclose(found[f"{name}_rmse"], expected, rtol=1e-4, err_msg=name)
+
+
+def test_luma_hardly_drifts_in_joined_pictures(figures):
+    assert figures[3]["luma_drift"].max() < 0.5
+
+
+def test_transform_makes_the_lab_that_scikit_image_makes():
+    from skimage.color import rgb2lab
+
+    from tfx_pipeline.preprocessing import lab_png
+
+    rgb = batches.resized(picture(3), 64, 64)
+    png = tf.io.encode_png(rgb)
+    lab = tf.io.decode_png(lab_png(png, 64)).numpy().astype(float)
+    expected = rgb2lab(rgb / 255.0) * [2.55, 1, 1] + [0, 128, 128]
+    assert np.abs(lab - expected).max() <= 1.0
+    assert np.abs(lab - expected).mean() < 0.3
+
+
+def test_training_reads_from_transform_what_went_into_it():
+    from tfx_pipeline.preprocessing import lab_png
+
+    rgb = batches.resized(picture(4), 64, 64)
+    back = records.decode_lab(lab_png(tf.io.encode_png(rgb), 64).numpy())
+    error = metrics.mean_ciede2000(rgb[None] / np.float32(255), back[None] / np.float32(255))
+    assert float(error[0]) < 0.6
+
+
+def test_the_locks_of_pipeline_and_worker_agree_on_every_pin_that_they_share():
+    root = Path(__file__).resolve().parents[2]
+
+    def pins(name: str) -> dict[str, str]:
+        lines = (root / name).read_text().split()
+        pairs = (line.split("==") for line in lines if "==" in line)
+        return {"tensorflow" if n == "tensorflow-cpu" else n: version for n, version in pairs}
+
+    worker, tfx = pins("requirements.lock"), pins("requirements-tfx.lock")
+    shared = worker.keys() & tfx.keys()
+    assert shared >= {"apache-beam", "tensorflow", "keras", "numpy", "pillow", "google-cloud-storage"}
+    assert {name: worker[name] for name in shared} == {name: tfx[name] for name in shared}
+
+
+def test_a_change_of_any_source_file_changes_its_digest(tmp_path):
+    from tfx_pipeline import sources
+
+    (tmp_path / "model").mkdir()
+    file = tmp_path / "model" / "a.py"
+    file.write_text("x = 1\n")
+    before = sources.digest(("model/*.py",), tmp_path)
+    file.write_text("x = 2\n")
+    changed = sources.digest(("model/*.py",), tmp_path)
+    file.rename(tmp_path / "model" / "b.py")
+    assert len({before, changed, sources.digest(("model/*.py",), tmp_path)}) == 3
+
+
+def test_what_components_run_is_in_the_digests():
+    from tfx_pipeline import sources
+
+    root = Path(__file__).resolve().parents[2]
+    for name in dir(sources):
+        if name.isupper():
+            for pattern in getattr(sources, name):
+                assert list(root.glob(pattern)), pattern
+
+
+def test_the_demonstration_has_at_least_72_pictures_of_known_eras_and_collections(tmp_path):
+    manifest = demo.make_collections(str(tmp_path))
+    lines = [json.loads(line) for line in Path(manifest).read_text().splitlines()]
+    assert len(lines) >= 72
+    assert all(Path(line["source"]).is_file() for line in lines)
+    assert len({line["group"] for line in lines}) == len(demo.PARENTS)
