@@ -6,9 +6,13 @@ import numpy as np
 from pipeline.record import Reason, Refusal
 from pipeline.scan import color_spread
 
-# RMS distance of a*b* from their mean at the same lightness: see `scan.color_spread`. What is below the first is
-# grey; below the second it is if one tint, so many times as strong as that distance, lies over everything.
-NEARLY_GREY, TINTED, TINT = 1.5, 3.3, 4.0
+NEARLY_GREY = 1.5  # see `scan.color_spread`: below it there is little to learn from
+# A tint, as of sepia or stained paper: warm, of one hue however unevenly strong, and over (nearly) everything.
+_WARM = 50, 105  # hues in degrees of Lab, from orange to yellow
+_TINT = 4.0  # Lab units of mean chroma; weaker ones leave little colour spread
+_ACROSS = 1.8  # Lab units: RMS of chroma across the mean hue. Nine of ten sepia prints stay below 1.4
+_EVERYWHERE = 0.1  # chroma along the mean hue of all but a twentieth of the pixels, over its mean
+_SMALL = 64  # pixels of the square that a tint is looked for in
 FLAT = 0.65  # of neighbouring pixels that are equal; one photograph in a thousand has as many
 # Text: so much of a page is paper of one lightness, light and hardly coloured, and so many of its rows alternate
 # so often between paper and ink.
@@ -23,13 +27,12 @@ def judge(rgb: np.ndarray) -> None:
         raise Refusal(Reason.CLIP_ART, f"{share:.0%} of it is flat colour, as in drawings")
     if is_text_page(rgb):
         raise Refusal(Reason.TEXT_PAGE, "it is mostly paper with rows of strokes, as in text")
-    spread, tint = color_spread(rgb), _tint(rgb)
-    if spread < NEARLY_GREY:
+    if (spread := color_spread(rgb)) < NEARLY_GREY:
         raise Refusal(
             Reason.GREY, f"its colours vary by {spread:.1f} at one lightness: too little to learn from"
         )
-    if spread < TINTED and tint > TINT * spread:
-        raise Refusal(Reason.GREY, f"one tint of strength {tint:.0f} lies over all of it")
+    if is_tinted(rgb):
+        raise Refusal(Reason.GREY, "one warm tint lies over all of it, as on sepia prints")
 
 
 def flatness(rgb: np.ndarray) -> float:
@@ -48,8 +51,16 @@ def is_text_page(rgb: np.ndarray) -> bool:
     return bool(np.mean(strokes >= _STROKES) > _ROWS)
 
 
-def _tint(rgb: np.ndarray) -> float:
-    """Length in Lab units of the mean chroma."""
-    small = cv2.resize(rgb, (64, 64), interpolation=cv2.INTER_AREA)
-    lab = cv2.cvtColor(np.float32(small) / 255, cv2.COLOR_RGB2LAB)
-    return float(np.hypot(lab[..., 1].mean(), lab[..., 2].mean()))
+def is_tinted(rgb: np.ndarray) -> bool:
+    """Whether all colour of RGB [H, W, 3] uint8 is one warm hue, as of sepia, be it unevenly stained.
+
+    Blue tints are left to `NEARLY_GREY`: they cannot be told from ice, sea and haze.
+    """
+    small = cv2.resize(rgb, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
+    chroma = cv2.cvtColor(np.float32(small) / 255, cv2.COLOR_RGB2LAB)[..., 1:].reshape(-1, 2)
+    a, b = mean = chroma.mean(axis=0)
+    tint = float(np.hypot(a, b))
+    if tint < _TINT or not _WARM[0] < np.degrees(np.arctan2(b, a)) < _WARM[1]:
+        return False
+    along, across = chroma @ mean / tint, chroma @ (-b, a) / tint
+    return bool(across.std() < _ACROSS and np.percentile(along, 5) > _EVERYWHERE * tint)
