@@ -15,13 +15,13 @@ _FILE = "verdict.json"
 class GateVerdict(artifact.Artifact):
     """What a gate decided, in a `verdict.json`; see `Verdict`."""
 
-    TYPE_NAME = "GateVerdict"
+    TYPE_NAME = "colorization.GateVerdict"
 
 
 class Baseline(artifact.Artifact):
     """Statistics of the data that the model in use was trained on, a folder a split; empty where there are none."""
 
-    TYPE_NAME = "BaselineStatistics"
+    TYPE_NAME = "colorization.BaselineStatistics"
 
 
 @dataclass(frozen=True)

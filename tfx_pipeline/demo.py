@@ -33,7 +33,7 @@ PARENTS = {
     demo.MOTORCYCLE: ("things", "2010s"),
     RETINA: ("things", "2010s"),
 }
-COLUMNS, ROWS = 4, 2  # crops of a photograph
+COLUMNS, ROWS, MARGIN = 4, 2, 12  # crops of a photograph, and pixels between them
 
 
 def make_collections(folder: str) -> str:
@@ -50,7 +50,8 @@ def make_collections(folder: str) -> str:
         for index in range(COLUMNS * ROWS):
             left, top = index % COLUMNS * width, index // COLUMNS * height
             crop = io.BytesIO()
-            image.crop((left, top, left + width, top + height)).save(crop, "PNG")
+            box = (left + MARGIN, top + MARGIN, left + width, top + height)
+            image.crop(box).save(crop, "PNG")
             path = storage.join(folder, collection, f"{name}_{index + 1}.png")
             if not (os.path.isfile(path) and storage.read(path) == crop.getvalue()):
                 storage.write(path, crop.getvalue())

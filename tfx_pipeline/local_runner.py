@@ -243,7 +243,9 @@ def _logging(file: Path) -> Iterator[None]:
     from absl import logging as absl_logging
 
     absl_logging.use_python_logging(quiet=True)
-    logging.getLogger("absl").setLevel(logging.INFO)  # its own: Beam's threads meddle with the root's
+    absl_logging.set_verbosity(
+        absl_logging.INFO
+    )  # TFX silences it for a while, and goes back to what was set here
     try:
         yield
     finally:
@@ -256,17 +258,19 @@ class _Progress(logging.Handler):
 
     def __init__(self):
         super().__init__(logging.INFO)
-        self._cached, self._since = False, 0.0
+        self._cached, self._since, self._again = False, 0.0, ""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.msg == "Component %s is running.":
             self._cached, self._since = False, time.monotonic()
-            print(f"{record.args[0]} ...", end="", flush=True)
+            # The training has lines of its own to print.
+            self._again = "" if record.args[0] != "Trainer" else "Trainer ..."
+            print(f"{record.args[0]} ...", end="\n" if self._again else "", flush=True)
         elif record.msg == "A cached execution %d is used.":
             self._cached = True
         elif record.msg == "Component %s is finished.":
             took = "as before" if self._cached else f"{time.monotonic() - self._since:.0f} s"
-            print(f" {took}", flush=True)
+            print(f"{self._again} {took}", flush=True)
 
 
 def leave(code: int) -> None:

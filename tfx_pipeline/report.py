@@ -11,14 +11,14 @@ import cv2
 import jinja2
 import matplotlib
 import numpy as np
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.metadata import Metadata
 
 from model import batches, color, records
-from model.card import read_card
+from model.card import SIGNATURE, read_card
 from model.photos import Photo
-from model.serving import load
 from pipeline import registry, storage
 from tfx_pipeline import evaluation, runs
 from tfx_pipeline.artifacts import Verdict, table
@@ -188,12 +188,13 @@ def _chosen(photos: list[Photo]) -> list[Photo]:
 
 def _painter(folder: str):
     """A function of RGB [H, W, 3] uint8 that gives it in the colours of a model, at the strength of its card."""
-    card, predictor = read_card(folder), load(folder)
+    card, model = read_card(folder), tf.saved_model.load(folder)
 
     def paint(pixels: np.ndarray) -> np.ndarray:
         height, width = pixels.shape[:2]
-        chroma, _ = predictor(batches.lightness(batches.resized(pixels, card.size, card.size))[None])
-        chroma = card.default_strength * cv2.resize(chroma[0], (width, height))
+        lightness = batches.lightness(batches.resized(pixels, card.size, card.size))[None]
+        chroma = model.signatures[SIGNATURE](lightness=tf.constant(lightness))["chroma"][0].numpy()
+        chroma = card.default_strength * cv2.resize(chroma, (width, height))
         grey = color.luma_uint8(pixels).astype(np.float32) / 255
         return np.uint8(np.rint(255 * np.clip(color.join(grey, chroma), 0, 1)))
 
