@@ -13,7 +13,7 @@ _TINT = 4.0  # Lab units of mean chroma; weaker ones leave little colour spread
 _ACROSS = 1.8  # Lab units: RMS of chroma across the mean hue. Nine of ten sepia prints stay below 1.4
 _EVERYWHERE = 0.1  # chroma along the mean hue of all but a twentieth of the pixels, over its mean
 _SMALL = 64  # pixels of the square that a tint is looked for in
-FLAT = 0.65  # of neighbouring pixels that are equal; one photograph in a thousand has as many
+FLAT = 0.75  # of neighbouring pixels that are equal; drawings have 0.8 and more, also as JPEGs of quality 40
 # Text: so much of a page is paper of one lightness, light and hardly coloured, and so many of its rows alternate
 # so often between paper and ink.
 _PAPER, _ROWS, _STROKES = 0.5, 0.5, 10
