@@ -149,7 +149,7 @@ def _manifest(uri: str) -> Iterator[Item]:
 
 def manifest_lines(uri: str) -> Iterator[tuple[Item, dict]]:
     """The scan of each line of a manifest, and all that the line says. Raises JobError where one is no record."""
-    for number, line in enumerate(_lines(uri), 1):
+    for number, line in enumerate(lines(uri), 1):
         if not line.strip():
             continue
         try:
@@ -171,7 +171,8 @@ def _look_up(source: str) -> storage.FileInfo:
     return info or storage.FileInfo(source, -1, "")
 
 
-def _lines(uri: str) -> Iterator[bytes]:
+def lines(uri: str) -> Iterator[bytes]:
+    """Those of a file, one at a time where it is local."""
     if storage.is_gcs(uri):
         yield from storage.read(uri).splitlines()
     else:

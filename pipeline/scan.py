@@ -94,13 +94,13 @@ def read_color(data: bytes, *, max_pixels: int, min_side: int, side: int) -> Pho
     """
     with _opened(data, max_pixels) as image:
         mode, profile = image.mode, image.info.get("icc_profile")
-        width, height = image.size if metadata.orientation(image) < 5 else image.size[::-1]
-        if min(width, height) < min_side:
+        width, height = size = image.size
+        if min(size) < min_side:
             raise Refusal(Reason.TOO_SMALL, f"{width} x {height}: a side is under {min_side} pixels")
         if mode in ("1", "L", "LA", "La") or mode.startswith(("I", "F")):
             raise Refusal(Reason.GREY, f"its pixels are of the kind {mode!r}, without colour")
-        scale = 2 * side / min(width, height)  # what a JPEG's decoder leaves is then reduced by area
-        image.draft(mode, [round(scale * edge) for edge in image.size])
+        scale = 2 * side / min(size)  # what a JPEG's decoder leaves is then reduced by area
+        image.draft(mode, [round(scale * edge) for edge in size])
         image.load()
         orientation = metadata.orientation(image)  # now: Pillow turns a TIFF by itself
         if mode in ("P", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -108,7 +108,8 @@ def read_color(data: bytes, *, max_pixels: int, min_side: int, side: int) -> Pho
         if image.mode not in ("CMYK", "RGB", "YCbCr"):
             raise Refusal(Reason.UNSUPPORTED_MODE, f"pixels of the kind {mode!r} are not handled")
         image = icc.to_srgb(image, profile, []) if image.mode != "YCbCr" else image.convert("RGB")
-        return Photograph(_shrunk(upright(np.asarray(image), orientation), side), (width, height), mode)
+        rgb = _shrunk(upright(np.asarray(image), orientation), side)
+        return Photograph(rgb, size if orientation < 5 else size[::-1], mode)
 
 
 def _shrunk(rgb: np.ndarray, side: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 from pipeline.metadata import stored, upright
 from pipeline.record import Reason, Refusal
-from pipeline.scan import color_spread, from_image, read_scan
+from pipeline.scan import color_spread, from_image, read_color, read_scan
 
 WIDTH, HEIGHT = 61, 42
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -613,3 +613,83 @@ def test_the_guide_of_a_large_scan_has_a_half_or_a_quarter_of_its_sides(width, h
     scan = read(save(Image.new("L", (width, height), 99), format), "jpeg")
     assert scan.guide.shape == guide[::-1]
     assert (scan.guide == 99).all()
+
+
+# In their own colours
+
+
+def color(width=300, height=200):
+    """A photograph-like RGB picture without symmetry."""
+    y, x = np.mgrid[:height, :width] / height
+    levels = [40 + 140 * y, 60 + 90 * x * (1 - x / 2), 200 - 150 * y * x]
+    return Image.fromarray(np.uint8(np.clip(np.stack(levels, axis=-1), 0, 255)))
+
+
+def in_color(data, side=256, min_side=16):
+    return read_color(data, max_pixels=10**7, min_side=min_side, side=side)
+
+
+def near(rgb, expected, tolerance=1.5):
+    return np.abs(np.float32(rgb) - np.float32(expected)).mean() < tolerance
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_colours_are_read_upright_once(orientation, format):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = color()
+    data = save(
+        image, format, exif=exif, **{"JPEG": {"quality": 98}, "WEBP": {"lossless": True}}.get(format, {})
+    )
+    expected = upright(np.asarray(image), orientation)
+    found = in_color(data)
+    assert found.size == expected.shape[1::-1]
+    assert near(found.rgb, expected)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "P", "RGBA"])
+def test_colours_of_any_mode_are_read_as_rgb_and_the_mode_is_told(mode):
+    image = color().convert("P", palette=Image.Palette.ADAPTIVE) if mode == "P" else color().convert(mode)
+    found = in_color(save(image, "PNG" if mode in ("P", "RGBA") else "TIFF"))
+    assert found.mode == mode
+    assert found.rgb.dtype == np.uint8
+    assert near(found.rgb, color().convert("RGB"), 4)
+
+
+def test_colours_are_reduced_to_the_side_by_area_also_where_a_jpeg_is_decoded_at_a_scale():
+    image = color(1500, 1000)
+    for data in (save(image, "JPEG", quality=95), save(image, "PNG")):
+        found = in_color(data, side=100)
+        assert found.size == (1500, 1000)
+        assert found.rgb.shape == (100, 150, 3)
+        assert near(found.rgb, image.resize((150, 100), Image.Resampling.BOX))
+
+
+def test_colours_are_never_enlarged():
+    assert in_color(save(color(60, 40), "PNG"), side=256).rgb.shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])
+def test_pixels_without_colour_are_refused_as_grey(mode):
+    with pytest.raises(Refusal) as refusal:
+        in_color(save(color().convert("I" if mode == "I;16" else mode), "PNG"))
+    assert refusal.value.reason == Reason.GREY
+
+
+@pytest.mark.parametrize(("side", "reason"), [(200, None), (201, Reason.TOO_SMALL)])
+def test_the_shorter_side_must_have_as_many_pixels_as_asked_for(side, reason):
+    data = save(color(300, 200), "JPEG")
+    if reason is None:
+        assert in_color(data, min_side=side).size == (300, 200)
+        return
+    with pytest.raises(Refusal) as refusal:
+        in_color(data, min_side=side)
+    assert refusal.value.reason == reason
+
+
+def test_a_truncated_picture_has_no_colours():
+    data = save(color(), "JPEG")
+    with pytest.raises(Refusal) as refusal:
+        in_color(data[: len(data) // 2])
+    assert refusal.value.reason == Reason.TRUNCATED
