@@ -15,6 +15,7 @@ from keras import layers, ops
 from model import color
 
 STRIDE = 32
+MOMENTUM = 0.95  # of batch norm: the last twenty batches are enough, and short runs have not many more
 SCALE = 4  # the logits have a quarter of the input's height and width
 
 
@@ -49,7 +50,11 @@ def build(config: Config) -> keras.Model:
     def normalised(convolution, x):
         convolution.name, convolution.use_bias = f"convolution_{next(numbers)}", config.folded
         y = convolution(x)
-        return y if config.folded else layers.BatchNormalization(name=f"{convolution.name}_norm")(y)
+        return (
+            y
+            if config.folded
+            else layers.BatchNormalization(momentum=MOMENTUM, name=f"{convolution.name}_norm")(y)
+        )
 
     def separable(x, filters: int, strides: int = 1):
         y = normalised(layers.DepthwiseConv2D(3, strides=strides, padding="same"), x)

@@ -138,7 +138,7 @@ def environment(source: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
 
 
-SHORT = ("--epochs", "4", "--steps", "80", "--weights", "mill=2")
+SHORT = ("--epochs", "4", "--steps", "25", "--weights", "mill=2")
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +160,7 @@ def _spoilt(folder: Path) -> Path:
     grey = good.convert("L")
     good.save(folder / "duplicate_of_another.png")
     (folder / "duplicate_of_another.png").write_bytes((folder.parent / "harbour" / "0.png").read_bytes())
-    good.resize((150, 118)).save(folder / "near_duplicate.jpg", quality=60)
+    good.resize((165, 130)).save(folder / "near_duplicate.jpg", quality=60)
     grey.save(folder / "grey.png")
     sepia = np.asarray(grey)[..., None] * np.array([1.0, 0.86, 0.66])
     Image.fromarray(sepia.astype(np.uint8)).save(folder / "grey_sepia.jpg")

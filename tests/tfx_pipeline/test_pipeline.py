@@ -128,7 +128,7 @@ def test_an_undertrained_model_stops_at_the_quality_gate(pipeline, in_use, capfd
 def test_a_model_that_is_better_overall_but_worse_on_one_era_stops_at_the_quality_gate(
     pipeline, in_use, capfd
 ):
-    result = pipeline.call(capfd, "--epochs", "5", "--steps", "160", "--weights", "mill=0")
+    result = pipeline.call(capfd, "--epochs", "5", "--steps", "80", "--weights", "mill=0")
     assert result.code == QUALITY, result.out + result.err
     figures = quality(pipeline, "")
     assert figures["candidate"]["rmse"] < figures["baseline"]["rmse"]
