@@ -2,8 +2,8 @@
 
     manifests -> examine -> one of each sha256 -> candidates by key -> edges -> groups -> decide -> read the kept ones
 
-What travels until it is decided which pictures stay is small, about 2 KB each; pixels are read again then. Every
-line of a manifest ends as one Photograph or as one Quarantined.
+What travels until it is decided which pictures stay is small, some 7 KB each, most of it keys; pixels are read
+again then. Every line of a manifest ends as one Photograph or as one Quarantined.
 """
 
 import hashlib
@@ -201,7 +201,9 @@ def ingest(
         root
         | "Once" >> beam.Create([None])
         | "Groups"
-        >> beam.Map(_groups, beam.pvalue.AsIter((_edges(unique), _labelled(seen)) | beam.Flatten()))
+        >> beam.Map(
+            _groups, beam.pvalue.AsIter((_edges(unique), _labelled(seen)) | "Edges" >> beam.Flatten())
+        )
     )
     decided = first | "Decide" >> beam.ParDo(Decide(settings), beam.pvalue.AsSingleton(groups)).with_outputs(
         "dropped", main="kept"
@@ -407,8 +409,14 @@ def _edges(unique: beam.PCollection[Seen]) -> beam.PCollection[Edge]:
         | "Pairs" >> beam.FlatMap(_pairs)
         | "Distinct" >> beam.Distinct()
     )
-    halves = {"signed": signed, "others": pairs} | "JoinOne" >> beam.CoGroupByKey() | beam.FlatMap(_half)
-    return {"signed": signed, "others": halves} | "JoinOther" >> beam.CoGroupByKey() | beam.FlatMap(_compare)
+    halves = (
+        {"signed": signed, "others": pairs} | "JoinOne" >> beam.CoGroupByKey() | "Half" >> beam.FlatMap(_half)
+    )
+    return (
+        {"signed": signed, "others": halves}
+        | "JoinOther" >> beam.CoGroupByKey()
+        | "Compare" >> beam.FlatMap(_compare)
+    )
 
 
 def _keyed(seen: Seen) -> Iterator[tuple[bytes, tuple[int, str]]]:
