@@ -79,8 +79,12 @@ def weights_sha256(folder: str | Path) -> str:
 
 def write_card(folder: str | Path, card: ModelCard) -> None:
     """Writes the card into the SavedModel's folder."""
-    text = json.dumps(dataclasses.asdict(card), indent=2, ensure_ascii=False)
-    (Path(folder) / CARD).write_text(text + "\n", encoding="utf-8")
+    (Path(folder) / CARD).write_bytes(to_bytes(card))
+
+
+def to_bytes(card: ModelCard) -> bytes:
+    """The card as its file has it: JSON in UTF-8."""
+    return json.dumps(dataclasses.asdict(card), indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def read_card(folder: str | Path) -> ModelCard:
@@ -115,7 +119,12 @@ def parse_card(text: bytes, path: str) -> ModelCard:
 
 def is_blessed(card: ModelCard) -> bool:
     """Whether every gate that the card names was passed."""
-    return all(isinstance(gate, dict) and gate.get("verdict") == "passed" for gate in card.gates)
+    return not open_gates(card)
+
+
+def open_gates(card: ModelCard) -> list[dict]:
+    """Of the card's gates, those that were not passed."""
+    return [gate for gate in card.gates if gate["verdict"] != "passed"]
 
 
 def _checked(entries, path: str) -> ModelCard:
@@ -133,9 +142,16 @@ def _checked(entries, path: str) -> ModelCard:
     wrong += [] if type(card.size) is int and card.size > 0 else ["size"]
     wrong += [] if re.fullmatch("[0-9a-f]{64}", str(card.weights_sha256)) else ["weights_sha256"]
     wrong += [] if _is_positive(card.default_strength) else ["default_strength"]
+    wrong += [] if isinstance(card.gates, list) and all(map(_is_verdict, card.gates)) else ["gates"]
+    wrong += [name for name in ("metrics", "data") if not isinstance(getattr(card, name), dict)]
+    wrong += [] if isinstance(card.pushed, str) else ["pushed"]
     if wrong:
         raise CardError(f"the model card has no usable {', '.join(wrong)}: {path}")
     return card
+
+
+def _is_verdict(gate) -> bool:
+    return isinstance(gate, dict) and all(isinstance(gate.get(name), str) for name in ("gate", "verdict"))
 
 
 def _is_positive(value) -> bool:

@@ -11,6 +11,7 @@ from pipeline.collections import JobError
 from pipeline.summary import Summary, describe
 
 USAGE_ERROR = 2
+MAIN_FIGURE = "rmse_over_grey"  # of a collection in a card's metrics: mean, low, high
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,7 +74,11 @@ def models(argv: list[str]) -> int:
     for version in found:
         card = version.card
         gates = ", ".join(f"{gate['gate']} {gate['verdict']}" for gate in card.gates) or "none"
-        errors = (f"{name} {figures['rmse_over_grey'][0]}" for name, figures in card.metrics.items())
+        errors = (
+            f"{name} {figures[MAIN_FIGURE][0]}"
+            for name, figures in card.metrics.items()
+            if MAIN_FIGURE in figures
+        )
         row = (card.name, card.pushed, gates, str(card.data.get("kept", "")), ", ".join(errors))
         table.add_row("*" if version.is_latest else "", version.version, *row)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
@@ -84,7 +89,7 @@ def rollback(argv: list[str]) -> int:
     """`archive-colorize rollback ROOT [VERSION]`: takes an earlier pushed model into use."""
     words = "Takes the blessed version before the one in use, or the one that is named, into use."
     chosen = _parse("rollback", words, argv, "ROOT", "[VERSION]", "--allow_unblessed")
-    before = next((v.version for v in _registry(registry.versions, chosen.root) if v.is_latest), "none")
+    before = _registry(registry.pointer, chosen.root) or "none"
     now = _registry(registry.rollback, chosen.root, chosen.version, allow_unblessed=chosen.allow_unblessed)
     print(f"version {before} was in use; version {now.version} of {now.card.name} is in use now: {now.uri}")
     return 0

@@ -38,7 +38,6 @@ def colorize(
     source: str,
     settings: Settings,
     *,
-    model: str,
     batch_size: int,
     max_batch_pixels: int,
     threads: int = 0,
@@ -65,7 +64,11 @@ def colorize(
     tasks = inputs | "Join" >> beam.CoGroupByKey() | "Plan" >> beam.FlatMap(_plan, settings, on_existing)
     opened = tasks | "Open" >> beam.ParDo(OpenScans(settings)).with_outputs(KEPT, RECORDS, main="opened")
     handler = ColorizationHandler(
-        model, settings.side, batch_size=batch_size, max_batch_pixels=max_batch_pixels, threads=threads
+        settings.model_uri,
+        settings.side,
+        batch_size=batch_size,
+        max_batch_pixels=max_batch_pixels,
+        threads=threads,
     )
     painted = opened.opened | "Infer" >> RunInference(handler) | "Paint" >> beam.ParDo(PaintScans(settings))
     # No Flatten before the commits: a runner may write out all it merges, and records would wait for the last scan.
@@ -118,6 +121,7 @@ def report(
         "model": settings.model,
         "model_version": settings.model_version,
         "model_sha256": settings.model_sha256,
+        "model_uri": settings.model_uri,
         "output": settings.output,
         "manifest": manifest.folder(settings.output),
         "dead_letters": storage.join(settings.output, manifest.DEAD_LETTERS),

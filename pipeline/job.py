@@ -70,6 +70,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             model=card.name,
             model_version=card.version,
             model_sha256=card.weights_sha256,
+            model_uri=folder,
             side=card.size,
             format=chosen.format,
             quality=chosen.quality,
@@ -90,7 +91,6 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
         if todo != 0:
             _try_model(folder, card, chosen.batch_size, here)
         build = dict(
-            model=folder,
             batch_size=chosen.batch_size,
             max_batch_pixels=chosen.max_batch_pixels,
             threads=here.threads,
@@ -171,6 +171,8 @@ def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard]:
         raise JobError(f"{error} (--model takes the folder of an exported model with its {CARD})") from error
     except registry.RegistryError as error:
         raise JobError(str(error)) from error
+    except OSError as error:
+        raise JobError(f"cannot read the model {model}: {error}") from error
     reason = registry.why_unblessed(folder, card)
     if reason and not allow_unblessed:
         raise JobError(f"the model in {folder} is not blessed: {reason} (--allow_unblessed overrides)")
@@ -274,7 +276,7 @@ def _conclude(output: str, run: str, total: int | None, stopped: Stopped, chosen
         print(f"  {summary['kept']:>9,}  of these were current already")
     print(f"{done:,} in this run, {summary['seconds']:,} s, {summary['pictures_per_second']:g} a second\n")
     failed = summary["outcomes"]["failed"]
-    rows = [("derivatives", output), ("manifest", summary["manifest"])]
+    rows = [("derivatives", output), ("manifest", summary["manifest"]), ("model", summary["model_uri"])]
     rows += [("gallery", summary["gallery"])] if summary["gallery"] else []
     rows += [("failed scans", summary["dead_letters"])] if failed else []
     for name, uri in rows:

@@ -16,6 +16,7 @@ class Settings:
     model: str = ""
     model_version: str = ""
     model_sha256: str = ""
+    model_uri: str = ""  # folder of the model
     side: int = 0  # S: the network sees S x S pixels
     format: str = "jpeg"  # of derivatives: jpeg, png or tiff
     quality: int = 90  # JPEG, 1...100

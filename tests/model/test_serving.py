@@ -129,6 +129,8 @@ def _copied(exported, tmp_path, **changes):
         ({"name": ""}, "no usable name"),
         ({"default_strength": "strong"}, "no usable default_strength"),
         ({"weights_sha256": "0" * 64}, "other weights"),
+        ({"gates": ["quality"]}, "no usable gates"),
+        ({"data": []}, "no usable data"),
     ],
 )
 def test_a_card_with_a_fault_is_refused_with_one_line(exported, tmp_path, changes, words):

@@ -50,7 +50,7 @@ def alive(pids):
 def test_a_killed_job_leaves_nothing_half_done_and_the_next_run_completes_it(
     model, colorize, tmp_path, workers
 ):
-    archive, output = make_archive(tmp_path / "in", 150, 400, 300), tmp_path / "out"
+    archive, output = make_archive(tmp_path / "in", 500, 400, 300), tmp_path / "out"
     arguments = ("--model", model, "--gallery_size", "0", "--direct_num_workers", workers)
     process = start("--input", archive, "--output", output, *arguments)
     assert wait_for(lambda: len(derivatives(output)) >= 12)
@@ -59,7 +59,7 @@ def test_a_killed_job_leaves_nothing_half_done_and_the_next_run_completes_it(
     process.communicate()
     assert wait_for(lambda: not alive(family), 60), "workers and codecs outlive their job"
     there = derivatives(output)
-    assert 0 < len(there) < 150
+    assert 0 < len(there) < 500
     for path in there:
         Image.open(path).load()
     assert not [
@@ -67,8 +67,8 @@ def test_a_killed_job_leaves_nothing_half_done_and_the_next_run_completes_it(
     ]
     again = colorize(archive, output)
     assert again.code == 0, again.err
-    assert len(again.records) == 150, "a scan has two records, or none"
-    assert len(derivatives(output)) == 150
+    assert len(again.records) == 500, "a scan has two records, or none"
+    assert len(derivatives(output)) == 500
 
 
 @pytest.mark.parametrize("workers", [1, 2])

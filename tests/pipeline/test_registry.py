@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from model.card import CARD, read_card
+from model.card import CARD, CardError, read_card
 from pipeline import registry, storage
 from pipeline.inference import local_copy
 from tests.pipeline.conftest import ROOT, export_model, make_archive
@@ -82,7 +82,54 @@ def test_two_pushers_get_two_versions(models, root):
     for thread in threads:
         thread.join()
     assert sorted(found) == ["1", "2", "3"]
-    assert len(registry.versions(root)) == 3
+    assert [v.version for v in registry.versions(root) if v.is_latest] == ["3"]
+
+
+def test_of_two_pushers_the_newer_version_is_in_use_whoever_ends_last(models, root, monkeypatch):
+    write, overtaken = storage.write, []
+
+    def slow(uri, data, **options):
+        if uri.endswith("latest"):
+            monkeypatch.undo()
+            overtaken.append(registry.push(models[1], root, gates=PASSED).version)
+        write(uri, data, **options)
+
+    monkeypatch.setattr(storage, "write", slow)  # the one moment that matters cannot be met by chance
+    assert registry.push(models[0], root, gates=PASSED).version == "1"
+    assert overtaken == ["2"]
+    assert registry.latest(root).version == "2"
+
+
+def test_a_first_push_that_was_killed_before_its_end_is_finished_by_the_next(models, root):
+    registry.push(models[0], root, gates=PASSED)
+    os.unlink(os.path.join(root, "latest"))
+    with pytest.raises(registry.RegistryError, match="latest is not there .*archive-colorize rollback"):
+        registry.latest(root)
+    assert not registry.push(models[0], root, gates=PASSED).new
+    assert registry.latest(root).version == "1"
+
+
+def test_the_version_in_use_is_found_beside_one_whose_card_is_broken(models, root):
+    for model in models[:2]:
+        registry.push(model, root, gates=PASSED)
+    storage.write(os.path.join(root, "2", CARD), b"{")
+    with pytest.raises(CardError, match="unreadable model card .*/2/"):
+        registry.resolve(root)
+    registry.rollback(root, "1")
+    assert registry.resolve(root) == os.path.join(root, "1")
+
+
+def test_gates_that_would_spoil_the_card_are_not_pushed(models, root):
+    with pytest.raises(CardError, match="no usable gates"):
+        registry.push(models[0], root, gates=[{"gate": "quality"}])
+    assert registry.versions(root) == []
+
+
+def test_an_unblessed_version_is_taken_into_use_by_whoever_insists(models, root):
+    registry.push(models[0], root, gates=FAILED)
+    registry.push(models[1], root, gates=PASSED)
+    assert registry.rollback(root, "1", allow_unblessed=True).version == "1"
+    assert registry.latest(root).version == "1"
 
 
 def test_a_push_that_breaks_off_leaves_no_version(models, root, monkeypatch):
@@ -133,6 +180,8 @@ def test_the_job_takes_the_version_in_use_and_records_it(models, root, colorize,
     run = colorize(make_archive(tmp_path / "scans", 3), tmp_path / "out", "--model", root)
     assert {record.model_version for record in run.records.values()} == {"1"}
     assert {record.model_sha256 for record in run.records.values()} == {read_card(models[0]).weights_sha256}
+    assert run.summary["model_uri"] == os.path.join(root, "1")
+    assert f"model         {root}/1\n" in run.out
 
 
 @pytest.mark.parametrize("gates", [FAILED, []])
@@ -164,9 +213,18 @@ def test_models_are_listed_and_rolled_back_from_the_command_line(models, root):
     assert line.split()[:3] == ["*", "2", "tiny"] and "quality passed" in line
     back = command("rollback", root)
     assert back.stdout.startswith("version 2 was in use; version 1 of tiny is in use now")
-    assert (
-        command("rollback", root).stderr
-        == f"archive-colorize: there is no blessed version before 1 in {root}\n"
+    again = command("rollback", root)
+    assert (again.returncode, again.stderr) == (
+        2,
+        f"archive-colorize: there is no blessed version before 1 in {root}\n",
+    )
+
+
+def test_a_folder_without_pushed_models_is_a_users_mistake(tmp_path):
+    listed = command("models", str(tmp_path))
+    assert (listed.returncode, listed.stderr) == (
+        2,
+        f"archive-colorize: no models were pushed to {tmp_path}\n",
     )
 
 
@@ -178,3 +236,36 @@ def test_a_registry_may_lie_in_cloud_storage(models, cloud):
     assert registry.rollback(root).uri == f"{root}/1"
     assert registry.resolve(root) == f"{root}/1"
     assert read_card(local_copy(f"{root}/1")).version == "1"
+
+
+def test_a_number_that_another_pusher_has_in_cloud_storage_is_left_to_it(models, cloud, monkeypatch):
+    root, write = f"{cloud}/contested", storage.write
+
+    def conditional(uri, data, *, keep_existing=False):
+        if not (keep_existing and storage.stat(uri)):
+            write(uri, data)
+
+    monkeypatch.setattr(storage, "write", conditional)  # the emulator ignores the condition
+    storage.write(f"{root}/1/.claim", b"of another")
+    storage.write(f"{root}/1/saved_model.pb", b"half of another")
+    assert registry.push(models[0], root, gates=PASSED).version == "2"
+    assert storage.read(f"{root}/1/saved_model.pb") == b"half of another"
+    assert [v.version for v in registry.versions(root)] == ["2"]
+
+
+def test_the_job_takes_the_version_in_use_from_cloud_storage(models, cloud, colorize, tmp_path):
+    root = f"{cloud}/used"
+    for model in models[:2]:
+        registry.push(model, root, gates=PASSED)
+    registry.rollback(root)
+    run = colorize(make_archive(tmp_path / "scans", 2), tmp_path / "out", "--model", root)
+    assert {record.model_version for record in run.records.values()} == {"1"}
+    assert run.summary["model_uri"] == f"{root}/1"
+
+
+def test_a_bucket_that_cannot_be_read_is_a_users_mistake(cloud, colorize, tmp_path):
+    scans = make_archive(tmp_path / "scans", 1)
+    refused = colorize(scans, tmp_path / "out", "--model", "gs://no-such-bucket/models")
+    assert refused.code == 2
+    assert refused.err.startswith("archive-colorize: cannot read the model gs://no-such-bucket/models: ")
+    assert refused.err.count("\n") == 1
