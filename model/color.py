@@ -69,6 +69,12 @@ def lightness_of_grey(grey):
     return 116 * _cube_root(srgb_to_linear(grey)) - 16
 
 
+def grey_of_lightness(lightness):
+    """The neutral grey R = G = B 0..1 whose L* is `lightness` 0..100, any shape: the inverse of `lightness_of_grey`."""
+    f = (ops.convert_to_tensor(lightness) + 16) / 116
+    return linear_to_srgb(ops.where(f > _DELTA, f**3, 3 * _DELTA**2 * (f - 4 / 29)))
+
+
 def _cube_root(t):
     """CIE 15's f(t): the cube root, and a line below (6/29)^3."""
     return ops.where(t > _DELTA**3, ops.maximum(t, _DELTA**3) ** (1 / 3), t / (3 * _DELTA**2) + 4 / 29)

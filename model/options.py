@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-NETWORKS = ("fusion",)  # names in `model.networks.NETWORKS`, which takes seconds to load
+NETWORKS = ("fusion_small", "alpha", "beta")  # names in `model.networks.NETWORKS`, which takes seconds to load
 
 
 class OptionsError(ValueError):
@@ -35,7 +35,7 @@ class Options:
         strength: factor on chroma that the card recommends; `strength_reason` says why.
     """
 
-    network: str = "fusion"
+    network: str = "fusion_small"
     layers: dict = field(default_factory=dict)
     epochs: int = 20
     steps: int = 250

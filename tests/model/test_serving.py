@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from model import card, serving
-from model.networks import fusion
+from model.networks import fusion_small
 from tests.model.test_networks import CENTRES, SMALL, lightness
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ CARD = card.ModelCard(
 
 @pytest.fixture(scope="module")
 def network():
-    return fusion.build(fusion.Config(centres=CENTRES, folded=True, **SMALL))
+    return fusion_small.build(fusion_small.Config(centres=CENTRES, folded=True, **SMALL))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from model import color
+from model.networks.layers import AnnealedMean, Enlarged
 
 STRIDE = 32
 MOMENTUM = 0.95  # of batch norm: the last twenty batches are enough, and short runs have not many more
@@ -84,7 +84,7 @@ def build(config: Config) -> keras.Model:
 
     logits = layers.Conv2D(len(config.centres), 1, dtype="float32", name="logits")(x)
     chroma = AnnealedMean(config.centres, config.temperature, config.gain, dtype="float32")(logits)
-    return keras.Model(lightness, Smooth4(name="chroma")(chroma))
+    return keras.Model(lightness, Enlarged(SCALE, name="chroma")(chroma))
 
 
 def fold(model: keras.Model, config: Config) -> keras.Model:
@@ -149,43 +149,3 @@ def _statistics(folded: keras.Model, lightness: Iterable) -> dict[str, tuple[np.
             sums[index] = sums[index] + np.size(batch) * np.stack([mean, variance + mean**2])
     moments = {name: total / pixels for name, total in zip(names, sums, strict=True)}
     return {name: (mean, np.maximum(square - mean**2, 0)) for name, (mean, square) in moments.items()}
-
-
-class Smooth4(layers.Layer):
-    """Twice doubles height and width, bilinearly; unlike `UpSampling2D` also where they are unknown to TensorFlow."""
-
-    def call(self, x):
-        for axis in (1, 2, 1, 2):
-            x = _doubled(x, axis)
-        return x
-
-    def compute_output_shape(self, shape):
-        batch, height, width, channels = shape
-        return (batch, height and SCALE * height, width and SCALE * width, channels)
-
-
-def _doubled(x, axis: int):
-    """Bilinear x2 along one axis of [N, H, W, C], with pixel centres aligned and edges repeated."""
-    x = ops.repeat(x, 2, axis=axis)
-    if axis == 1:
-        before = ops.concatenate([x[:, :1], x[:, :-1]], axis)
-        after = ops.concatenate([x[:, 1:], x[:, -1:]], axis)
-    else:
-        before = ops.concatenate([x[:, :, :1], x[:, :, :-1]], axis)
-        after = ops.concatenate([x[:, :, 1:], x[:, :, -1:]], axis)
-    return x / 2 + (before + after) / 4
-
-
-class AnnealedMean(layers.Layer):
-    """Logits [..., Q] to chroma [..., 2]: `color.annealed_mean` times `gain`."""
-
-    def __init__(self, centres, temperature: float, gain: float, **kwargs):
-        super().__init__(**kwargs)
-        self.centres = ops.convert_to_numpy(centres).astype("float32")
-        self.temperature, self.gain = temperature, gain
-
-    def call(self, logits):
-        return self.gain * color.annealed_mean(logits, self.centres, self.temperature)
-
-    def compute_output_shape(self, shape):
-        return (*shape[:-1], 2)

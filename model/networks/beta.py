@@ -1,0 +1,48 @@
+"""Beta: Wallner's autoencoder, which is to generalise: an encoder to an eighth of the size, a decoder to a half.
+
+Lightness is scaled to -1..1, unlike there, and chroma is enlarged bilinearly from a half.
+"""
+
+from dataclasses import dataclass
+
+import keras
+from keras import layers
+
+from model.networks.layers import regressed
+
+STRIDE, SCALE = 8, 2
+
+
+@dataclass(frozen=True)
+class Config:
+    """`space`: a key of `spaces.PLANES`. `gain`: factor on the chroma. `width`: factor on all filters."""
+
+    space: str = "lab"
+    gain: float = 1.0
+    width: float = 1.0
+
+
+def build(config: Config) -> keras.Model:
+    """Lightness [N, H, W, 1] to chroma [N, H, W, 2]."""
+
+    def convolved(x, filters: int, strides: int = 1):
+        filters = max(1, round(config.width * filters))
+        return layers.Conv2D(filters, 3, strides=strides, padding="same", activation="relu")(x)
+
+    lightness = keras.Input((None, None, 1), name="lightness")
+    x = layers.Rescaling(1 / 50, offset=-1)(lightness)
+    for filters, strides in (
+        (64, 1),
+        (64, 2),
+        (128, 1),
+        (128, 2),
+        (256, 1),
+        (256, 2),
+        (512, 1),
+        (256, 1),
+        (128, 1),
+    ):
+        x = convolved(x, filters, strides)
+    x = convolved(layers.UpSampling2D()(x), 64)
+    x = convolved(layers.UpSampling2D()(x), 32)
+    return keras.Model(lightness, regressed(lightness, x, config, SCALE))

@@ -1,0 +1,79 @@
+"""Layers that several networks share: from what a network is trained on to chroma at the size of its input."""
+
+from keras import layers, ops
+
+from model import color, spaces
+
+
+class Enlarged(layers.Layer):
+    """Height and width times `factor`, a power of two, bilinearly.
+
+    Unlike `UpSampling2D` also where they are unknown to TensorFlow.
+    """
+
+    def __init__(self, factor: int, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        for _ in range(self.factor.bit_length() - 1):
+            x = _doubled(_doubled(x, 1), 2)
+        return x
+
+    def compute_output_shape(self, shape):
+        batch, height, width, channels = shape
+        return (batch, height and self.factor * height, width and self.factor * width, channels)
+
+
+def _doubled(x, axis: int):
+    """Bilinear x2 along one axis of [N, H, W, C], with pixel centres aligned and edges repeated."""
+    x = ops.repeat(x, 2, axis=axis)
+    if axis == 1:
+        before = ops.concatenate([x[:, :1], x[:, :-1]], axis)
+        after = ops.concatenate([x[:, 1:], x[:, -1:]], axis)
+    else:
+        before = ops.concatenate([x[:, :, :1], x[:, :, :-1]], axis)
+        after = ops.concatenate([x[:, :, 1:], x[:, :, -1:]], axis)
+    return x / 2 + (before + after) / 4
+
+
+class AnnealedMean(layers.Layer):
+    """Logits [..., Q] to chroma [..., 2]: `color.annealed_mean` times `gain`."""
+
+    def __init__(self, centres, temperature: float, gain: float, **kwargs):
+        super().__init__(**kwargs)
+        self.centres = ops.convert_to_numpy(centres).astype("float32")
+        self.temperature, self.gain = temperature, gain
+
+    def call(self, logits):
+        return self.gain * color.annealed_mean(logits, self.centres, self.temperature)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 2)
+
+
+class Decoded(layers.Layer):
+    """Lightness [N, H, W, 1] and planes [N, H, W, K] of a colour space to chroma [N, H, W, 2] times `gain`."""
+
+    def __init__(self, space: str, gain: float, **kwargs):
+        super().__init__(**kwargs)
+        self.space, self.gain = space, gain
+
+    def call(self, lightness, planes):
+        return self.gain * spaces.decode(lightness, planes, self.space)
+
+    def compute_output_shape(self, lightness_shape, planes_shape):
+        return (*lightness_shape[:-1], 2)
+
+
+def regressed(lightness, x, config, scale: int = 1):
+    """The end of a network that regresses: the layers `planes`, a 3x3 convolution and tanh, and `chroma`.
+
+    `lightness` [N, H, W, 1] is the network's input, `x` [N, H/scale, W/scale, C] its last features; `config` has
+    `space` and `gain`. The planes are enlarged bilinearly where a seed repeats pixels.
+    """
+    planes = layers.Conv2D(
+        spaces.PLANES[config.space], 3, padding="same", activation="tanh", dtype="float32", name="planes"
+    )(x)
+    large = Enlarged(scale)(planes) if scale > 1 else planes
+    return Decoded(config.space, config.gain, dtype="float32", name="chroma")(lightness, large)
