@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from model import color
+from model.aging import aged, emulsion
 from model.photos import Photo, PhotosError, chroma
 
 _LIGHTNESS = np.asarray(color.lightness_of_grey(np.arange(256) / 255), np.float32)
@@ -31,7 +32,11 @@ def squashed(photo: Photo, size: int, scale: int) -> tuple[np.ndarray, np.ndarra
 
 
 def random_crop(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A part of the picture, 65 to 100 % of each side, at most 2:1, mirrored half of the time."""
+    """A part of the picture, at most 2:1, mirrored half of the time.
+
+    Height and width are drawn each on its own, 65 to 100 % of the side: squashed to a square, the part has
+    aspect jitter of up to 1.54:1 either way.
+    """
     height, width = pixels.shape[:2]
     high, wide = (rng.uniform(0.65, 1, 2) * (height, width)).astype(int)
     high, wide = min(high, 2 * wide), min(wide, 2 * high)
@@ -70,43 +75,46 @@ def drawn_size(sizes: tuple[int, ...], step: int, rng: np.random.Generator) -> i
 
 
 def augmented(
-    pictures: Iterable[np.ndarray], size: int, scale: int, rng: np.random.Generator
+    pictures: Iterable[np.ndarray], size: int, scale: int, rng: np.random.Generator, aging: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Random views of B RGB pictures [H, W, 3] uint8.
+    """Random views of B RGB pictures [H, W, 3] uint8, each with the chance `aging` made to look like an old scan.
 
     Returns lightness [B, size, size, 1] and chroma [B, size/scale, size/scale, 2], float32.
     """
-    pairs = [_view(pixels, size, scale, rng) for pixels in pictures]
+    pairs = [_view(pixels, size, scale, rng, aging) for pixels in pictures]
     return tuple(np.stack(column) for column in zip(*pairs, strict=True))
 
 
-def _view(pixels: np.ndarray, size: int, scale: int, rng: np.random.Generator):
+def _view(pixels: np.ndarray, size: int, scale: int, rng: np.random.Generator, aging: float):
     square = resized(np.ascontiguousarray(random_crop(pixels, rng)), size, size)
     target = resized(chroma(square), size // scale, size // scale)
+    if aging and rng.random() < aging:
+        return aged(_LIGHTNESS[emulsion(square, rng)][..., None], rng), target
     return as_scanned(lightness(square), rng), target
 
 
 class TrainingBatches(keras.utils.PyDataset):
     """Random batches without end: lightness [B, S, S, 1], chroma [B, S/scale, S/scale, 2].
 
-    S is drawn for each batch from `sizes`. A batch is that of a step of an epoch of `steps`, counted from
-    the given epoch on, so that a resumed run sees the batches it would have seen.
+    S is drawn for each batch from `sizes`; `aging` is the chance of a picture to look like an old scan.
+    A batch is that of a step of an epoch of `steps`, counted from the given epoch on, so that a resumed
+    run sees the batches it would have seen.
     """
 
     num_batches = None
 
-    def __init__(self, photos, weights, *, sizes, batch, steps, scale, seed, epoch=0):
+    def __init__(self, photos, weights, *, sizes, batch, steps, scale, seed, epoch=0, aging=0.0):
         super().__init__()
         self.photos, self.weights = photos, weights
         self.sizes, self.batch, self.steps, self.scale = sizes, batch, steps, scale
-        self.seed, self.epoch = seed, epoch
+        self.seed, self.epoch, self.aging = seed, epoch, aging
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         later, step = divmod(index, self.steps)
         rng = np.random.default_rng([self.seed, self.epoch + later, step])
         size = drawn_size(self.sizes, step, rng)
         drawn = rng.choice(len(self.photos), self.batch, p=self.weights)
-        return augmented((self.photos[which].pixels for which in drawn), size, self.scale, rng)
+        return augmented((self.photos[which].pixels for which in drawn), size, self.scale, rng, self.aging)
 
 
 class WholePhotos(keras.utils.PyDataset):

@@ -7,7 +7,11 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-NETWORKS = ("fusion_small", "alpha", "beta")  # names in `model.networks.NETWORKS`, which takes seconds to load
+NETWORKS = (
+    "fusion_small",
+    "alpha",
+    "beta",
+)  # names in `model.networks.NETWORKS`, which takes seconds to load
 
 
 class OptionsError(ValueError):
@@ -27,6 +31,7 @@ class Options:
         decay, clip: AdamW's weight decay, and the bound on the norm of all gradients together.
         uniform: parts of the uniform distribution in the rebalancing of bins (1 leaves bins unweighted).
         weights: how often a picture of a collection is drawn, against 1.
+        aging: chance of a training picture to be made to look like an old scan, see `model.aging`.
         seed: of everything random.
         size: height and width in pixels of what the exported model takes.
         temperature: of the annealed mean.
@@ -46,6 +51,7 @@ class Options:
     clip: float = 1.0
     uniform: float = 0.5
     weights: dict[str, float] = field(default_factory=dict)
+    aging: float = 0.0
     seed: int = 0
     size: int = 160
     temperature: float = 1.0
@@ -60,7 +66,7 @@ def check(options: Options, stride: int) -> None:
     for name in ("epochs", "steps", "batch", "rate", "clip", "temperature", "gain", "strength"):
         if not 0 < getattr(options, name) < float("inf"):
             raise OptionsError(f"--{name} must be positive, got {getattr(options, name)}")
-    for name in ("uniform", "debias"):
+    for name in ("uniform", "aging", "debias"):
         if not 0 <= getattr(options, name) <= 1:
             raise OptionsError(f"--{name} must be between 0 and 1, got {getattr(options, name)}")
     for size in (*options.sizes, options.size):
@@ -103,6 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--uniform", type=float, help=_help("rebalancing of bins, 0 most, 1 none", "uniform"))
     words = "how often to draw a collection (default: 1)"
     add("--weights", type=_weight, nargs="+", metavar="NAME=X", help=words)
+    add("--aging", type=float, help=_help("chance of a picture to look like an old scan", "aging"))
     add("--seed", type=int, help=_help("of everything random", "seed"))
     add("--size", type=int, metavar="PX", help=_help("of the exported model", "size"))
     add("--temperature", type=float, help=_help("of the annealed mean", "temperature"))

@@ -79,6 +79,7 @@ def training_batches(
     seed: int,
     weights: dict[str, float],
     epoch: int = 0,
+    aging: float = 0.0,
 ) -> tf.data.Dataset:
     """Endless batches of lightness [B, S, S, 1] and chroma [B, S/scale, S/scale, 2] as of `batches.TrainingBatches`.
 
@@ -99,7 +100,7 @@ def training_batches(
     )
     stream = _weighed(stream.shuffle(SHUFFLED, seed).repeat(), weights, seed)
     indexed = stream.skip(epoch * steps * batch).batch(batch).enumerate(epoch * steps)
-    make = functools.partial(_batch, sizes=sizes, steps=steps, scale=scale, seed=seed)
+    make = functools.partial(_batch, sizes=sizes, steps=steps, scale=scale, seed=seed, aging=aging)
 
     def decoded(index, serialized):
         png = tf.io.parse_example(serialized, {LAB: tf.io.FixedLenFeature((), tf.string)})[LAB]
@@ -111,12 +112,13 @@ def training_batches(
     return indexed.map(decoded, num_parallel_calls=_cores(), deterministic=True).prefetch(2)
 
 
-def _batch(index: int, pngs: np.ndarray, *, sizes, steps, scale, seed) -> tuple[np.ndarray, np.ndarray]:
+def _batch(
+    index: int, pngs: np.ndarray, *, sizes, steps, scale, seed, aging
+) -> tuple[np.ndarray, np.ndarray]:
     epoch, step = divmod(int(index), steps)
     rng = np.random.default_rng([seed, epoch, step])
-    return batches.augmented(
-        [decode_lab(png) for png in pngs], batches.drawn_size(sizes, step, rng), scale, rng
-    )
+    size = batches.drawn_size(sizes, step, rng)
+    return batches.augmented([decode_lab(png) for png in pngs], size, scale, rng, aging)
 
 
 def _weighed(stream: tf.data.Dataset, weights: dict[str, float], seed: int) -> tf.data.Dataset:

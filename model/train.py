@@ -122,6 +122,7 @@ def _from_records(arguments: argparse.Namespace, options: Options):
         scale=NETWORKS[options.network].SCALE,
         seed=options.seed,
         weights=options.weights,
+        aging=options.aging,
     )
     return Photos(**samples, grey={}, broken={}), counts, lambda epoch: batches(epoch=epoch)
 

@@ -150,6 +150,7 @@ def _photo_batches(photos: list[Photo], options: Options, scale: int, epoch: int
         scale=scale,
         seed=options.seed,
         epoch=epoch,
+        aging=options.aging,
     )
 
 

@@ -70,6 +70,7 @@ def run_fn(arguments: FnArgs) -> None:
                     seed=options.seed,
                     weights=options.weights,
                     epoch=epoch,
+                    aging=options.aging,
                 ),
                 warm=start if warm else None,
             )
