@@ -7,11 +7,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-NETWORKS = (
-    "fusion_small",
-    "alpha",
-    "beta",
-)  # names in `model.networks.NETWORKS`, which takes seconds to load
+# Names in `model.networks.NETWORKS`, which takes seconds to load.
+NETWORKS = ("fusion_small", "alpha", "beta")
 
 
 class OptionsError(ValueError):
