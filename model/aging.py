@@ -70,14 +70,15 @@ def unevenly_lit(lightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def grainy(lightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lightness [H, W] with the grain of film: 0.5 to 5 units of L* in the middle tones, none in black and white.
+    """Lightness [H, W] with the grain of film: 0.5 to 4.5 units of L* in the middle tones, none in black and white.
 
     Grains are noise under a Gaussian of 0 to 0.6 % of the short side.
     """
-    size, strength = rng.uniform(0, 0.006) * min(lightness.shape), rng.uniform(0.5, 5)
-    noise = _gaussian(rng.standard_normal(lightness.shape, np.float32), size)
-    noise *= strength / (50 * cv2.norm(noise) / noise.size**0.5)
-    return _limited(lightness + noise * np.sqrt(np.maximum(lightness * (100 - lightness), 0)))
+    size, strength = rng.uniform(0, 0.006) * min(lightness.shape), rng.uniform(0.5, 4.5)
+    # Uniform noise takes a quarter of the time of normal noise, and blurred it is as good as normal.
+    noise = _gaussian(rng.random(lightness.shape, np.float32) - np.float32(0.5), size)
+    noise *= strength / (2500 * cv2.norm(noise) / noise.size**0.5)
+    return _limited(lightness + noise * (lightness * (100 - lightness)))
 
 
 def faded(lightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
