@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from model.networks.layers import regressed
+from model.networks.layers import filters, regressed
 
 STRIDE, SCALE = 8, 2
 
@@ -25,13 +25,13 @@ class Config:
 def build(config: Config) -> keras.Model:
     """Lightness [N, H, W, 1] to chroma [N, H, W, 2]."""
 
-    def convolved(x, filters: int, strides: int = 1):
-        filters = max(1, round(config.width * filters))
-        return layers.Conv2D(filters, 3, strides=strides, padding="same", activation="relu")(x)
+    def convolved(x, count: int, strides: int = 1):
+        count = filters(count, config.width)
+        return layers.Conv2D(count, 3, strides=strides, padding="same", activation="relu")(x)
 
     lightness = keras.Input((None, None, 1), name="lightness")
     x = layers.Rescaling(1 / 50, offset=-1)(lightness)
-    for filters, strides in (
+    for count, strides in (
         (64, 1),
         (64, 2),
         (128, 1),
@@ -42,7 +42,7 @@ def build(config: Config) -> keras.Model:
         (256, 1),
         (128, 1),
     ):
-        x = convolved(x, filters, strides)
+        x = convolved(x, count, strides)
     x = convolved(layers.UpSampling2D()(x), 64)
     x = convolved(layers.UpSampling2D()(x), 32)
     return keras.Model(lightness, regressed(lightness, x, config, SCALE))

@@ -12,10 +12,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from model.networks.layers import AnnealedMean, Enlarged
+from model.networks.layers import MOMENTUM, AnnealedMean, Enlarged
 
 STRIDE = 32
-MOMENTUM = 0.95  # of batch norm: the last twenty batches are enough, and short runs have not many more
 SCALE = 4  # the logits have a quarter of the input's height and width
 
 

@@ -1,8 +1,17 @@
-"""Layers that several networks share: from what a network is trained on to chroma at the size of its input."""
+"""What several networks share, above all from what a network is trained on to chroma at the size of its input."""
+
+import functools
 
 from keras import layers, ops
 
 from model import color, spaces
+
+MOMENTUM = 0.95  # of batch norm: the last twenty batches are enough, and short runs have not many more
+
+
+def filters(count: int, width: float) -> int:
+    """A paper's number of filters times a network's `width`, at least one."""
+    return max(1, round(width * count))
 
 
 class Enlarged(layers.Layer):
@@ -66,14 +75,14 @@ class Decoded(layers.Layer):
         return (*lightness_shape[:-1], 2)
 
 
-def regressed(lightness, x, config, scale: int = 1):
-    """The end of a network that regresses: the layers `planes`, a 3x3 convolution and tanh, and `chroma`.
+def regressed(lightness, x, config, scale: int = 1, last=None):
+    """The end of a network that regresses: the layers `planes`, a convolution and tanh, and `chroma`.
 
-    `lightness` [N, H, W, 1] is the network's input, `x` [N, H/scale, W/scale, C] its last features; `config` has
-    `space` and `gain`. The planes are enlarged bilinearly where a seed repeats pixels.
+    `lightness` [N, H, W, 1] is the network's input, `x` [N, H/scale, W/scale, C] its last features, or smaller
+    ones where `last`, the convolution's class with its options, enlarges them; without it a 3x3 convolution.
+    `config` has `space` and `gain`. The planes are enlarged bilinearly where a seed repeats pixels.
     """
-    planes = layers.Conv2D(
-        spaces.PLANES[config.space], 3, padding="same", activation="tanh", dtype="float32", name="planes"
-    )(x)
+    last = last or functools.partial(layers.Conv2D, kernel_size=3, padding="same")
+    planes = last(spaces.PLANES[config.space], activation="tanh", dtype="float32", name="planes")(x)
     large = Enlarged(scale)(planes) if scale > 1 else planes
     return Decoded(config.space, config.gain, dtype="float32", name="chroma")(lightness, large)

@@ -1,0 +1,76 @@
+"""Fusion: an encoder, what a classifier sees in the whole picture, and a decoder that colours by both.
+
+Of Wallner's full version and Deep Koalarization (Baldassarre, Gonzalez Morin, Rodes-Guirao 2017), whose decoder it
+is. The picture is embedded once, by a frozen classifier whose input is scaled as it wants, or by the global branch
+of Iizuka et al. 2016, trained along. Lightness is scaled to -1..1; chroma is enlarged bilinearly from a half.
+"""
+
+from dataclasses import dataclass
+
+import keras
+from keras import layers
+
+from model.networks.layers import filters, regressed
+
+STRIDE, SCALE = 8, 2
+JOINT = "joint"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the network is built from.
+
+    Attributes:
+        space: a key of `spaces.PLANES`.
+        gain: factor on the chroma.
+        width: factor on all filters but those of a classifier.
+    """
+
+    space: str = "lab"
+    gain: float = 1.0
+    width: float = 1.0
+
+
+def build(config: Config) -> keras.Model:
+    """Lightness [N, H, W, 1] to chroma [N, H, W, 2]; the layer `embedding` gives [N, K] for the whole picture."""
+
+    def convolved(x, count: int, strides: int = 1):
+        # Sixteen layers without normalization: this start keeps what passes through them at one size.
+        return layers.Conv2D(
+            filters(count, config.width),
+            3,
+            strides=strides,
+            padding="same",
+            activation="relu",
+            kernel_initializer="he_normal",
+        )(x)
+
+    def dense(x, count: int, **options):
+        return layers.Dense(
+            filters(count, config.width), activation="relu", kernel_initializer="he_normal", **options
+        )(x)
+
+    lightness = keras.Input((None, None, 1), name="lightness")
+    x = layers.Rescaling(1 / 50, offset=-1)(lightness)
+    for count, strides in ((64, 2), (128, 1), (128, 2), (256, 1), (256, 2), (512, 1)):
+        x = convolved(x, count, strides)
+
+    # Pooled where Iizuka's is flattened, so that pictures of any size can be embedded.
+    scene = x
+    for count, strides in ((512, 2), (512, 1), (512, 2), (512, 1)):
+        scene = convolved(scene, count, strides)
+    scene = layers.GlobalAveragePooling2D()(scene)
+    embedding = dense(dense(dense(scene, 1024), 512), 256, name="embedding")
+
+    x = convolved(convolved(x, 512), 256)
+    # A 1x1 convolution of features beside a tiled embedding is the sum of one of the features and one of the
+    # embedding, which is the same everywhere: it needs no tile.
+    fused = filters(256, config.width)
+    local = layers.Conv2D(fused, 1, kernel_initializer="he_normal", name="fused_local")(x)
+    whole = layers.Dense(fused, use_bias=False, name="fused_whole")(embedding)
+    x = layers.ReLU()(layers.Add()([local, layers.Reshape((1, 1, fused))(whole)]))
+
+    x = layers.UpSampling2D()(convolved(x, 128))
+    x = convolved(convolved(x, 64), 64)
+    x = convolved(layers.UpSampling2D()(x), 32)
+    return keras.Model(lightness, regressed(lightness, x, config, SCALE))
