@@ -12,6 +12,7 @@ FLAT = (
     2.5 / 255
 )  # luma a pixel: hardly seen as an edge, and no gradient between whole levels, so rounding is harmless
 GREY = 5  # a third of what Hasler and Suesstrunk's raters called slightly colourful (15; 0 is not colourful)
+FARTHEST = 150  # Lab units in the a*b* plane: the last threshold of `raw_accuracy`
 _QUANTISATION = 1 / (12 * 255**2)  # mean squared error of rounding to 8 bits
 
 
@@ -33,6 +34,52 @@ def is_grey(rgb):
     """1.0 for each RGB picture [N, H, W, 3] that a person takes for grey, by its colourfulness, and 0.0 else: [N]."""
     found = colorfulness(rgb)
     return ops.cast(found < GREY, found.dtype)
+
+
+def difference_of_colorfulness(truth, found):
+    """Mean absolute difference of the colourfulness [P] of pictures and of their truths [P].
+
+    A picture that is too pale and one that is too vivid both count.
+    """
+    return ops.mean(ops.abs(ops.subtract(found, truth)))
+
+
+def difference_of_mean_colorfulness(truth, found):
+    """Absolute difference of the mean colourfulness of pictures, each [P], from that of their truths.
+
+    What is too pale makes up for what is too vivid: never more than `difference_of_colorfulness`, and the
+    smaller of the two that are published under the name of delta colourfulness.
+    """
+    return ops.abs(ops.mean(found) - ops.mean(truth))
+
+
+def raw_accuracy(truth, chroma, weights=None):
+    """Raw accuracy [N], 0..1, of chroma [N, H, W, 2] in Lab units: the area under its curve (AuC).
+
+    The curve is the share of pixels whose distance from the truth in the a*b* plane is within a threshold, over
+    thresholds from 0 to 150; its area is normalised (Zhang et al. 2016, section 3.1). That area is the mean of
+    1 - distance / 150, where it is positive: no sweep is needed.
+
+    `weights` [N, H, W], such as `inverse_shares`, count pixels more or less often. Over several pictures the
+    paper's figure is the mean that weighs each picture by the sum of its weights.
+    """
+    distance = ops.sqrt(ops.sum(ops.subtract(chroma, truth) ** 2, axis=-1))
+    within = ops.maximum(1 - distance / FARTHEST, 0.0)
+    if weights is None:
+        return ops.mean(within, axis=(1, 2))
+    return ops.sum(within * weights, axis=(1, 2)) / ops.sum(weights, axis=(1, 2))
+
+
+def inverse_shares(truth, centres: np.ndarray, shares: np.ndarray):
+    """Weights [N, H, W] that make every chroma bin count alike: the inverse share of the bin nearest to the truth.
+
+    For chroma [N, H, W, 2], bins at `centres` [Q, 2], of the shares [Q] of all pixels, none of them 0 (Zhang et al.
+    2016, equation 4 with lambda 0, but for smoothing). Takes 4 bytes a pixel and bin.
+    """
+    distances = color.squared_distances(ops.convert_to_tensor(truth), centres)
+    return ops.take(
+        ops.cast(ops.convert_to_tensor(1 / shares), distances.dtype), ops.argmin(distances, axis=-1)
+    )
 
 
 def psnr(truth, rgb):

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from skimage import color as skcolor
 from skimage import data
@@ -74,6 +76,87 @@ def test_colorfulness_is_zero_for_grey_and_the_papers_value_for_two_colors():
     halves[:, 1] = (0, 0, 1)
     # Red: rg 255, yb 127.5. Blue: rg 0, yb -255. By hand: sigma 229.86, mu 142.53.
     assert float(metrics.colorfulness(halves)[0]) == pytest.approx(229.8599 + 0.3 * 142.5274, abs=0.01)
+
+
+def test_colorfulness_of_a_photograph_is_the_papers_formula():
+    red, green, blue = data.astronaut()[::4, ::4].astype(float).transpose(2, 0, 1)
+    rg, yb = red - green, 0.5 * (red + green) - blue
+    sigma, mu = np.hypot(rg.std(), yb.std()), np.hypot(rg.mean(), yb.mean())
+    found = metrics.colorfulness(data.astronaut()[None, ::4, ::4].astype(np.float32) / 255)
+    assert float(found[0]) == pytest.approx(sigma + 0.3 * mu, rel=1e-4)
+
+
+def test_differences_of_colorfulness_by_hand():
+    truth, found = np.float32([10, 40, 25]), np.float32([20, 20, 25])
+    assert float(metrics.difference_of_colorfulness(truth, found)) == pytest.approx((10 + 20 + 0) / 3)
+    assert float(metrics.difference_of_mean_colorfulness(truth, found)) == pytest.approx(
+        25 - 65 / 3, rel=1e-5
+    )
+
+
+@given(st.lists(st.tuples(st.floats(0, 150), st.floats(0, 150)), min_size=1, max_size=20))
+@settings(deadline=None)
+def test_the_difference_of_means_is_never_the_larger(pairs):
+    truth, found = np.transpose(pairs)
+    means, pictures = (
+        float(difference(truth, found))
+        for difference in (metrics.difference_of_mean_colorfulness, metrics.difference_of_colorfulness)
+    )
+    assert means <= pictures + 1e-3
+
+
+def test_raw_accuracy_by_hand():
+    truth = np.zeros((2, 2, 2, 2), np.float32)
+    chroma = truth.copy()
+    chroma[0, 0, 0] = (30, -40)  # 50 of 150 off: right at two thirds of the thresholds
+    chroma[0, 1, 1] = (90, 120)  # never right
+    chroma[1] = (0, 75)
+    np.testing.assert_allclose(
+        np.asarray(metrics.raw_accuracy(truth, chroma)), [(2 / 3 + 1 + 1 + 0) / 4, 0.5]
+    )
+    weights = np.float32([[[6, 0], [1, 1]], [[1, 1], [1, 1]]])
+    weighed = metrics.raw_accuracy(truth, chroma, weights)
+    np.testing.assert_allclose(np.asarray(weighed), [(6 * 2 / 3 + 1 + 0) / 8, 0.5])
+
+
+def test_raw_accuracy_of_even_errors_is_the_analytic_area():
+    """Where errors spread evenly from 0 to E, within 150, the area is 1 - E/300; where all are E, 1 - E/150."""
+    truth = np.zeros((1, 100, 100, 2), np.float32)
+    errors = np.linspace(0, 1, 10_000, dtype=np.float32).reshape(1, 100, 100)
+    angle = np.random.default_rng(0).uniform(0, 2 * np.pi, errors.shape).astype(np.float32)
+    for greatest in (30, 150):
+        chroma = greatest * np.stack([errors * np.cos(angle), errors * np.sin(angle)], axis=-1)
+        assert float(metrics.raw_accuracy(truth, chroma)[0]) == pytest.approx(1 - greatest / 300, abs=1e-4)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(1, 120))
+@settings(deadline=None, max_examples=25)
+def test_raw_accuracy_is_the_area_of_the_swept_curve(seed, spread):
+    rng = np.random.default_rng(seed)
+    truth, chroma = rng.normal(0, spread, (2, 3, 8, 8, 2)).astype(np.float32)
+    thresholds = np.linspace(0, 150, 1501)
+    distance = np.linalg.norm(chroma - truth, axis=-1).reshape(3, -1, 1)
+    areas = np.trapz((distance <= thresholds).mean(axis=1), thresholds) / 150
+    np.testing.assert_allclose(np.asarray(metrics.raw_accuracy(truth, chroma)), areas, atol=1e-3)
+
+
+def test_rebalanced_accuracy_counts_every_bin_alike():
+    centres = np.float32([[0, 0], [60, 0], [0, -60]])
+    truth = np.zeros((2, 4, 4, 2), np.float32)
+    truth[0, :, 0] = (58, 3)  # 4 of 32 pixels in the second bin, 1 in the third
+    truth[1, 0, 0] = (-2, -66)
+    shares = np.array([27, 4, 1]) / 32
+    weights = np.asarray(metrics.inverse_shares(truth, centres, shares))
+    np.testing.assert_allclose(weights[0], [[8, 32 / 27, 32 / 27, 32 / 27]] * 4, rtol=1e-5)
+    assert weights[1, 0, 0] == pytest.approx(32)
+
+    chroma = truth.copy()
+    chroma[0, :, 0] += (0, 75)  # the second bin is half right, the first wholly, the third never
+    chroma[1, 0, 0] += (150, 0)
+    by_picture = np.asarray(metrics.raw_accuracy(truth, chroma, weights))
+    overall = np.average(by_picture, weights=weights.sum(axis=(1, 2)))
+    assert overall == pytest.approx((1 + 0.5 + 0) / 3, abs=1e-5)
+    assert np.mean(np.asarray(metrics.raw_accuracy(truth, chroma))) == pytest.approx((27 + 4 / 2) / 32)
 
 
 def test_chroma_rmse_of_a_constant_error_is_that_error():
