@@ -1,7 +1,8 @@
-"""Batches of lightness and chroma from photographs, each a pure function of the seed, the epoch and its index."""
+"""Batches of lightness and what is to be learned from photographs, each a pure function of the seed and its step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import cv2
 import keras
@@ -25,10 +26,12 @@ def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def squashed(photo: Photo, size: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """A whole photograph as the network sees it: lightness [S, S, 1] and chroma [S/scale, S/scale, 2]."""
+def squashed(
+    photo: Photo, size: int, scale: int, target: Callable[[np.ndarray], np.ndarray] = chroma
+) -> tuple[np.ndarray, np.ndarray]:
+    """A whole photograph as the network sees it: lightness [S, S, 1] and its target [S/scale, S/scale, K]."""
     square = resized(photo.pixels, size, size)
-    return lightness(square), resized(chroma(square), size // scale, size // scale)
+    return lightness(square), resized(target(square), size // scale, size // scale)
 
 
 def random_crop(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -65,69 +68,79 @@ def picture_weights(photos: list[Photo], by_collection: dict[str, float]) -> np.
     return weights / weights.sum()
 
 
-def drawn_size(sizes: tuple[int, ...], step: int, rng: np.random.Generator) -> int:
-    """Size of the batch of a step, drawn such that each of `sizes` costs the same arithmetic."""
-    # Keras reads from the first batches that sizes differ, so those are not left to chance.
-    if step < len(sizes):
-        return sizes[step]
-    cost = np.array(sizes, float) ** -2
-    return int(rng.choice(sizes, p=cost / cost.sum()))
+@dataclass(frozen=True)
+class Views:
+    """Random views of pictures, as a network is trained on them.
 
-
-def augmented(
-    pictures: Iterable[np.ndarray], size: int, scale: int, rng: np.random.Generator, aging: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Random views of B RGB pictures [H, W, 3] uint8, each with the chance `aging` made to look like an old scan.
-
-    Returns lightness [B, size, size, 1] and chroma [B, size/scale, size/scale, 2], float32.
+    Attributes:
+        sizes: heights and widths in pixels of the batches, by turns; two that follow each other differ.
+        batch: pictures a batch.
+        scale: of how much smaller the target is than the input.
+        seed: of everything random.
+        aging: chance of a picture to look like an old scan.
+        target: RGB [H, W, 3] uint8 to what is learned, [H, W, K] float32; reduced by area.
     """
-    pairs = [_view(pixels, size, scale, rng, aging) for pixels in pictures]
-    return tuple(np.stack(column) for column in zip(*pairs, strict=True))
 
+    sizes: tuple[int, ...]
+    batch: int
+    scale: int
+    seed: int = 0
+    aging: float = 0.0
+    target: Callable[[np.ndarray], np.ndarray] = chroma
 
-def _view(pixels: np.ndarray, size: int, scale: int, rng: np.random.Generator, aging: float):
-    square = resized(np.ascontiguousarray(random_crop(pixels, rng)), size, size)
-    target = resized(chroma(square), size // scale, size // scale)
-    if aging and rng.random() < aging:
-        return aged(_LIGHTNESS[emulsion(square, rng)][..., None], rng), target
-    return as_scanned(lightness(square), rng), target
+    def generator(self, step: int) -> np.random.Generator:
+        """What is random in the batch of a step, counted from 0: a function of the seed and the step."""
+        return np.random.default_rng([self.seed, step])
+
+    def of(
+        self, pictures: Iterable[np.ndarray], step: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The batch of a step, of RGB pictures [H, W, 3] uint8, with the step's `generator`.
+
+        Returns lightness [B, S, S, 1], L* 0..100, and targets [B, S/scale, S/scale, K], float32.
+        """
+        size = self.sizes[step % len(self.sizes)]
+        pairs = [self._view(pixels, size, rng) for pixels in pictures]
+        return tuple(np.stack(column) for column in zip(*pairs, strict=True))
+
+    def _view(self, pixels: np.ndarray, size: int, rng: np.random.Generator):
+        square = resized(np.ascontiguousarray(random_crop(pixels, rng)), size, size)
+        target = resized(self.target(square), size // self.scale, size // self.scale)
+        if self.aging and rng.random() < self.aging:
+            return aged(_LIGHTNESS[emulsion(square, rng)][..., None], rng), target
+        return as_scanned(lightness(square), rng), target
 
 
 class TrainingBatches(keras.utils.PyDataset):
-    """Random batches without end: lightness [B, S, S, 1], chroma [B, S/scale, S/scale, 2].
+    """Batches of `views` without end, of photographs drawn with the chances `weights` [P].
 
-    S is drawn for each batch from `sizes`; `aging` is the chance of a picture to look like an old scan.
-    A batch is that of a step of an epoch of `steps`, counted from the given epoch on, so that a resumed
-    run sees the batches it would have seen.
+    The first is that of the step `start`: a resumed run sees the batches it would have seen.
     """
 
     num_batches = None
 
-    def __init__(self, photos, weights, *, sizes, batch, steps, scale, seed, epoch=0, aging=0.0):
+    def __init__(self, photos: list[Photo], weights: np.ndarray, views: Views, start: int = 0):
         super().__init__()
-        self.photos, self.weights = photos, weights
-        self.sizes, self.batch, self.steps, self.scale = sizes, batch, steps, scale
-        self.seed, self.epoch, self.aging = seed, epoch, aging
+        self.photos, self.weights, self.views, self.start = photos, weights, views, start
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        later, step = divmod(index, self.steps)
-        rng = np.random.default_rng([self.seed, self.epoch + later, step])
-        size = drawn_size(self.sizes, step, rng)
-        drawn = rng.choice(len(self.photos), self.batch, p=self.weights)
-        return augmented((self.photos[which].pixels for which in drawn), size, self.scale, rng, self.aging)
+        step = self.start + index
+        rng = self.views.generator(step)
+        drawn = rng.choice(len(self.photos), self.views.batch, p=self.weights)
+        return self.views.of((self.photos[which].pixels for which in drawn), step, rng)
 
 
 class WholePhotos(keras.utils.PyDataset):
-    """Every photograph once, squashed to `size`, in order: lightness and chroma as in `TrainingBatches`."""
+    """Every photograph once, squashed to `size`, in order: lightness and targets as of `Views`."""
 
-    def __init__(self, photos: list[Photo], *, size: int, batch: int, scale: int):
+    def __init__(self, photos: list[Photo], *, size: int, batch: int, scale: int, target: Callable = chroma):
         super().__init__()
-        self.photos, self.size, self.batch, self.scale = photos, size, batch, scale
+        self.photos, self.size, self.batch, self.scale, self.target = photos, size, batch, scale, target
 
     def __len__(self) -> int:
         return math.ceil(len(self.photos) / self.batch)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = self.photos[index * self.batch : (index + 1) * self.batch]
-        pairs = [squashed(photo, self.size, self.scale) for photo in chosen]
+        pairs = [squashed(photo, self.size, self.scale, self.target) for photo in chosen]
         return tuple(np.stack(column) for column in zip(*pairs, strict=True))

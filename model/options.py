@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # Names in `model.networks.NETWORKS`, which takes seconds to load.
-NETWORKS = ("fusion_small", "alpha", "beta")
+NETWORKS = ("fusion_small", "alpha", "beta", "fusion", "classification", "unet")
+SPACES = ("lab", "yuv", "hsv", "rgb")  # in `model.spaces.PLANES`
+LOSSES = ("mse", "huber")
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
 class OptionsError(ValueError):
@@ -23,8 +26,12 @@ class Options:
         network: name in `model.networks.NETWORKS`.
         layers: fields of the network's `Config` that differ from its defaults, such as filters.
         epochs, steps, batch: epochs of `steps` batches of `batch` pictures; a checkpoint after each epoch.
-        sizes: heights and widths in pixels that training batches are squashed to.
+        sizes: heights and widths in pixels that training batches are squashed to, by turns.
+        space: what a network predicts that does not classify: chroma in `lab`, `yuv` or `hsv`, or `rgb` outright.
+        loss: of such a network, `mse` or `huber`.
         rate: peak of the learning rate, reached after one epoch, then a cosine to zero.
+        average: momentum of the moving average of the weights that is exported, such as 0.999; 0 for none.
+        precision: `float32`, or on a GPU `mixed_float16` or `mixed_bfloat16`.
         decay, clip: AdamW's weight decay, and the bound on the norm of all gradients together.
         uniform: parts of the uniform distribution in the rebalancing of bins (1 leaves bins unweighted).
         weights: how often a picture of a collection is drawn, against 1.
@@ -42,8 +49,12 @@ class Options:
     epochs: int = 20
     steps: int = 250
     batch: int = 32
-    sizes: tuple[int, ...] = (96, 128, 160)
+    sizes: tuple[int, ...] = (96, 128, 96, 160)
+    space: str = "lab"
+    loss: str = "mse"
     rate: float = 2e-3
+    average: float = 0.0
+    precision: str = "float32"
     decay: float = 1e-4
     clip: float = 1.0
     uniform: float = 0.5
@@ -63,9 +74,16 @@ def check(options: Options, stride: int) -> None:
     for name in ("epochs", "steps", "batch", "rate", "clip", "temperature", "gain", "strength"):
         if not 0 < getattr(options, name) < float("inf"):
             raise OptionsError(f"--{name} must be positive, got {getattr(options, name)}")
-    for name in ("uniform", "aging", "debias"):
+    for name in ("uniform", "aging", "debias", "average"):
         if not 0 <= getattr(options, name) <= 1:
             raise OptionsError(f"--{name} must be between 0 and 1, got {getattr(options, name)}")
+    if len(options.sizes) > 1:  # Keras learns from the first two batches that sizes differ
+        for size, following in zip(options.sizes, (*options.sizes[1:], options.sizes[0]), strict=True):
+            if size == following:
+                raise OptionsError(f"--sizes are taken by turns; {size} must not follow {size}")
+    for name, choices in (("space", SPACES), ("loss", LOSSES), ("precision", PRECISIONS)):
+        if getattr(options, name) not in choices:
+            raise OptionsError(f"--{name} must be one of {', '.join(choices)}, got {getattr(options, name)}")
     for size in (*options.sizes, options.size):
         if size <= 0 or size % stride:
             raise OptionsError(f"sizes must be multiples of {stride}, the network's stride, got {size}")
@@ -99,8 +117,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, help=_help("each ends with a checkpoint", "epochs"))
     add("--steps", type=int, help=_help("batches an epoch", "steps"))
     add("--batch", type=int, help=_help("pictures a batch", "batch"))
-    add("--sizes", type=int, nargs="+", metavar="PX", help=_help("sizes of training batches", "sizes"))
+    add("--sizes", type=int, nargs="+", metavar="PX", help=_help("of batches, by turns", "sizes"))
+    add("--space", choices=SPACES, help=_help("what is predicted, unless the network classifies", "space"))
+    add("--loss", choices=LOSSES, help=_help("unless the network classifies", "loss"))
     add("--rate", type=float, help=_help("peak learning rate", "rate"))
+    add("--average", type=float, help=_help("momentum of the weights' average", "average"))
+    add("--precision", choices=PRECISIONS, help=_help("of the arithmetic", "precision"))
     add("--decay", type=float, help=_help("weight decay", "decay"))
     add("--clip", type=float, help=_help("bound on the norm of the gradients", "clip"))
     add("--uniform", type=float, help=_help("rebalancing of bins, 0 most, 1 none", "uniform"))

@@ -4,7 +4,6 @@ Feature names are those of `model.features`. A shard need not fit into memory, n
 will draw: only `SHUFFLED` serialized records are held, 110 to 150 MB of pictures of 224 x 224.
 """
 
-import functools
 import heapq
 import os
 from collections import Counter
@@ -15,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from model import batches
+from model.batches import Views
 from model.features import COLLECTION, KEY, LAB, SHA256
 from model.photos import Photo, PhotosError
 
@@ -70,23 +69,14 @@ def count(patterns: Sequence[str]) -> Counter:
 
 
 def training_batches(
-    patterns: Sequence[str],
-    *,
-    sizes: tuple[int, ...],
-    batch: int,
-    steps: int,
-    scale: int,
-    seed: int,
-    weights: dict[str, float],
-    epoch: int = 0,
-    aging: float = 0.0,
+    patterns: Sequence[str], views: Views, start: int = 0, *, weights: dict[str, float]
 ) -> tf.data.Dataset:
-    """Endless batches of lightness [B, S, S, 1] and chroma [B, S/scale, S/scale, 2] as of `batches.TrainingBatches`.
+    """Endless batches of lightness and targets of `views`.
 
     In each pass every record comes once, in another order, or as often as the weight of its collection says
-    against the greatest (1 where none is given). The stream is a function of the records, the seed and
-    the other settings: from `epoch` it goes on as one from the start does after `epoch` times `steps` batches, for
-    which it reads, but does not decode, the records in between.
+    against the greatest (1 where none is given). The stream is a function of the records, the weights and the
+    views: from `start` it goes on as one from the beginning does after so many batches, for which it reads, but
+    does not decode, the records in between.
 
     Raises PhotosError where there is no file or no record, the first has no `lab`, or all are weighed 0. A damaged
     record further on ends the reading with TensorFlow's own error.
@@ -95,30 +85,24 @@ def training_batches(
     _require_drawable(patterns, weights)
     stream = (
         tf.data.Dataset.from_tensor_slices(files)
-        .shuffle(len(files), seed)
+        .shuffle(len(files), views.seed)
         .interleave(_shard, cycle_length=SHARDS, num_parallel_calls=_cores(), deterministic=True)
     )
-    stream = _weighed(stream.shuffle(SHUFFLED, seed).repeat(), weights, seed)
-    indexed = stream.skip(epoch * steps * batch).batch(batch).enumerate(epoch * steps)
-    make = functools.partial(_batch, sizes=sizes, steps=steps, scale=scale, seed=seed, aging=aging)
+    stream = _weighed(stream.shuffle(SHUFFLED, views.seed).repeat(), weights, views.seed)
+    indexed = stream.skip(start * views.batch).batch(views.batch).enumerate(start)
+    planes = views.target(np.zeros((1, 1, 3), np.uint8)).shape[-1]
 
-    def decoded(index, serialized):
+    def make(step, pngs):
+        return views.of([decode_lab(png) for png in pngs], int(step), views.generator(int(step)))
+
+    def decoded(step, serialized):
         png = tf.io.parse_example(serialized, {LAB: tf.io.FixedLenFeature((), tf.string)})[LAB]
-        lightness, chroma = tf.numpy_function(make, (index, png), (tf.float32, tf.float32), stateful=False)
-        lightness.set_shape((batch, None, None, 1))
-        chroma.set_shape((batch, None, None, 2))
-        return lightness, chroma
+        lightness, target = tf.numpy_function(make, (step, png), (tf.float32, tf.float32), stateful=False)
+        lightness.set_shape((views.batch, None, None, 1))
+        target.set_shape((views.batch, None, None, planes))
+        return lightness, target
 
     return indexed.map(decoded, num_parallel_calls=_cores(), deterministic=True).prefetch(2)
-
-
-def _batch(
-    index: int, pngs: np.ndarray, *, sizes, steps, scale, seed, aging
-) -> tuple[np.ndarray, np.ndarray]:
-    epoch, step = divmod(int(index), steps)
-    rng = np.random.default_rng([seed, epoch, step])
-    size = batches.drawn_size(sizes, step, rng)
-    return batches.augmented([decode_lab(png) for png in pngs], size, scale, rng, aging)
 
 
 def _weighed(stream: tf.data.Dataset, weights: dict[str, float], seed: int) -> tf.data.Dataset:

@@ -6,17 +6,19 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from model import evaluation, serving, training
+from model import evaluation, objectives, serving, training
 from model.bins import BINS
 from model.card import ModelCard, weights_sha256, write_card
 from model.options import Options, write_json
 from model.photos import PARTS, Photos
 
 MODEL, REPORT, LICENSE = "model", "report.json", "LICENSE.txt"
-CONFIDENCE = (
-    "c means that a share c of the validation pictures was less sure, that is, had a larger expected error: "
-    "the root mean square distance of the chroma bins from their mean, under the bins' distribution"
+CONFIDENCE = "c means that a share c of the validation pictures was less sure, that is, "
+SPREAD = (
+    "had a larger expected error: the root mean square distance of the chroma bins from their mean, under the "
+    "bins' distribution"
 )
+PALENESS = "got less chroma: a network that regresses shrinks towards grey what it is unsure of"
 LIMITS = [
     "Colours are plausible guesses, not findings: no historical claim follows from them.",
     "Trained on few kinds of pictures: clothes, vehicles, signs, interiors and art are often wrong or brown.",
@@ -43,10 +45,11 @@ def release(
     without it `photos` are all.
     """
     network, centres = training.trained(output, options)
+    classifies = objectives.classifies(options.network)
     folder, partial = Path(output) / MODEL, Path(output) / f".{MODEL}.partial"
     validation = photos.validation or photos.train
     lightness = (lightness for _, _, lightness in evaluation.pictures(validation, options.size))
-    knots = serving.fit_knots(serving.spreads(network, centres, lightness))
+    knots = serving.fit_knots(serving.doubts(network, centres, lightness))
     shutil.rmtree(partial, ignore_errors=True)
     serving.export(network, centres, knots, options.size, partial)
     predictor = serving.load(partial)
@@ -61,8 +64,8 @@ def release(
         default_strength=options.strength,
         strength_reason=options.strength_reason,
         operating_strength=round(strength, 3),
-        temperature=options.temperature,
-        debias=options.debias,
+        temperature=options.temperature if classifies else 1.0,
+        debias=options.debias if classifies else 0.0,
         gain=options.gain,
         training={
             **{part: dict(by_collection) for part, by_collection in counts.items()},
@@ -74,7 +77,7 @@ def release(
         git_revision=git_revision(),
         command=command,
         terms=terms,
-        confidence=CONFIDENCE,
+        confidence=CONFIDENCE + (SPREAD if classifies else PALENESS),
         limits=LIMITS,
     )
     write_card(partial, card)

@@ -23,23 +23,48 @@ def spread(logits, centres):
     return ops.sqrt(ops.maximum(ops.mean(squares - ops.sum(mean**2, axis=-1), axis=(1, 2)), 0))
 
 
-def fit_knots(spreads: np.ndarray, number: int = 33) -> np.ndarray:
-    """Quantiles [number] of the validation pictures' spreads [P], strictly increasing."""
-    knots = np.quantile(spreads, np.linspace(0, 1, number))
+def paleness(chroma):
+    """How little colour each picture [N] of chroma [N, H, W, 2] has: minus the mean distance from grey, Lab units.
+
+    What a network that regresses has in place of a spread: it shrinks towards grey what it is unsure of.
+    """
+    return -ops.mean(ops.sqrt(ops.sum(ops.square(chroma), axis=-1)), axis=(1, 2))
+
+
+def fit_knots(doubts: np.ndarray, number: int = 33) -> np.ndarray:
+    """Quantiles [number] of the validation pictures' doubts [P], strictly increasing."""
+    knots = np.quantile(doubts, np.linspace(0, 1, number))
     return np.maximum.accumulate(knots + np.arange(number) * 1e-4).astype(np.float32)
 
 
-def confidence(spreads, knots):
-    """Confidence [N] in 0..1 of spreads [N]: c means that a share c of the validation pictures was less sure."""
-    passed = (spreads[:, None] - knots[:-1]) / (knots[1:] - knots[:-1])
+def confidence(doubts, knots):
+    """Confidence [N] in 0..1 of doubts [N]: c means that a share c of the validation pictures was less sure."""
+    passed = (doubts[:, None] - knots[:-1]) / (knots[1:] - knots[:-1])
     return 1 - ops.mean(ops.clip(passed, 0, 1), axis=-1)
 
 
-def spreads(network: keras.Model, centres: np.ndarray, lightness: Iterable[np.ndarray]) -> np.ndarray:
-    """Spread [P] of every picture of some batches of lightness [N, S, S, 1]."""
-    classifier = keras.Model(network.input, network.get_layer("logits").output)
-    found = (spread(classifier(batch, training=False), centres) for batch in lightness)
-    return np.concatenate([ops.convert_to_numpy(batch) for batch in found])
+class Doubting(keras.Model):
+    """A network with what it doubts: lightness [N, H, W, 1] to chroma [N, H, W, 2] and doubt [N].
+
+    Doubt is the spread of the chroma bins, or paleness where there are none.
+    """
+
+    def __init__(self, network: keras.Model, centres: np.ndarray):
+        super().__init__()
+        self.centres = np.asarray(centres, np.float32)
+        self.classifies = "logits" in [layer.name for layer in network.layers]
+        logits = [network.get_layer("logits").output] if self.classifies else []
+        self.network = keras.Model(network.input, [network.output, *logits])
+
+    def call(self, lightness):
+        chroma, *logits = self.network(lightness, training=False)
+        return chroma, spread(*logits, self.centres) if self.classifies else paleness(chroma)
+
+
+def doubts(network: keras.Model, centres: np.ndarray, lightness: Iterable[np.ndarray]) -> np.ndarray:
+    """Doubt [P] about every picture of some batches of lightness [N, S, S, 1]."""
+    doubting = Doubting(network, centres)
+    return np.concatenate([ops.convert_to_numpy(doubting(batch)[1]) for batch in lightness])
 
 
 class Colorizer(tf.Module):
@@ -47,17 +72,16 @@ class Colorizer(tf.Module):
 
     def __init__(self, network: keras.Model, centres: np.ndarray, knots: np.ndarray, size: int):
         super().__init__()
-        self.network = keras.Model(network.input, [network.output, network.get_layer("logits").output])
-        self.centres, self.knots = np.asarray(centres, np.float32), np.asarray(knots, np.float32)
-        self.size = size
+        self.network = Doubting(network, centres)
+        self.knots, self.size = np.asarray(knots, np.float32), size
         spec = tf.TensorSpec((None, size, size, 1), tf.float32, name="lightness")
         self.signature = tf.function(self._colorize, input_signature=[spec])
 
     def _colorize(self, lightness):
-        chroma, logits = self.network(lightness, training=False)
+        chroma, doubt = self.network(lightness)
         return {
             "chroma": tf.ensure_shape(chroma, (None, self.size, self.size, 2)),
-            "confidence": confidence(spread(logits, self.centres), self.knots),
+            "confidence": confidence(doubt, self.knots),
         }
 
 

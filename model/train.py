@@ -64,12 +64,10 @@ def main(argv: list[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace, options: Options) -> None:
     import keras
 
-    from model import training
-    from model.networks import NETWORKS
-    from model.options import check
+    from model import objectives, training
     from model.progress import RunProgress
 
-    check(options, NETWORKS[options.network].STRIDE)
+    objectives.check(options)
     terms = "Terms of the training data: not stated." if arguments.terms is None else _text(arguments.terms)
     photos, counts, batches = (
         _from_records(arguments, options) if arguments.records else _from_photos(arguments)
@@ -107,24 +105,13 @@ def _from_photos(arguments: argparse.Namespace):
 def _from_records(arguments: argparse.Namespace, options: Options):
     """A sample of the records as photographs, the number of all by part and collection, and what makes batches."""
     from model import records
-    from model.networks import NETWORKS
     from model.photos import PARTS, Photos
 
     patterns = {part: [str(Path(arguments.records) / f"Split-{part}" / "*")] for part in PARTS}
     samples = {part: records.read_photos(patterns[part], SAMPLE) for part in PARTS}
     counts = {part: records.count(patterns[part]) for part in PARTS}
-    batches = functools.partial(
-        records.training_batches,
-        patterns["train"],
-        sizes=options.sizes,
-        batch=options.batch,
-        steps=options.steps,
-        scale=NETWORKS[options.network].SCALE,
-        seed=options.seed,
-        weights=options.weights,
-        aging=options.aging,
-    )
-    return Photos(**samples, grey={}, broken={}), counts, lambda epoch: batches(epoch=epoch)
+    batches = functools.partial(records.training_batches, patterns["train"], weights=options.weights)
+    return Photos(**samples, grey={}, broken={}), counts, batches
 
 
 def _release(photos, counts: dict, arguments: argparse.Namespace, options: Options, terms: str) -> None:

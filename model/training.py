@@ -1,24 +1,26 @@
-"""Training of a network that classifies chroma bins, on any Keras back end, in a folder that survives a kill."""
+"""Training of a network, on any Keras back end, in a folder that survives a kill."""
 
-import functools
+import contextlib
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
-from model import color, losses, warm_start
-from model.batches import TrainingBatches, WholePhotos, picture_weights
+from model import losses, networks, objectives, warm_start
+from model.batches import TrainingBatches, Views, WholePhotos, picture_weights
 from model.bins import BINS, count_bins, fit_bins, read_bins
 from model.networks import NETWORKS
-from model.options import Options, OptionsError, check, save, write_json
+from model.options import Options, save, write_json
 from model.photos import Photo, Photos
 from model.warm_start import Exported
 
 OPTIONS, STATE, HISTORY = "options.json", "state.weights.h5", "history.json"
+SAVED_EVERY = 60.0  # seconds: what a kill may cost
 _MEASURED = 8  # batches that a warm start takes its statistics from
 
 
@@ -37,23 +39,23 @@ def train(
 ) -> None:
     """Trains, or goes on with, the run in the folder `output`.
 
-    The folder gets `options.json`, `bins.json` and, after each epoch, `state.weights.h5`: weights,
-    optimiser and step; `history.json`: a list of each epoch's number, from 1, and figures. Each file
-    appears whole or not at all.
+    The folder gets `options.json`, `bins.json`, `history.json`, a list of each epoch's number, from 1, and figures,
+    and, once a minute and after each epoch, `state.weights.h5`: weights, optimiser and step. Each file appears
+    whole or not at all.
 
     Args:
         photos: of which bins and validation are made, and, without `batches`, training batches.
         callbacks: get the figures `loss` and `chroma_error`, with `val_` before them those of validation.
-        batches: a function of the epoch to begin at that gives endless batches of lightness and chroma,
-            such as `records.training_batches`; `photos.train` is then a sample of what it draws from.
+        batches: a function of `batches.Views` and the step to begin at that gives endless batches, such as
+            `records.training_batches` of some files; `photos.train` is then a sample of what it draws from.
         warm: folder of an exported model of the same architecture. A new run starts from its weights,
             and has its bins; one that goes on has its own weights.
 
     Raises RunError when the folder holds a run on other photographs, WarmStartError and CardError when
     `warm` is no model to start from.
     """
+    objectives.check(options)
     network = NETWORKS[options.network]
-    check(options, network.STRIDE)
     exported = None if warm is None else warm_start.read(warm)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,53 +65,70 @@ def train(
     bins = {"centres": centres.tolist(), "shares": shares.tolist(), "uniform": options.uniform}
     write_json(folder / BINS, bins)
 
-    keras.utils.set_random_seed(options.seed)
-    config = _config(options, centres)
-    model = network.build(config)
-    classifier = _classifier(model)
+    config = objectives.config(options, centres)
+    scale = networks.scale(network, config)
     weights = losses.rebalancing_weights(shares, options.uniform)
-    classifier.compile(
-        optimizer=_optimizer(options),
-        loss=losses.rebalanced_cross_entropy(centres, weights),
-        metrics=[_chroma_error(centres)],
-        jit_compile=False,  # XLA takes nine times as long for depthwise convolutions on a CPU.
-    )
-    classifier.optimizer.build(classifier.trainable_variables)
-    from_photos = functools.partial(_photo_batches, photos.train, options, network.SCALE)
-    if (folder / STATE).exists():
-        classifier.load_weights(folder / STATE)
-    elif exported is not None:
-        views = from_photos(0)
-        lightness = (views[index][0] for index in range(_MEASURED))
-        warm_start.begin(network, model, config, exported, weights, lightness)
-    done = int(ops.convert_to_numpy(classifier.optimizer.iterations)) // options.steps
-    classifier.fit(
-        (batches or from_photos)(done),
-        validation_data=_validation(photos, options, network.SCALE),
-        initial_epoch=min(done, options.epochs),
-        epochs=options.epochs,
-        steps_per_epoch=options.steps,
-        shuffle=False,
-        verbose=0,
-        callbacks=[History(folder / HISTORY), Checkpoint(folder / STATE), *callbacks],
-    )
+    objective = objectives.objective(options, centres, weights)
+    views = Views(options.sizes, options.batch, scale, options.seed, options.aging, objective.target)
+    if batches is None:
+        chances = picture_weights(photos.train, options.weights)
+
+        def batches(views: Views, start: int) -> TrainingBatches:
+            return TrainingBatches(photos.train, chances, views, start)
+
+    keras.utils.set_random_seed(options.seed)
+    with _precision(options.precision), _devices():
+        model = network.build(config)
+        part = _compiled(model, options, objective)
+        if (folder / STATE).exists():
+            part.load_weights(folder / STATE)
+        elif exported is not None:
+            first = TrainingBatches(photos.train, picture_weights(photos.train, options.weights), views)
+            lightness = (first[index][0] for index in range(_MEASURED))
+            warm_start.begin(network, model, config, exported, weights, lightness)
+
+        def fit(start: int, epoch: int, epochs: int, steps: int) -> None:
+            part.fit(
+                batches(views, start),
+                validation_data=_validation(photos, options, scale, objective.target),
+                initial_epoch=epoch,
+                epochs=epochs,
+                steps_per_epoch=steps,
+                shuffle=False,
+                verbose=0,
+                callbacks=[History(folder / HISTORY), Checkpoint(folder / STATE), *callbacks],
+            )
+
+        step = int(ops.convert_to_numpy(part.optimizer.iterations))
+        epoch, begun = divmod(step, options.steps)
+        if begun and epoch < options.epochs:
+            fit(step, epoch, epoch + 1, options.steps - begun)
+            epoch += 1
+        if epoch < options.epochs:
+            fit(epoch * options.steps, epoch, options.epochs, options.steps)
 
 
 def trained(output: str, options: Options) -> tuple[keras.Model, np.ndarray]:
     """The network of a run with its newest weights, as it decodes bins under `options`, and the bin centres [Q, 2].
 
-    Batch norm is folded into the convolutions: the network is for use, not for more training.
+    Where the run averages its weights, they are the averages. Batch norm is folded into the convolutions of a
+    network that can do that: the result is for use, not for more training.
     """
     network = NETWORKS[options.network]
     bins = read_bins(output)
-    config = _config(options, bins["centres"], temperature=options.temperature, gain=options.gain)
+    centres = np.array(bins["centres"], np.float32)
+    config = objectives.config(options, centres, temperature=options.temperature, gain=options.gain)
     model = network.build(config)
-    _classifier(model).load_weights(Path(output) / STATE)
     # Weighted pixels teach a distribution proportional to weight times truth; in logits that is a sum.
     weights = losses.rebalancing_weights(np.array(bins["shares"]), options.uniform)
-    kernel, offset = model.get_layer("logits").get_weights()
-    model.get_layer("logits").set_weights([kernel, offset - options.debias * np.log(weights)])
-    return network.fold(model, config), np.array(bins["centres"], np.float32)
+    part = _compiled(model, options, objectives.objective(options, centres, weights))
+    part.load_weights(Path(output) / STATE)
+    part.optimizer.finalize_variable_values(part.trainable_variables)
+    if objectives.classifies(options.network):
+        kernel, offset = model.get_layer("logits").get_weights()
+        model.get_layer("logits").set_weights([kernel, offset - options.debias * np.log(weights)])
+    folded = network.fold(model, config) if hasattr(network, "fold") else model
+    return folded, centres
 
 
 def _bins(photos: list[Photo], exported: Exported | None) -> tuple[np.ndarray, np.ndarray]:
@@ -128,36 +147,49 @@ def _require_same_bins(folder: Path, centres: np.ndarray, shares: np.ndarray) ->
         raise RunError(f"{folder} holds a run on other photographs; choose another folder")
 
 
-def _config(options: Options, centres, **decoding):
-    pairs = tuple((float(a), float(b)) for a, b in centres)
+def _compiled(model: keras.Model, options: Options, objective: objectives.Objective) -> keras.Model:
+    part = objectives.trained_part(model)
+    part.compile(
+        optimizer=_optimizer(options),
+        loss=objective.loss,
+        metrics=[objective.metric],
+        jit_compile=False,  # XLA takes nine times as long for depthwise convolutions on a CPU.
+    )
+    part.optimizer.build(part.trainable_variables)
+    return part
+
+
+@contextlib.contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
     try:
-        return NETWORKS[options.network].Config(centres=pairs, **options.layers, **decoding)
-    except TypeError as error:
-        raise OptionsError(f"--layers does not fit the network {options.network}: {error}") from None
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
-def _classifier(model: keras.Model) -> keras.Model:
-    return keras.Model(model.input, model.get_layer("logits").output)
+def _devices() -> contextlib.AbstractContextManager:
+    """Spreads batches over the accelerators of this machine where there are several (TensorFlow and JAX)."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
 
-
-def _photo_batches(photos: list[Photo], options: Options, scale: int, epoch: int) -> TrainingBatches:
-    return TrainingBatches(
-        photos,
-        picture_weights(photos, options.weights),
-        sizes=options.sizes,
-        batch=options.batch,
-        steps=options.steps,
-        scale=scale,
-        seed=options.seed,
-        epoch=epoch,
-        aging=options.aging,
+        devices = tf.config.list_logical_devices("GPU")
+        return (
+            tf.distribute.MirroredStrategy(devices).scope() if len(devices) > 1 else contextlib.nullcontext()
+        )
+    devices = keras.distribution.list_devices("gpu") if keras.backend.backend() == "jax" else []
+    return (
+        keras.distribution.DataParallel(devices=devices).scope()
+        if len(devices) > 1
+        else contextlib.nullcontext()
     )
 
 
-def _validation(photos: Photos, options: Options, scale: int):
+def _validation(photos: Photos, options: Options, scale: int, target: Callable):
     if not photos.validation:
         return None
-    return WholePhotos(photos.validation, size=min(options.sizes), batch=64, scale=scale)
+    return WholePhotos(photos.validation, size=min(options.sizes), batch=64, scale=scale, target=target)
 
 
 def _optimizer(options: Options) -> keras.optimizers.Optimizer:
@@ -167,29 +199,34 @@ def _optimizer(options: Options) -> keras.optimizers.Optimizer:
         warmup_target=options.rate,
         warmup_steps=options.steps,
     )
-    return keras.optimizers.AdamW(schedule, weight_decay=options.decay, global_clipnorm=options.clip)
-
-
-def _chroma_error(centres: np.ndarray):
-    def chroma_error(truth, logits):
-        """Root mean square distance [N] in the a*b* plane, at the mean of the bins."""
-        squares = ops.sum((color.annealed_mean(logits, centres) - truth) ** 2, axis=-1)
-        return ops.sqrt(ops.mean(squares, axis=(1, 2)))
-
-    return chroma_error
+    return keras.optimizers.AdamW(
+        schedule,
+        weight_decay=options.decay,
+        global_clipnorm=options.clip,
+        use_ema=options.average > 0,
+        ema_momentum=options.average,
+    )
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """After each epoch the weights, the optimiser and its step, replaced as a whole."""
+    """After each epoch, and every `seconds` between, the weights, the optimiser and its step, replaced as a whole."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, seconds: float = SAVED_EVERY):
         super().__init__()
-        self.path = path
+        self.path, self.seconds, self.saved = path, seconds, time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if time.monotonic() - self.saved >= self.seconds:
+            self._save()
 
     def on_epoch_end(self, epoch, logs=None):
+        self._save()
+
+    def _save(self):
         partial = self.path.with_name("partial.weights.h5")
         self.model.save_weights(partial, overwrite=True)
         os.replace(partial, self.path)
+        self.saved = time.monotonic()
 
 
 class History(keras.callbacks.Callback):

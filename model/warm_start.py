@@ -49,6 +49,17 @@ def read(folder: str) -> Exported:
     return Exported(str(folder), serving.weights(folder), centres, bin_weights, card.debias)
 
 
+def assign(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
+    """Gives a model the weights that have its variables' names. Raises ValueError where names or shapes differ."""
+    for variable in model.weights:
+        found = np.shape(weights[variable.path]) if variable.path in weights else "missing"
+        if found != variable.shape:
+            raise ValueError(f"{variable.path} is {found} there, {variable.shape} here")
+        variable.assign(weights[variable.path])
+    if len(weights) != len(model.weights):
+        raise ValueError(f"{len(weights)} weights there, {len(model.weights)} here")
+
+
 def begin(
     network, model: keras.Model, config, exported: Exported, bin_weights: np.ndarray, lightness: Iterable
 ) -> None:
@@ -57,10 +68,15 @@ def begin(
     Weighted pixels teach a distribution proportional to weight times truth; in logits that is a sum.
     `lightness` are batches [N, H, W, 1] of training pictures. Raises WarmStartError where architectures differ.
     """
-    kept = (1 - exported.debias) * np.log(exported.bin_weights)
-    offset = exported.weights["logits/bias"] - kept + np.log(bin_weights)
+    weights = dict(exported.weights)
+    if "logits/bias" in weights:
+        kept = (1 - exported.debias) * np.log(exported.bin_weights)
+        weights["logits/bias"] = weights["logits/bias"] - kept + np.log(bin_weights)
     try:
-        network.unfold(model, config, {**exported.weights, "logits/bias": offset}, lightness)
+        if hasattr(network, "unfold"):
+            network.unfold(model, config, weights, lightness)
+        else:
+            assign(model, weights)
     except ValueError as error:
         raise WarmStartError(
             f"no start from {exported.folder}, an architecture of its own: {error}"

@@ -90,11 +90,11 @@ def settings(
     terms = _terms(arguments.terms)
     warm = _warm(arguments.warm)
 
-    from model.networks import NETWORKS
+    from model import objectives
     from pipeline.ingest import Ingestion
     from tfx_pipeline.pipeline import Settings
 
-    training.check(options, NETWORKS[options.network].STRIDE)
+    objectives.check(options)
     total = sum(arguments.shares)
     return Settings(
         manifests=manifests,

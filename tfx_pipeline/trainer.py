@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -16,7 +17,6 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from model import evaluation, records, release, training
 from model.card import read_card, write_card
-from model.networks import NETWORKS
 from model.options import Options, write_json
 from model.photos import PARTS, Photos, chroma
 from model.progress import RunProgress
@@ -61,17 +61,7 @@ def run_fn(arguments: FnArgs) -> None:
                     keras.callbacks.TensorBoard(board, write_graph=False),
                     saved,
                 ),
-                batches=lambda epoch: records.training_batches(
-                    splits["train"],
-                    sizes=options.sizes,
-                    batch=options.batch,
-                    steps=options.steps,
-                    scale=NETWORKS[options.network].SCALE,
-                    seed=options.seed,
-                    weights=options.weights,
-                    epoch=epoch,
-                    aging=options.aging,
-                ),
+                batches=partial(records.training_batches, splits["train"], weights=options.weights),
                 warm=start if warm else None,
             )
             shutil.copy(Path(run, training.HISTORY), Path(board, training.HISTORY))

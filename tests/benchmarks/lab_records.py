@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from model import metrics, records, training
+from model.batches import Views
 from model.features import COLLECTION, KEY, LAB, SHA256
 from model.networks import NETWORKS
 from model.options import Options
@@ -103,19 +104,12 @@ def _rates(pictures: list[np.ndarray], folder: Path, rounds: int) -> tuple[float
     photos = [Photo(str(index), "samples", f"{index:064x}", pixels) for index, pixels in enumerate(pictures)]
     for index in range(SHARDS):
         _write(folder / f"{index}.gz", [_example(photo) for photo in photos[index::SHARDS]], "GZIP")
-    stream = records.training_batches(
-        [str(folder / "*.gz")],
-        sizes=options.sizes,
-        batch=options.batch,
-        steps=options.steps,
-        scale=NETWORKS[options.network].SCALE,
-        seed=0,
-        weights={},
-    ).as_numpy_iterator()
+    views = Views(options.sizes, options.batch, NETWORKS[options.network].SCALE)
+    stream = records.training_batches([str(folder / "*.gz")], views, weights={}).as_numpy_iterator()
     ready = ReadyMade([next(stream) for _ in range(options.steps)])
     turns = Turns(stream, options)
     album = Photos(train=photos[:50], validation=[], test=[], grey={}, broken={})
-    training.train(album, options, str(folder / "run"), (turns,), batches=lambda epoch: ready)
+    training.train(album, options, str(folder / "run"), (turns,), batches=lambda views, start: ready)
     # The first epoch builds the graph.
     return statistics.median(turns.read[1:]), statistics.median(turns.learned[1:])
 

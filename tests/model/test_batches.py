@@ -6,7 +6,8 @@ from PIL import Image
 from skimage import color as skcolor
 from skimage import data
 
-from model import batches
+from model import batches, objectives
+from model.options import Options
 from model.photos import Photo
 from tests.model.conftest import landscape
 
@@ -15,9 +16,9 @@ PHOTOS = [
 ]
 
 
-def training_batches(**changes):
-    settings = {"sizes": (32, 64), "batch": 3, "steps": 4, "scale": 4, "seed": 7, **changes}
-    return batches.TrainingBatches(PHOTOS, batches.picture_weights(PHOTOS, {}), **settings)
+def training_batches(start=0, **changes):
+    views = batches.Views(**{"sizes": (32, 64), "batch": 3, "scale": 4, "seed": 7, **changes})
+    return batches.TrainingBatches(PHOTOS, batches.picture_weights(PHOTOS, {}), views, start)
 
 
 def test_the_input_is_the_lightness_of_pillows_grey():
@@ -39,10 +40,21 @@ def test_batches_have_the_declared_shapes_and_ranges():
         assert np.abs(chroma).max() < 110
 
 
-def test_a_batch_is_a_function_of_seed_epoch_and_index():
-    one, other = training_batches(epoch=2)[1], training_batches()[2 * 4 + 1]
+def test_a_batch_is_a_function_of_the_seed_and_the_step():
+    one, other = training_batches(start=8)[1], training_batches()[9]
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
-    assert not np.array_equal(one[0], training_batches(epoch=2, seed=8)[1][0])
+    assert not np.array_equal(one[0], training_batches(start=8, seed=8)[1][0])
+
+
+def test_sizes_come_by_turns_also_where_a_run_goes_on():
+    assert [training_batches(start=3)[index][0].shape[1] for index in range(3)] == [64, 32, 64]
+
+
+def test_targets_may_be_planes_of_another_space():
+    encode = objectives.objective(Options(network="beta", space="rgb"), None, None).target
+    _, planes = training_batches(target=encode)[1]
+    assert planes.shape == (3, 16, 16, 3)
+    assert planes.min() >= -1 and planes.max() <= 1 and planes.max() - planes.min() > 0.5
 
 
 def test_chroma_stays_in_place_under_crops_and_flips():
@@ -73,3 +85,11 @@ def test_crops_are_squashed_at_most_two_to_one(shape):
     for _ in range(50):
         height, width = batches.random_crop(np.zeros(shape, np.uint8), rng).shape[:2]
         assert 0.5 <= height / width <= 2
+
+
+def test_crops_have_aspect_jitter_up_to_the_declared_bound():
+    rng = np.random.default_rng(0)
+    crops = [batches.random_crop(np.zeros((200, 200, 3), np.uint8), rng).shape for _ in range(300)]
+    aspects = np.array([height / width for height, width, _ in crops])
+    assert 1 / 1.55 <= aspects.min() < 0.75
+    assert 1.35 < aspects.max() <= 1.55

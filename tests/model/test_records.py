@@ -10,11 +10,15 @@ import tensorflow as tf
 from skimage import data
 
 from model import features, metrics, records, train
+from model.batches import Views
 from model.card import read_card
 from model.photos import PhotosError, chroma
 from tests.model.conftest import landscape
 
-SETTINGS = dict(sizes=(32, 64), batch=4, steps=3, scale=4, seed=7, weights={})
+
+def stream_of(patterns, start: int = 0, *, weights: dict | None = None, **changes):
+    views = Views(**{"sizes": (32, 64), "batch": 4, "scale": 4, "seed": 7, **changes})
+    return records.training_batches(patterns, views, start, weights=weights or {})
 
 
 def example(png: bytes | None, number: int, collection: str) -> bytes:
@@ -62,7 +66,7 @@ def shards(tmp_path_factory):
 
 def drawn(patterns, count: int, **changes) -> list[int]:
     """Numbers of the first pictures of the stream."""
-    stream = records.training_batches(patterns, **SETTINGS | changes).as_numpy_iterator()
+    stream = stream_of(patterns, **changes).as_numpy_iterator()
     colors = np.concatenate([colors[:, 2, 2] for _, colors in itertools.islice(stream, count // 4)])
     return [int(np.argmin(np.linalg.norm(COLORS - found, axis=1))) for found in colors]
 
@@ -108,10 +112,8 @@ def test_each_pass_has_every_record_once_and_its_own_order(shards):
 
 
 def test_a_resumed_stream_goes_on_with_the_same_batches(shards):
-    whole = list(itertools.islice(records.training_batches(shards, **SETTINGS).as_numpy_iterator(), 8))
-    later = list(
-        itertools.islice(records.training_batches(shards, **SETTINGS, epoch=2).as_numpy_iterator(), 2)
-    )
+    whole = list(itertools.islice(stream_of(shards).as_numpy_iterator(), 8))
+    later = list(itertools.islice(stream_of(shards, 6).as_numpy_iterator(), 2))
     for expected, found in zip(whole[6:], later, strict=True):
         for one, other in zip(expected, found, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -122,7 +124,7 @@ def test_another_seed_gives_another_order(shards):
 
 
 def test_batches_have_the_declared_shapes(shards):
-    stream = records.training_batches(shards, **SETTINGS)
+    stream = stream_of(shards)
     assert [spec.shape.as_list() for spec in stream.element_spec] == [[4, None, None, 1], [4, None, None, 2]]
     for lightness, colors in itertools.islice(stream.as_numpy_iterator(), 5):
         size = lightness.shape[1]
@@ -133,7 +135,7 @@ def test_batches_have_the_declared_shapes(shards):
 
 def test_chroma_is_that_of_the_picture(tmp_path):
     pattern = [write(tmp_path / "one", [example(records.encode_lab(landscape(1)), 1, "coast")])]
-    lightness, colors = next(records.training_batches(pattern, **SETTINGS).as_numpy_iterator())
+    lightness, colors = next(stream_of(pattern).as_numpy_iterator())
     small = lightness[:, 2::4, 2::4, 0]
     middle = (small.max(axis=(1, 2), keepdims=True) + small.min(axis=(1, 2), keepdims=True)) / 2
     assert np.mean((small > middle) == (colors[..., 1] < 0)) > 0.95
@@ -149,7 +151,7 @@ def test_collections_are_drawn_by_their_weights(shards):
     "read",
     [
         lambda patterns: records.read_photos(patterns, 3),
-        lambda patterns: records.training_batches(patterns, **SETTINGS),
+        lambda patterns: stream_of(patterns),
     ],
 )
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_a_truncated_shard_is_named_damaged(tmp_path):
 
 def test_weights_that_leave_nothing_to_draw_are_refused(shards):
     with pytest.raises(PhotosError, match="only collections of weight 0"):
-        records.training_batches(shards, **SETTINGS | {"weights": {"coast": 0, "hills": 0}})
+        stream_of(shards, weights={"coast": 0, "hills": 0})
 
 
 def test_a_run_on_records_ends_in_a_model_whose_card_counts_them_all(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,103 @@
+"""What a network learns from: one of its layers, what that layer should give, and how far it is from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import keras
+import numpy as np
+from keras import ops
+
+from model import color, losses, networks, spaces
+from model.networks import NETWORKS
+from model.options import Options, OptionsError
+from model.options import check as check_options
+from model.photos import chroma
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How a network is trained.
+
+    Attributes:
+        layer: whose output is trained, `logits` or `planes`.
+        target: RGB [H, W, 3] uint8 to what the loss compares with, [H, W, K] float32; it is reduced by area to
+            the size of the layer's output.
+        loss: of (target, output), a number [N] for each picture.
+        metric: a figure of (target, output) for people, [N].
+    """
+
+    layer: str
+    target: Callable[[np.ndarray], np.ndarray]
+    loss: Callable
+    metric: Callable
+
+
+def check(options: Options) -> None:
+    """Raises OptionsError unless the options make sense for their network."""
+    one = config(options, np.zeros((1, 2)))
+    check_options(options, networks.stride(NETWORKS[options.network], one))
+
+
+def objective(options: Options, centres: np.ndarray, weights: np.ndarray) -> Objective:
+    """The objective of a run, whose chroma bins have `centres` [Q, 2] and `weights` [Q] in the loss."""
+    if classifies(options.network):
+        loss = losses.rebalanced_cross_entropy(centres, weights)
+        return Objective("logits", chroma, loss, _error_of_bins(centres))
+    loss = losses.huber if options.loss == "huber" else losses.mse
+    metric = _error_of_planes(128.0 if options.space == "lab" else 1.0)
+    return Objective("planes", _planes(options.space), loss, metric)
+
+
+def classifies(network: str) -> bool:
+    """Whether the network of that name gives shares of chroma bins, and not planes of a colour space."""
+    return any(field.name == "centres" for field in fields(NETWORKS[network].Config))
+
+
+def config(options: Options, centres: np.ndarray, **decoding: float):
+    """The network's `Config`; `decoding` may be `temperature` and `gain`, of which it gets those that it has.
+
+    Raises OptionsError where `options.layers` does not fit.
+    """
+    network = NETWORKS[options.network]
+    if classifies(options.network):
+        decoding["centres"] = tuple((float(a), float(b)) for a, b in centres)
+    else:
+        decoding.pop("temperature", None)
+        decoding["space"] = options.space
+    try:
+        return network.Config(**options.layers, **decoding)
+    except TypeError as error:
+        raise OptionsError(f"--layers does not fit the network {options.network}: {error}") from None
+
+
+def trained_part(model: keras.Model) -> keras.Model:
+    """The network up to the layer that is trained, without what decodes it."""
+    names = [layer.name for layer in model.layers]
+    return keras.Model(model.input, model.get_layer("logits" if "logits" in names else "planes").output)
+
+
+def _planes(space: str):
+    def target(pixels: np.ndarray) -> np.ndarray:
+        if space == "lab":  # OpenCV is quicker, and most runs are of this kind
+            return chroma(pixels) / np.float32(128)
+        return ops.convert_to_numpy(spaces.encode(pixels.astype(np.float32) / 255, space))
+
+    return target
+
+
+def _error_of_bins(centres: np.ndarray):
+    def chroma_error(truth, logits):
+        """Root mean square distance [N] in the a*b* plane, at the mean of the bins."""
+        squares = ops.sum((color.annealed_mean(logits, centres) - truth) ** 2, axis=-1)
+        return ops.sqrt(ops.mean(squares, axis=(1, 2)))
+
+    return chroma_error
+
+
+def _error_of_planes(unit: float):
+    def chroma_error(truth, planes):
+        """Root mean square distance [N] of the planes: in Lab units for Lab, else in their own -1..1."""
+        squares = ops.sum((unit * (planes - truth)) ** 2, axis=-1)
+        return ops.sqrt(ops.mean(squares, axis=(1, 2)))
+
+    return chroma_error
