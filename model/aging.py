@@ -51,7 +51,7 @@ def aged(lightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def blurred(lightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Lightness [H, W] out of focus: a Gaussian of 0.2 to 0.9 % of the short side."""
-    return _gaussian(lightness, rng.uniform(0.002, 0.009) * min(lightness.shape))
+    return _limited(_gaussian(lightness, rng.uniform(0.002, 0.009) * min(lightness.shape)))
 
 
 def unevenly_lit(lightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:

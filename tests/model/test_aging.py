@@ -152,3 +152,25 @@ def test_compression_changes_a_photograph_little(lightness):
     before = lightness[..., 0]
     errors = [aging.compressed(before, np.random.default_rng(s)) - before for s in range(20)]
     assert all(0.3 < np.sqrt(np.mean(error**2)) < 8 for error in errors)
+
+
+def views(**changes) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Input and target, [32, 64, 64, 1] and [32, 16, 16, 2], of 32 views each of one photograph, seeds 0 to 3."""
+    settings = {"sizes": (64,), "batch": 32, "scale": 4, **changes}
+    made = [batches.Views(**settings, seed=seed) for seed in range(4)]
+    return [one.of([data.astronaut()[::2, ::2]] * 32, 0, one.generator(0)) for one in made]
+
+
+def test_the_first_view_is_of_the_same_part_and_the_same_colors_aged_or_not():
+    # The second is drawn from a generator that has gone on otherwise.
+    for (plain, chroma), (old, same) in zip(views(aging=0), views(aging=1), strict=True):
+        np.testing.assert_array_equal(chroma[0], same[0])
+        assert not np.array_equal(plain[0], old[0])
+        assert correlation(plain[0], old[0]) > 0.7
+
+
+def test_as_many_views_are_aged_as_asked_for(monkeypatch):
+    monkeypatch.setattr(batches, "aged", lambda lightness, rng: np.full_like(lightness, -1))
+    for share in (0, 0.25, 1):
+        found = np.mean([(lightness == -1).all(axis=(1, 2, 3)) for lightness, _ in views(aging=share)])
+        assert found == pytest.approx(share, abs=0.12 if share == 0.25 else 0)
