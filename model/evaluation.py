@@ -13,6 +13,7 @@ from keras import ops
 
 from model import batches, color, metrics
 from model.photos import Photo, chroma
+from model.traditional import luminance_table
 
 Predictor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 SHARE = 0.6  # of the truth's mean colourfulness, at the operating point
@@ -88,27 +89,6 @@ def constant(a: float, b: float) -> Predictor:
     return predictor
 
 
-def table(chroma_by_lightness: np.ndarray) -> Predictor:
-    """Control: chroma looked up by whole L*, in a table [101, 2]."""
-
-    def predictor(lightness):
-        levels = np.round(lightness[..., 0]).astype(int)
-        return chroma_by_lightness[levels], np.zeros(len(lightness), np.float32)
-
-    return predictor
-
-
-def fit_table(photos: list[Photo], size: int = 32) -> np.ndarray:
-    """Mean chroma [101, 2] float32 of each whole L* over all photographs at `size` x `size`; empty levels are grey."""
-    sums, counts = np.zeros((101, 2)), np.zeros(101)
-    for photo in photos:
-        square = batches.resized(photo.pixels, size, size)
-        levels = np.round(batches.lightness(square)).astype(int).ravel()
-        np.add.at(sums, levels, chroma(square).reshape(-1, 2))
-        np.add.at(counts, levels, 1)
-    return (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
-
-
 def report(photos: list[Photo], train: list[Photo], size: int, predictor: Predictor, strength: float) -> dict:
     """Figures of the model, at `strength` and at full strength, and of the controls, by collection.
 
@@ -116,12 +96,12 @@ def report(photos: list[Photo], train: list[Photo], size: int, predictor: Predic
     bounds of a 95 % bootstrap interval over pictures; None where too few make no figure. Controls are
     measured at their own strength.
     """
-    by_lightness = fit_table(train)
+    by_lightness = luminance_table.fit(train)
     average = np.mean([chroma(photo.pixels).mean(axis=(0, 1)) for photo in train], axis=0)
     controls = {
         "grey": measure(photos, size, grey),
         "mean_chroma": measure(photos, size, constant(*average)),
-        "lightness_table": measure(photos, size, table(by_lightness)),
+        "lightness_table": measure(photos, size, luminance_table.predictor(by_lightness)),
     }
     truth = truths_colorfulness(photos, size)
     chosen, full = measure(photos, size, predictor, strength), measure(photos, size, predictor)

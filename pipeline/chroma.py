@@ -7,15 +7,11 @@ the network and Cb, Cr offsets in 8-bit levels (0: neutral) on the way to a file
 import cv2
 import numpy as np
 
+from model import edges
+
 MAX_SQUASH = 2.0  # a picture of a longer shape is seen as overlapping square tiles
 TILE_STEP = 0.75  # of a tile's side, at most
-GRID = 2  # canvas pixels a side, for each value of the edge model: networks' chroma is coarser still
-
-# Of the edge model, in its own grid. Chosen by CIEDE2000 on photographs' own chroma, reduced to 24 and 48 pixels
-# a side: some 4 to 7 % under bilinear enlargement, where a guided filter, which averages twice, is over it.
-SOFTNESS = 1.3  # standard deviation of the blur that makes luma as soft as the network's chroma
-WINDOW = 5  # side of the windows in which chroma is regressed on luma
-NOISE = 100.0  # luma variance, in levels squared, below which luma says little about chroma
+GRID = 2  # canvas pixels a side, for each value of the edge model (`model.edges`): networks' chroma is coarser still
 
 # R, G, B minus Y' = _TO_RGB @ (Cb, Cr): the BT.601 / JFIF equations.
 _TO_RGB = np.float32([[0, 1.402], [-0.344136, -0.714136], [1.772, 0]])
@@ -114,38 +110,9 @@ def to_ycc(luma: np.ndarray, ab: np.ndarray) -> np.ndarray:
     return np.stack(cv2.split(cv2.transform(_lab_to_rgb(lightness, a, b), _TO_YCC)))
 
 
-def edge_model(luma: np.ndarray, ycc: np.ndarray) -> np.ndarray:
-    """Chroma as a local linear function of luma, so that it can follow edges finer than its own grid.
-
-    chroma = slope * luma + offset, where the slope is a regression's (He and Sun 2015, "Fast Guided Filter") on
-    luma as soft as the chroma, and the offset such that soft luma gives the very chroma back. So finer luma adds
-    the edges that chroma has lost, and nothing where the two have nothing in common.
-
-    Args:
-      luma: uint8 [h, w], the guide.
-      ycc: float32 [2, h, w].
-
-    Returns:
-      float32 [h, w, 4]: slope and offset of Cb, slope and offset of Cr.
-    """
-    cb, cr = ycc
-    soft = cv2.GaussianBlur(np.float32(luma), (0, 0), SOFTNESS)
-    moments = cv2.blur(cv2.merge([soft, soft * soft, cb, cr, soft * cb, soft * cr]), (WINDOW, WINDOW))
-    mean, square, mean_cb, mean_cr, with_cb, with_cr = cv2.split(moments)
-    variance = square - mean * mean + NOISE
-    slope_cb = (with_cb - mean * mean_cb) / variance
-    slope_cr = (with_cr - mean * mean_cr) / variance
-    return cv2.merge([slope_cb, cb - slope_cb * soft, slope_cr, cr - slope_cr * soft])
-
-
 def apply_model(model: np.ndarray, luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`edge_model`'s coefficients, enlarged, meet finer luma uint8 [H, W] -> Cb, Cr float32, inside the gamut."""
-    height, width = luma.shape
-    cb_slope, cb_offset, cr_slope, cr_offset = cv2.split(cv2.resize(model, (width, height)))
-    guide = np.float32(luma)
-    cb = cv2.add(cv2.multiply(cb_slope, guide), cb_offset)
-    cr = cv2.add(cv2.multiply(cr_slope, guide), cr_offset)
-    return limit(luma, cb, cr)
+    """An edge model of Cb, Cr meets finer luma uint8 [H, W] -> Cb, Cr float32 [H, W], inside the gamut."""
+    return limit(luma, *edges.apply(model, luma))
 
 
 def limit(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
+from model import edges
 from pipeline import chroma, graft
 from pipeline.icc import srgb_profile
 from pipeline.metadata import DESCRIPTIVE_TAGS, stored, upright
@@ -33,7 +34,7 @@ def paint(scan: Scan, canvas: np.ndarray, tiles: np.ndarray, strength: float) ->
     grid = [-(-side // chroma.GRID) for side in canvas.shape[::-1]]
     luma, ab = (cv2.resize(plane, grid, interpolation=cv2.INTER_AREA) for plane in (canvas, ab))
     ycc = chroma.to_ycc(luma, ab)
-    model = chroma.edge_model(luma, ycc)
+    model = edges.fit(luma, ycc)
     rgb = chroma.to_rgb(luma, *chroma.limit(luma, *ycc))
     return np.ascontiguousarray(stored(model, scan.orientation)), chroma.colorfulness(rgb)
 

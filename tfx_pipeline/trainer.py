@@ -15,11 +15,12 @@ import keras
 import numpy as np
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from model import evaluation, records, release, training
+from model import records, release, training
 from model.card import read_card, write_card
 from model.options import Options, write_json
 from model.photos import PARTS, Photos, chroma
 from model.progress import RunProgress
+from model.traditional import luminance_table
 from pipeline import storage
 from tfx_pipeline import folders
 from tfx_pipeline.artifacts import PENDING
@@ -87,7 +88,7 @@ def run_fn(arguments: FnArgs) -> None:
 def controls(photos: Photos) -> dict[str, list]:
     """What the controls are fitted to, on the training photographs; see `tfx_pipeline.evaluation`."""
     mean = np.mean([chroma(photo.pixels).mean(axis=(0, 1)) for photo in photos.train], axis=0)
-    return {"mean_chroma": mean.tolist(), "lightness_table": evaluation.fit_table(photos.train).tolist()}
+    return {"mean_chroma": mean.tolist(), "lightness_table": luminance_table.fit(photos.train).tolist()}
 
 
 class Saved(keras.callbacks.Callback):

@@ -5,6 +5,7 @@ import pytest
 
 from model import batches, evaluation
 from model.photos import Photo, chroma
+from model.traditional import luminance_table
 from tests.model.conftest import landscape
 
 PHOTOS = [
@@ -45,7 +46,7 @@ def test_the_operating_strength_gives_60_percent_of_the_truths_colorfulness():
 
 
 def test_the_lightness_table_learns_colors_that_follow_from_lightness():
-    table = evaluation.table(evaluation.fit_table(PHOTOS, SIZE))
+    table = luminance_table.predictor(luminance_table.fit(PHOTOS, SIZE))
     errors = [evaluation.measure(PHOTOS, SIZE, who).rmse.mean() for who in (table, evaluation.grey)]
     assert errors[0] < errors[1] / 3
 

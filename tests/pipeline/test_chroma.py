@@ -9,6 +9,7 @@ from skimage import color, data
 from skimage.measure import block_reduce
 from skimage.transform import resize
 
+from model import edges
 from pipeline import chroma
 
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
@@ -177,7 +178,7 @@ BLEEDING = {120: 0.35, 60: 0.5, 30: 0.75}  # by the step in luma: what is left o
 def model_of(luma, cb, cr):
     """The edge model on its grid, from planes of the canvas."""
     luma, cb, cr = (block_reduce(plane, chroma.GRID, np.mean) for plane in (luma, cb, cr))
-    return chroma.edge_model(np.uint8(np.rint(luma)), np.float32(np.stack([cb, cr])))
+    return edges.fit(np.uint8(np.rint(luma)), np.float32(np.stack([cb, cr])))
 
 
 @settings(deadline=None, max_examples=30)
@@ -242,7 +243,7 @@ def test_chroma_along_edges_is_nearer_to_the_truth_than_enlarged_chroma(picture,
     coarse = resize(color.rgb2lab(rgb)[..., 1:], (resolution, resolution), anti_aliasing=True)
     canvas = np.uint8(np.rint(255 * resize(luma, (SIDE // 2, SIDE // 2), anti_aliasing=True)))
     planes = chroma.to_ycc(canvas, np.float32(resize(coarse, canvas.shape, order=1)))
-    along_edges = chroma.apply_model(chroma.edge_model(canvas, planes), luma)
+    along_edges = chroma.apply_model(edges.fit(canvas, planes), luma)
     enlarged = chroma.limit(luma, *(np.float32(resize(plane, luma.shape, order=1)) for plane in planes))
     errors = [ciede2000(chroma.to_rgb(luma, *found), rgb).mean() for found in (along_edges, enlarged)]
     assert errors[0] < errors[1] * 1.005

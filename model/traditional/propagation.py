@@ -1,0 +1,158 @@
+"""Given colours carried through a picture along its luma: Levin, Lischinski and Weiss 2004, "Colorization using
+Optimization".
+
+A pixel's colour is the mean of its neighbours', weighed by how alike their luma is. So colours spread over surfaces
+and stop at edges. Y' is only read: what is solved for are two chroma planes of any space with a luma.
+
+Knows numpy, SciPy and OpenCV only: the batch job's codec process uses it, too.
+"""
+
+import cv2
+import numpy as np
+from scipy import sparse
+from scipy.sparse import linalg
+
+from model import edges
+
+# Of the authors' published code, on luma 0..1.
+_SHARE = 0.6  # of the window's variance, in the exponent's denominator
+_LEAST = 0.01  # at least this weight, before they are normalised, has the neighbour that is most alike
+_FLOOR = 2e-6  # of the denominator, where a window is flat
+
+LARGEST = 1_000_000  # pixels; a larger picture is solved reduced
+_NEIGHBOURS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
+# Of the mean over 8 neighbours minus the pixel, as a multiple of the Laplacian: 6 of 8 lie one step away on an axis.
+_DIFFUSION = 0.375
+
+
+def weights(luma: np.ndarray) -> sparse.csr_matrix:
+    """How much each neighbour says about a pixel's colour (ibid., equation 2, with the constants of the code).
+
+    Args:
+      luma: uint8 [H, W].
+
+    Returns:
+      Float64 [N, N], N = H * W pixels in rows. Row r has w_rs ~ exp(-(Y(r) - Y(s))^2 / c_r) for the up to eight
+      neighbours s of r, which sum to 1. c_r is 0.6 times the variance of the 3 x 3 window around r, but large enough
+      that one neighbour weighs at least 0.01 before the sum is made 1.
+    """
+    height, width = luma.shape
+    level = luma / 255
+    framed = np.pad(level, 1, constant_values=np.nan)
+    around = np.stack([_shifted(framed, *step, level.shape) for step in _NEIGHBOURS])
+    variance = np.nanvar(np.concatenate([around, level[None]]), axis=0)
+    square = (around - level) ** 2
+    denominator = np.maximum(_SHARE * variance, -np.nanmin(square, axis=0) / np.log(_LEAST))
+    weight = np.exp(-square / np.maximum(denominator, _FLOOR))
+    weight /= np.nansum(weight, axis=0)
+    index = np.arange(height * width).reshape(height, width)
+    others = np.stack([_shifted(np.pad(index, 1), *step, level.shape) for step in _NEIGHBOURS])
+    inside = np.isfinite(weight)
+    rows = np.broadcast_to(index, others.shape)
+    return sparse.csr_matrix((weight[inside], (rows[inside], others[inside])), shape=(index.size, index.size))
+
+
+def propagate(
+    luma: np.ndarray, planes: np.ndarray, marked: np.ndarray, largest: int = LARGEST
+) -> np.ndarray:
+    """The chroma of every pixel, given that of some: the solution of the paper's sparse linear system.
+
+    Args:
+      luma: uint8 [H, W].
+      planes: float [H, W, 2], read where `marked`.
+      marked: bool [H, W].
+      largest: pixels; a larger picture is solved at this size, and its chroma enlarged along the edges of luma.
+
+    Returns:
+      Float32 [H, W, 2]: marked pixels (in a reduced picture: places) as they were given, others between them.
+
+    Raises:
+      ValueError: no pixel is marked.
+    """
+    if not marked.any():
+        raise ValueError("no pixel is marked: there is no colour to propagate")
+    small = reduced(luma, largest)
+    if small is luma:
+        return _solved(luma, planes, marked)
+    planes, marked = gathered(*np.nonzero(marked), planes[marked], marked.shape, small.shape)
+    solved = _solved(small, planes, marked)
+    model = edges.fit(small, np.ascontiguousarray(np.moveaxis(solved, -1, 0)), softness=0)
+    return np.stack(edges.apply(model, luma), axis=-1)
+
+
+def corrected(
+    luma: np.ndarray, base: np.ndarray, planes: np.ndarray, marked: np.ndarray, reach: float
+) -> np.ndarray:
+    """Chroma that is the base's, but for what marks correct.
+
+    The paper's system with a pull: what a pixel has of the marks' colours is what its neighbours have, less a small
+    share; what it lacks is filled from the base at that very pixel. (As a random walk over neighbours: a walk from
+    the pixel that comes to a mark brings its colour, one that is lost before brings the base's.) So a surface with
+    a mark takes on its even colour, and what no mark reaches keeps the base's chroma as it is, also where that
+    varies on an even surface. Without a pull it is `propagate`; with one and no marks, the base.
+
+    Args:
+      luma: uint8 [H, W].
+      base: float [H, W, 2].
+      planes: float [H, W, 2], read where `marked`.
+      marked: bool [H, W].
+      reach: of a mark on an even surface, as a share of the longer side: the length over which the share of a long
+        straight mark falls to 1/e.
+
+    Returns:
+      Float32 [H, W, 2]; marked pixels as they were given.
+    """
+    if not marked.any():
+        return np.float32(base)
+    pull = _DIFFUSION / (reach * max(luma.shape)) ** 2
+    share_too = np.concatenate([planes, np.ones((*marked.shape, 1))], axis=-1)
+    solved = _solved(luma, share_too, marked, pull)
+    return (1 - solved[..., 2:]) * np.float32(base) + solved[..., :2]
+
+
+def reduced(luma: np.ndarray, largest: int) -> np.ndarray:
+    """Luma uint8 [H, W], by area, so that it has at most about `largest` pixels; itself where it has no more."""
+    height, width = luma.shape
+    if height * width <= largest:
+        return luma
+    scale = (largest / (height * width)) ** 0.5
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    return cv2.resize(luma, size, interpolation=cv2.INTER_AREA)
+
+
+def gathered(
+    y: np.ndarray, x: np.ndarray, colors: np.ndarray, shape: tuple[int, int], grid: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Marks of a picture on a coarser grid: the mean of those in each cell.
+
+    Args:
+      y, x: int [P], below `shape`, the picture's.
+      colors: float [P, 2].
+
+    Returns:
+      Planes float32 [h, w, 2] and marked bool [h, w], of the shape `grid`.
+    """
+    cell = y * grid[0] // shape[0] * grid[1] + x * grid[1] // shape[1]
+    counts = np.bincount(cell, minlength=grid[0] * grid[1])
+    sums = [np.bincount(cell, plane, minlength=counts.size) for plane in np.transpose(colors)]
+    means = np.stack(sums, axis=-1) / np.maximum(counts, 1)[:, None]
+    return means.reshape(*grid, 2).astype(np.float32), (counts > 0).reshape(grid)
+
+
+def _solved(luma: np.ndarray, planes: np.ndarray, marked: np.ndarray, pull: float = 0.0) -> np.ndarray:
+    """Planes [H, W, K] float32 such that a marked pixel is as given, another (the mean of its neighbours)/(1 + pull)."""
+    free = ~marked.ravel()
+    given = np.where(free[:, None], 0.0, planes.reshape(free.size, -1))
+    system = sparse.diags(1.0 + pull * free) - sparse.diags(free.astype(float)) @ weights(luma)
+    # The pattern is symmetric and the diagonal dominates: no pivots, and the ordering for such systems.
+    factors = linalg.splu(
+        system.tocsc(),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    return factors.solve(given).reshape(*marked.shape, -1).astype(np.float32)
+
+
+def _shifted(framed: np.ndarray, down: int, right: int, shape: tuple[int, int]) -> np.ndarray:
+    return framed[1 + down : 1 + down + shape[0], 1 + right : 1 + right + shape[1]]
