@@ -45,7 +45,8 @@ def random_crop(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     high, wide = min(high, 2 * wide), min(wide, 2 * high)
     top, left = rng.integers(0, height - high + 1), rng.integers(0, width - wide + 1)
     part = pixels[top : top + high, left : left + wide]
-    return part[:, ::-1] if rng.random() < 0.5 else part
+    # A mirrored view takes twenty times as long to copy, and must be copied.
+    return cv2.flip(part, 1) if rng.random() < 0.5 else part
 
 
 def as_scanned(lightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -104,7 +105,7 @@ class Views:
         return tuple(np.stack(column) for column in zip(*pairs, strict=True))
 
     def _view(self, pixels: np.ndarray, size: int, rng: np.random.Generator):
-        square = resized(np.ascontiguousarray(random_crop(pixels, rng)), size, size)
+        square = resized(random_crop(pixels, rng), size, size)
         target = resized(self.target(square), size // self.scale, size // self.scale)
         if self.aging and rng.random() < self.aging:
             return aged(_LIGHTNESS[emulsion(square, rng)][..., None], rng), target
