@@ -20,6 +20,8 @@ from model import duplicates
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
 PARTS = ("train", "validation", "test")
 SHARES = (0.8, 0.1, 0.1)
+HELD_OUT = "held_out.json"  # beside an exported model, what `held_out` gives
+_SHORT = 16  # hexadecimal digits that tell one photograph from another
 
 
 class PhotosError(ValueError):
@@ -54,11 +56,11 @@ class Photos:
     broken: dict[str, int]
 
 
-def read_photos(folder: str, side: int = 224) -> Photos:
+def read_photos(folder: str, side: int = 224, held_out: dict[str, list[str]] | None = None) -> Photos:
     """Reads every picture below `folder`, drops grey and unreadable ones, splits about 80/10/10.
 
-    `side` bounds the short side in pixels, and so the memory: about 0.2 MB a picture at 224.
-    Raises PhotosError when there is no such folder or it holds no usable picture.
+    `side` bounds the short side in pixels, and so the memory: about 0.2 MB a picture at 224. `held_out` are the
+    parts of another run, see `split`. Raises PhotosError when there is no such folder or it holds no usable picture.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -73,9 +75,8 @@ def read_photos(folder: str, side: int = 224) -> Photos:
     if not colored:
         raise PhotosError(f"no colour photographs in {folder} ({len(files)} picture files found)")
     grey = Counter(photo.collection for photo in readable) - Counter(photo.collection for photo in colored)
-    parts = split(
-        [photo.digest for photo in colored], [duplicates.signature(photo.pixels) for photo in colored]
-    )
+    digests = [photo.digest for photo in colored]
+    parts = split(digests, [duplicates.signature(photo.pixels) for photo in colored], held_out)
     chosen = {
         part: [photo for photo, its in zip(colored, parts, strict=True) if its == part] for part in PARTS
     }
@@ -116,11 +117,16 @@ def is_grey(pixels: np.ndarray) -> bool:
     return bool(np.percentile(strength, 98) < 4 or spread.mean() < 0.8)
 
 
-def split(digests: list[str], signatures: list[bytes]) -> list[str]:
+def split(
+    digests: list[str], signatures: list[bytes], held_out: dict[str, list[str]] | None = None
+) -> list[str]:
     """Part of each picture: `train`, `validation` or `test`, 80/10/10 of the groups of near-duplicates.
 
     A function of the contents alone: neither order nor names matter, and a group falls where the
     smallest digest in it falls.
+
+    `held_out` has the pictures that the run of a model held out, see `held_out`, when another run starts from that
+    model: of them alone come `validation` and `test` then, and no near-duplicate of what the model has seen.
     """
     buckets = defaultdict(list)
     for index in sorted(range(len(digests)), key=lambda at: (duplicates.warmth(signatures[at]), digests[at])):
@@ -133,7 +139,19 @@ def split(digests: list[str], signatures: list[bytes]) -> list[str]:
         if duplicates.similarity(signatures[one], signatures[other]) >= duplicates.RELATED
     )
     groups = duplicates.components(related)
-    return [part_of(groups.get(digest, digest)) for digest in digests]
+    if held_out is None:
+        return [part_of(groups.get(digest, digest)) for digest in digests]
+    part = {digest: part for part, its in held_out.items() for digest in its}
+    found = defaultdict(set)
+    for digest in digests:
+        found[groups.get(digest, digest)].add(part.get(digest[:_SHORT], PARTS[0]))
+    # PARTS[1] of a group in both: what chose the model's options must not judge it.
+    return [min(found[groups.get(digest, digest)], key=PARTS.index) for digest in digests]
+
+
+def held_out(photos: Photos) -> dict[str, list[str]]:
+    """What a run must not be trained on if it starts from this one's model: the beginnings of digests by part."""
+    return {part: sorted(photo.digest[:_SHORT] for photo in getattr(photos, part)) for part in PARTS[1:]}
 
 
 def part_of(digest: str, shares: Sequence[float] = SHARES) -> str:

@@ -1,5 +1,6 @@
 """From a finished run to a model one can ship: calibrated on validation, exported, reported on test, with its card."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from model import evaluation, objectives, serving, training
 from model.bins import BINS
 from model.card import ModelCard, weights_sha256, write_card
 from model.options import Options, write_json
-from model.photos import PARTS, Photos
+from model.photos import HELD_OUT, PARTS, Photos, held_out
 
 MODEL, REPORT, LICENSE = "model", "report.json", "LICENSE.txt"
 CONFIDENCE = "c means that a share c of the validation pictures was less sure, that is, "
@@ -82,6 +83,7 @@ def release(
     )
     write_card(partial, card)
     shutil.copy(Path(output) / BINS, partial / BINS)
+    (partial / HELD_OUT).write_text(json.dumps(held_out(photos)) + "\n", encoding="utf-8")
     (partial / LICENSE).write_text(terms.rstrip() + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)

@@ -34,7 +34,9 @@ def parser() -> argparse.ArgumentParser:
         "--output", required=True, metavar="DIR", help="of the run: checkpoints, report, model/"
     )
     result.add_argument(
-        "--warm", metavar="DIR", help="exported model whose weights and bins a new run starts from"
+        "--warm",
+        metavar="DIR",
+        help="exported model whose weights, bins and held-out photographs a new run has",
     )
     add_arguments(result)
     result.add_argument("--name", default="fusion-small", help="of the model (default: %(default)s)")
@@ -92,9 +94,11 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
 
 def _from_photos(arguments: argparse.Namespace):
     """Photographs, their number by part and collection, and None: batches are made of them."""
-    from model.photos import PARTS, read_photos
+    from model.photos import HELD_OUT, PARTS, read_photos
 
-    photos = read_photos(arguments.photos)
+    file = Path(arguments.warm, HELD_OUT) if arguments.warm else None
+    held_out = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else None
+    photos = read_photos(arguments.photos, held_out=held_out)
     return (
         photos,
         {part: Counter(photo.collection for photo in getattr(photos, part)) for part in PARTS},

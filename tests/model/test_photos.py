@@ -91,3 +91,16 @@ def test_the_split_is_about_80_10_10_and_depends_on_contents_alone(album, tmp_pa
     one, other = photos.read_photos(album), photos.read_photos(renamed)
     for part in photos.PARTS:
         assert {p.digest for p in getattr(one, part)} == {p.digest for p in getattr(other, part)}
+
+
+def test_a_run_that_starts_from_a_model_holds_out_only_what_that_model_has_never_seen():
+    rng = np.random.default_rng(2)
+    digests = [rng.bytes(32).hex() for _ in range(6)]
+    alone = [rng.bytes(SIGNATURE) for _ in range(6)]
+    signatures = [*alone[:4], alone[0], alone[3]]  # the last two are copies: of one trained on, of one held out
+    held_out = {
+        "validation": [digests[1][:16], digests[5][:16]],
+        "test": [digests[2][:16], digests[3][:16], digests[4][:16]],
+    }
+    parts = photos.split(digests, signatures, held_out)
+    assert parts == ["train", "validation", "test", "validation", "train", "validation"]
