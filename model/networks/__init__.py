@@ -3,7 +3,7 @@
 Input `lightness` [N, H, W, 1] float32, L* 0..100; output `chroma` [N, H, W, 2] float32, a* and b* in Lab
 units; H and W are multiples of the network's stride. What a network is trained on is the output of one of its
 layers, at 1/scale of the size: `logits` [N, H/scale, W/scale, Q] over chroma bins, where its `Config` has
-`centres`, or `planes` [N, H/scale, W/scale, K] of a colour space, -1..1, where it has a `space`.
+`centres`; `planes` [N, H/scale, W/scale, K] of a colour space, -1..1, where it has a `space`; else `chroma`.
 
 `STRIDE` and `SCALE` are those of the default `Config`. Where they depend on it, `Config` has `stride` and `scale`;
 `stride(network, config)` and `scale(network, config)` know which applies.
@@ -11,16 +11,9 @@ layers, at 1/scale of the size: `logits` [N, H/scale, W/scale, Q] over chroma bi
 A module whose network is used in another form than it is trained in has `fold` and `unfold`.
 """
 
-from model.networks import alpha, beta, classification, fusion, fusion_small, unet
+from model.networks import gan
 
-NETWORKS = {
-    "alpha": alpha,
-    "beta": beta,
-    "fusion": fusion,
-    "fusion_small": fusion_small,
-    "classification": classification,
-    "unet": unet,
-}
+NETWORKS = {**gan.GENERATORS, "gan": gan}
 
 
 def stride(network, config) -> int:

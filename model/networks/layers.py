@@ -86,3 +86,71 @@ def regressed(lightness, x, config, scale: int = 1, last=None):
     planes = last(spaces.PLANES[config.space], activation="tanh", dtype="float32", name="planes")(x)
     large = Enlarged(scale)(planes) if scale > 1 else planes
     return Decoded(config.space, config.gain, dtype="float32", name="chroma")(lightness, large)
+
+
+class SpectralConv2D(layers.Conv2D):
+    """A convolution whose kernel, as a matrix, has the spectral norm 1 (Miyato et al. 2018, algorithm 1).
+
+    `keras.layers.SpectralNormalization` writes the divided kernel back, and in training only: where weights are frozen
+    they would change all the same, and on JAX, which takes gradients of the kernel itself, what is used after
+    training would not be what was trained.
+    """
+
+    def build(self, shape):
+        super().build(shape)
+        self.direction = self.add_weight(
+            (self.filters,), initializer="random_normal", trainable=False, autocast=False, name="direction"
+        )
+
+    def call(self, x, training=False):
+        kernel = ops.cast(self.kernel, "float32")
+        matrix = ops.reshape(kernel, (-1, self.filters))
+        fixed = ops.stop_gradient(matrix)
+        left = _unit(ops.matmul(fixed, self.direction))
+        right = _unit(ops.matmul(left, fixed))
+        if training and self.trainable:
+            self.direction.assign(right)
+        norm = ops.sum(left * ops.matmul(matrix, right))
+        x = self.convolution_op(x, ops.cast(kernel / ops.maximum(norm, 1e-12), self.compute_dtype))
+        if self.use_bias:
+            x = x + ops.cast(self.bias, x.dtype)
+        return x if self.activation is None else self.activation(x)
+
+
+def _unit(vector):
+    return vector / ops.sqrt(ops.sum(vector**2) + 1e-12)
+
+
+class SelfAttention(layers.Layer):
+    """Each place of [N, H, W, C] sees every other (Zhang et al. 2019, "SAGAN", section 3), at first not at all.
+
+    It takes memory for N (HW)^2 numbers.
+    """
+
+    def build(self, shape):
+        channels = shape[-1]
+        self.query, self.key, self.value = (
+            SpectralConv2D(count, 1, use_bias=False, name=name)
+            for name, count in (
+                ("query", max(1, channels // 8)),
+                ("key", max(1, channels // 8)),
+                ("value", channels),
+            )
+        )
+        for convolution in (self.query, self.key, self.value):
+            convolution.build(shape)
+        self.gamma = self.add_weight((), initializer="zeros", name="gamma")
+
+    def call(self, x, training=False):
+        count, height, width, channels = ops.shape(x)
+
+        def places(convolution):
+            y = convolution(x, training=training)
+            return ops.reshape(y, (count, height * width, y.shape[-1]))
+
+        likeness = ops.matmul(places(self.query), ops.transpose(places(self.key), (0, 2, 1)))
+        seen = ops.matmul(ops.softmax(likeness), places(self.value))
+        return x + self.gamma * ops.reshape(seen, (count, height, width, channels))
+
+    def compute_output_shape(self, shape):
+        return shape

@@ -6,8 +6,19 @@ import pytest
 from keras import ops
 
 from model import color, losses, spaces
-from model.networks import NETWORKS, alpha, beta, classification, fusion_small, scale, stride, unet
-from model.networks.layers import Enlarged
+from model.networks import (
+    NETWORKS,
+    alpha,
+    attention_unet,
+    beta,
+    classification,
+    fusion_small,
+    gan,
+    scale,
+    stride,
+    unet,
+)
+from model.networks.layers import Enlarged, SelfAttention, SpectralConv2D
 
 CENTRES = tuple((float(a), float(b)) for a in range(-40, 41, 20) for b in range(-40, 41, 20))
 SMALL = {"stem": 8, "stages": ((8, 1), (16, 2), (16, 1), (24, 1)), "fused": 16, "decoder": ((16, 1), (16, 2))}
@@ -18,8 +29,11 @@ QUICK = {
     "beta": {"width": 0.1},
     "fusion": {"width": 0.1},
     "fusion_small": {"centres": CENTRES, **SMALL},
-    "classification": {"centres": CENTRES, "width": 0.1},
+    # At the mean: the bins here are too far apart for the mode to come near a colour between them.
+    "classification": {"centres": CENTRES, "width": 0.1, "temperature": 1.0},
     "unet": {"width": 0.1, "depth": 3},
+    "attention_unet": {"width": 0.1, "depth": 3},
+    "gan": {"generator_config": {"width": 0.1, "depth": 3}},
 }
 
 
@@ -52,7 +66,7 @@ def test_any_multiple_of_the_stride_gives_chroma_of_the_same_size(name, rows, co
     assert np.abs(chroma).max() <= 128
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", gan.GENERATORS)
 def test_what_a_network_is_trained_on_has_the_size_that_its_scale_says(name):
     network, config, model = quick(name)
     side = 2 * stride(network, config)
@@ -81,7 +95,7 @@ def trained_part(model: keras.Model) -> keras.Model:
 @pytest.mark.parametrize(
     ("network", "config", "millions"),
     [
-        (alpha, {}, 0.032),
+        (alpha, {}, 0.0322),
         (beta, {}, 3.89),
         (classification, {"centres": tuple((float(bin), 0.0) for bin in range(313))}, 32.24),
         (unet, {"depth": 8}, 54.41),
@@ -92,9 +106,59 @@ def test_the_networks_have_the_parameters_of_the_originals(network, config, mill
     assert count == pytest.approx(millions, rel=2e-3)
 
 
-def test_a_u_net_of_less_than_two_levels_is_refused():
+def test_a_u_net_that_is_too_shallow_is_refused():
     with pytest.raises(ValueError, match="at least 2"):
         unet.Config(depth=1)
+    with pytest.raises(ValueError, match="at least 3"):
+        attention_unet.Config(depth=2)
+
+
+def test_a_spectral_convolution_divides_its_kernel_by_the_largest_singular_value():
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 6)).astype(np.float32)
+    layer = SpectralConv2D(5, 1, use_bias=False)
+    for _ in range(50):
+        layer(x, training=True)
+    kernel = ops.convert_to_numpy(layer.kernel)[0, 0]
+    expected = x @ (kernel / np.linalg.svd(kernel, compute_uv=False)[0])
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_frozen_spectral_convolution_does_not_change():
+    x = np.ones((1, 4, 4, 3), np.float32)
+    layer = SpectralConv2D(5, 3)
+    layer(x)
+    layer.trainable = False
+    before = layer.get_weights()
+    layer(x, training=True)
+    for one, other in zip(before, layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_attention_begins_as_nothing_and_then_reaches_every_place():
+    keras.utils.set_random_seed(0)
+    layer = SelfAttention()
+    x = np.random.default_rng(0).normal(size=(1, 4, 6, 8)).astype(np.float32)
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer(x)), x)
+    layer.gamma.assign(1.0)
+    changed = x.copy()
+    changed[0, 0, 0] += 5
+    difference = ops.convert_to_numpy(layer(changed) - layer(x))
+    assert np.all(np.abs(difference).max(axis=-1) > 0)
+
+
+def test_attention_is_that_of_the_paper():
+    layer = SelfAttention()
+    x = np.random.default_rng(0).normal(size=(1, 2, 3, 8)).astype(np.float32)
+    layer(x)
+    layer.gamma.assign(0.5)
+    flat = x.reshape(6, 8)
+    query, key, value = (
+        ops.convert_to_numpy(part(x)).reshape(6, -1) for part in (layer.query, layer.key, layer.value)
+    )
+    shares = np.exp(query @ key.T)
+    expected = flat + 0.5 * (shares / shares.sum(axis=1, keepdims=True)) @ value
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)).reshape(6, 8), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_embedding_matters_everywhere_in_the_picture():
@@ -215,16 +279,16 @@ def scenery(side: int) -> tuple[np.ndarray, np.ndarray]:
     return ops.convert_to_numpy(color.lightness_of_grey(color.luma(rgb)))[..., None], rgb
 
 
-def learn(name: str, steps: int = 150, **options) -> np.ndarray:
+def learn(name: str, steps: int, **options) -> float:
     """The worst error in Lab units in the middle of the sky and of the ground, after some steps on one picture."""
     keras.utils.set_random_seed(0)
     network, config, model = quick(name, **options)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.8  # statistics settle within these few steps
-    side = 32
-    picture, rgb = scenery(side)
+    picture, rgb = scenery(32)
     small = rgb[:, :: scale(network, config), :: scale(network, config)]
+    chroma = ops.convert_to_numpy(color.rgb_to_lab(rgb))[..., 1:]
     if hasattr(config, "centres"):
         centres = np.array(config.centres, np.float32)
         truth = ops.convert_to_numpy(color.rgb_to_lab(small))[..., 1:]
@@ -232,23 +296,19 @@ def learn(name: str, steps: int = 150, **options) -> np.ndarray:
     else:
         truth, loss = ops.convert_to_numpy(spaces.encode(small, config.space)), "mse"
     trained = trained_part(model)
-    trained.compile(keras.optimizers.Adam(3e-3), loss=loss, jit_compile=False)
-    trained.fit(
-        np.repeat(picture, 4 * steps, axis=0), np.repeat(truth, 4 * steps, axis=0), batch_size=4, verbose=0
-    )
-    found = ops.convert_to_numpy(model(picture))[0]
-    expected = ops.convert_to_numpy(color.rgb_to_lab(rgb))[0, ..., 1:]
-    return max(np.abs(found[row, 16] - expected[row, 16]).max() for row in (8, 24))
+    trained.compile(keras.optimizers.Adam(5e-3), loss=loss, jit_compile=False)
+    trained.fit(np.repeat(picture, steps, axis=0), np.repeat(truth, steps, axis=0), batch_size=1, verbose=0)
+    return np.abs(ops.convert_to_numpy(model(picture)) - chroma)[0, [8, 24], 16].max()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", gan.GENERATORS)
 def test_every_network_learns_a_small_picture_in_seconds(name):
-    assert learn(name) < 6
+    assert learn(name, steps=150) < 6
 
 
 @pytest.mark.parametrize("space", ["yuv", "hsv", "rgb"])
 def test_a_network_learns_in_any_color_space_and_still_gives_lab_chroma(space):
-    assert learn("beta", space=space) < 6
+    assert learn("alpha", steps=300, space=space) < 6
 
 
 def test_rare_bins_weigh_more_and_the_mean_weight_of_pixels_is_one():

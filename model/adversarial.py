@@ -1,0 +1,218 @@
+"""Training of a generator against discriminators, on any Keras back end: the GANs of `networks.gan`.
+
+Each step trains the discriminators once, on what the generator makes of a batch, and then the generator once, through
+the discriminators as they are. pix2pix (Isola et al. 2017, section 3) weighs the L1 of chroma / 128 100 times the
+adversarial loss. Wallner's multiscale variant weighs it 1, each discriminator's features 3.33 and its score 0.33.
+"""
+
+import os
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from model import losses
+from model.networks import gan
+
+RATE, MOMENTUM = 2e-4, 0.5  # both variants': Adam and its first beta
+WEIGHTS = {
+    "pix2pix": {"chroma_error": 100.0, "adversarial": 1.0},
+    "multiscale": {"chroma_error": 1.0, "adversarial": 0.33, "features": 3.33},
+}
+
+
+class StateError(ValueError):
+    """Why a saved state is not that of these networks, in one line for a person."""
+
+
+class Adversary:
+    """A generator in training.
+
+    Attributes:
+        generator: lightness [N, H, W, 1] to chroma [N, H, W, 2], as `networks.gan.build` gives it.
+        discriminators: as `networks.gan.discriminators` gives them.
+    """
+
+    def __init__(self, generator: keras.Model, config: gan.Config, rate: float = RATE):
+        """`config` is what `generator` was built from; `rate` is the learning rate of both optimisers."""
+        self.generator, self.discriminators = generator, gan.discriminators(config)
+        lightness = keras.Input((None, None, 1), name="given_lightness")
+        chroma = keras.Input((None, None, 2), name="given_chroma")
+        made = keras.Input((None, None, 2), name="made_chroma")
+        real = self.discriminators(_Picture()(lightness, chroma))
+        number = len(real) if config.variant == "pix2pix" else gan.SCALES
+        least_squares = config.variant == "multiscale"
+
+        def figure(name: str, loss, *tensors):
+            return _Figure(loss, name=name, dtype="float32")(*tensors)
+
+        judge = losses.least_squares_discriminator if least_squares else losses.adversarial_discriminator
+        scores = self.discriminators(_Picture()(lightness, made))
+        self._critic = keras.Model(
+            [lightness, chroma, made],
+            {"discriminator": figure("discriminator", _summed(judge), real[:number], scores[:number])},
+        )
+
+        persuade = losses.least_squares_generator if least_squares else losses.adversarial_generator
+        colored = generator(lightness)
+        scores = self.discriminators(_Picture()(lightness, colored))
+        figures = {
+            "chroma_error": figure("chroma_error", _scaled_error, chroma, colored),
+            "adversarial": figure("adversarial", _summed(persuade), scores[:number]),
+        }
+        if least_squares:
+            maps = [_by_discriminator(found[number:]) for found in (real, scores)]
+            figures["features"] = figure("features", _summed(losses.feature_matching), *maps)
+        self._combined = keras.Model([lightness, chroma], figures)
+        # As in its own step, with dropout and the batch's statistics, so that both steps judge the same pictures.
+        self._sampler = keras.Model(lightness, _InTraining(generator)(lightness))
+
+        self.discriminators.trainable = True
+        _compile(self._critic, {"discriminator": 1.0}, rate)
+        self.discriminators.trainable = False
+        _compile(self._combined, WEIGHTS[config.variant], rate)
+
+    def step(self, lightness: np.ndarray, chroma: np.ndarray) -> dict[str, float]:
+        """Trains the discriminators and the generator once on one batch.
+
+        Args:
+            lightness: [N, H, W, 1] float32, L* 0..100.
+            chroma: [N, H, W, 2] float32, the truth in Lab units.
+
+        Returns the losses before the step, unweighted: `discriminator`, `adversarial`, `chroma_error`, the mean
+        absolute error of chroma / 128, and with `multiscale` `features`. Those of several discriminators are summed.
+        """
+        made = self._sampler.predict_on_batch(lightness)
+        # Set at each step, for a function that is traced anew, as for pictures of another size, reads it then.
+        self.discriminators.trainable = True
+        found = _train(self._critic, [lightness, chroma, made])
+        self.discriminators.trainable = False
+        return found | _train(self._combined, [lightness, chroma])
+
+    @property
+    def iterations(self) -> int:
+        """Steps made, those before the saved state that was loaded included."""
+        return int(ops.convert_to_numpy(self._combined.optimizer.iterations))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes all that the next step depends on, whole or not at all, as a NumPy archive (`.npz`).
+
+        These are the weights of all networks, both optimisers with their steps, and the state of dropout.
+        """
+        path = Path(path)
+        arrays = {
+            name: ops.convert_to_numpy(variable)
+            for part, variables in self._state().items()
+            for name, variable in _numbered(part, variables)
+        }
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)
+        os.replace(partial, path)
+
+    def load(self, path: str | os.PathLike) -> None:
+        """Goes on where `save` was called. Raises StateError where the file is of other networks, or broken."""
+        _assign(path, self._state())
+
+    def _state(self) -> dict[str, list]:
+        return {
+            "generator": self.generator.variables,
+            "discriminators": self.discriminators.variables,
+            "generator_optimizer": self._combined.optimizer.variables,
+            "discriminator_optimizer": self._critic.optimizer.variables,
+        }
+
+
+def load_generator(generator: keras.Model, path: str | os.PathLike) -> None:
+    """Gives `generator` the weights of a state that `Adversary.save` wrote. Raises StateError as `Adversary.load`."""
+    _assign(path, {"generator": generator.variables})
+
+
+class _Picture(layers.Layer):
+    """Lightness [N, H, W, 1] and chroma [N, H, W, 2] to what a discriminator looks at, [N, H, W, 3] in -1..1."""
+
+    def call(self, lightness, chroma):
+        return ops.concatenate([lightness / 50 - 1, chroma / 128], axis=-1)
+
+
+class _Figure(layers.Layer):
+    """A loss as a layer: tensors, or lists of them, to a number for each picture, [N]."""
+
+    def __init__(self, loss, **kwargs):
+        super().__init__(**kwargs)
+        self.loss = loss
+
+    def call(self, *tensors):
+        return self.loss(*tensors)
+
+
+class _InTraining(layers.Layer):
+    """A network as it is in training. As a part of a model it would be told what the model is told."""
+
+    def __init__(self, network: keras.Model, **kwargs):
+        super().__init__(**kwargs)
+        self.network = network
+
+    def call(self, lightness):
+        return self.network(lightness, training=True)
+
+
+def _summed(loss):
+    """The loss of lists, an entry for each discriminator, from that of one."""
+    return lambda *lists: sum(loss(*entries) for entries in zip(*lists, strict=True))
+
+
+def _by_discriminator(maps: list) -> list[list]:
+    each = len(maps) // gan.SCALES
+    return [maps[start : start + each] for start in range(0, len(maps), each)]
+
+
+def _scaled_error(truth, chroma):
+    return losses.mae(truth / 128, chroma / 128)
+
+
+def _compile(model: keras.Model, weights: dict[str, float], rate: float) -> None:
+    model.compile(
+        keras.optimizers.Adam(rate, beta_1=MOMENTUM),
+        loss=dict.fromkeys(weights, _itself),
+        loss_weights=weights,
+        # XLA is slow for some convolutions on a CPU; on JAX it is what compiles at all.
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def _itself(_, figure):
+    return figure
+
+
+def _train(model: keras.Model, inputs: list[np.ndarray]) -> dict[str, float]:
+    nothing = np.zeros(len(inputs[0]), np.float32)
+    figures = model.train_on_batch(inputs, dict.fromkeys(model.output, nothing), return_dict=True)
+    if len(model.output) == 1:
+        return {name: float(figures["loss"]) for name in model.output}
+    return {name: float(figures[f"{name}_loss"]) for name in model.output}
+
+
+def _numbered(part: str, variables: list):
+    return ((f"{part}/{number}", variable) for number, variable in enumerate(variables))
+
+
+def _assign(path: str | os.PathLike, parts: dict[str, list]) -> None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files if name.split("/")[0] in parts}
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise StateError(f"{path} is no state of a training, or a broken one: {error}") from None
+    expected = {name: variable for part in parts for name, variable in _numbered(part, parts[part])}
+    for name in sorted(expected.keys() | found.keys()):
+        there = found[name].shape if name in found else "missing"
+        here = tuple(expected[name].shape) if name in expected else "missing"
+        if there != here:
+            raise StateError(f"{path} is the state of other networks: {name} is {there} there, {here} here")
+    for name, variable in expected.items():
+        variable.assign(found[name])
