@@ -26,6 +26,7 @@ TFX = [
     "google-api-core<2.26",  # later ones warn at every import
     "google-cloud-aiplatform<1.100",
     "pip",  # TFX packages modules with it
+    "psutil>=6",  # the serving gate watches the batch job's memory
     "setuptools<81",  # tensorflow-hub needs pkg_resources
 ]
 TEST = [

@@ -14,3 +14,27 @@ def pytest_runtest_makereport(item, call):
     if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
+
+
+@pytest.fixture(scope="module")
+def cloud():
+    """A bucket on an emulator of Cloud Storage, reached over HTTP."""
+    from pipeline import storage
+
+    emulator = pytest.importorskip(
+        "gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed"
+    )
+    server = emulator.create_server("localhost", 0, in_memory=True, default_bucket="archive")
+    server.start()
+    port = (
+        server._api._httpd.server_port if hasattr(server._api, "_httpd") else server._api._server.server_port
+    )
+    before = os.environ.get("STORAGE_EMULATOR_HOST")
+    os.environ["STORAGE_EMULATOR_HOST"] = f"http://localhost:{port}"
+    storage._client.cache_clear()
+    yield "gs://archive"
+    server.stop()
+    storage._client.cache_clear()
+    os.environ.pop("STORAGE_EMULATOR_HOST")
+    if before:
+        os.environ["STORAGE_EMULATOR_HOST"] = before

@@ -7,12 +7,27 @@ from pathlib import Path
 from model import default_model
 from model import options as training
 from model.card import CardError, read_card
+from model.options import OptionsError
 from pipeline import registry, storage
 from pipeline.collections import JobError
 from tfx_pipeline import thresholds as limits
+from tfx_pipeline.thresholds import ThresholdsError
 
 SCHEMA = Path(__file__).with_name("schema.pbtxt")
 LATEST, SHIPPED, NONE = "latest", "shipped", "none"
+
+USAGE = 2  # exit code after a mistake, which is said in one line
+MISTAKES = (JobError, ThresholdsError, OptionsError, CardError, registry.RegistryError)
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are one line each."""
+
+    def __init__(self, **more):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **more)
+
+    def error(self, message: str):
+        self.exit(USAGE, f"{self.prog}: {message} (--help explains)\n")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=LATEST,
         metavar="M",
         help="start from the pushed model in use, or the shipped one while there is none (latest, the default); "
-        "the shipped one (shipped); nothing (none); or the folder of an exported model",
+        "the shipped one (shipped); nothing (none), as another architecture must; or the folder of an exported model",
     )
     training.add_arguments(train)
     card = parser.add_argument_group("model card")
@@ -71,14 +86,14 @@ def settings(
     offline: bool = False,
     **more,
 ):
-    """The options as `tfx_pipeline.pipeline.Settings` and their Thresholds. Loads TFX.
+    """The options as `tfx_pipeline.pipeline.Settings` and their Thresholds, checked. Loads TFX.
 
     Args:
         schema: where the run finds the schema; see `schema_uri`.
         offline: leave the pushed folder alone.
         more: further fields of Settings.
 
-    Raises JobError, ThresholdsError or OptionsError, in one line each, where an option makes no sense.
+    Raises one of `MISTAKES`, in one line each, where an option makes no sense.
     """
     thresholds = limits.read(arguments.thresholds)
     options = training.from_arguments(arguments)
@@ -95,6 +110,7 @@ def settings(
     from tfx_pipeline.pipeline import Settings
 
     objectives.check(options)
+    _check_schema(arguments.schema, thresholds)
     total = sum(arguments.shares)
     return Settings(
         manifests=manifests,
@@ -127,6 +143,23 @@ def schema_uri(file: str, root: str) -> str:
     except OSError as error:
         raise JobError(f"cannot read --schema {file}: {error.strerror}") from None
     return storage.join(root, "schemas", f"{digest[:16]}.pbtxt")
+
+
+def read_schema(file: str | Path):
+    """The `Schema` in a text file. Raises JobError where it is none."""
+    from google.protobuf import text_format
+    from tensorflow_metadata.proto.v0 import schema_pb2
+
+    try:
+        return text_format.Parse(Path(file).read_bytes(), schema_pb2.Schema())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise JobError(f"--schema {file} is no schema: {error}") from None
+
+
+def _check_schema(file: str, thresholds: limits.Thresholds) -> None:
+    known = {feature.name for feature in read_schema(file).feature}
+    if unknown := {*thresholds.drift, *thresholds.skew} - known:
+        raise JobError(f"the thresholds compare {min(unknown)}, which is no feature of --schema {file}")
 
 
 def state(pushed: str) -> str:

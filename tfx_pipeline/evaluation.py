@@ -7,7 +7,6 @@ them is put around it when they are loaded, so that both are always measured by 
 import functools
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
@@ -18,11 +17,11 @@ from tensorflow_model_analysis.metrics import metric_types
 from model import color, metrics
 from model.card import SIGNATURE, read_card
 from model.features import COLLECTION, ERA, LAB
+from tfx_pipeline import controls
 from tfx_pipeline.artifacts import FAILED, PASSED, Verdict
 from tfx_pipeline.thresholds import HIGHER_IS_BETTER, Thresholds
 
 EVALUATE = "evaluate"
-CONTROLS = "controls.json"  # beside the exported model: what the controls were fitted to
 BASELINE, CANDIDATE = "baseline", "candidate"
 SLICES = (COLLECTION, ERA)
 
@@ -94,7 +93,7 @@ class Examiner(tf.Module):
         super().__init__()
         self.model = tf.saved_model.load(folder)  # kept: the signature alone does not keep it alive
         card = read_card(folder)
-        controls = read_controls(folder)
+        fitted = controls.read(folder)
         serve, size = self.model.signatures[SIGNATURE], card.size
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
@@ -104,22 +103,10 @@ class Examiner(tf.Module):
             rgb = tf.ensure_shape(rgb, (None, size, size, 3))
             predictor = lambda lightness: serve(lightness=lightness)["chroma"]  # noqa: E731
             return figures_of_pictures(
-                rgb, predictor, card.operating_strength, controls["mean_chroma"], controls["lightness_table"]
+                rgb, predictor, card.operating_strength, fitted["mean_chroma"], fitted["lightness_table"]
             )
 
         self.signatures = {EVALUATE: evaluate.get_concrete_function()}
-
-
-def read_controls(folder: str | Path) -> dict[str, np.ndarray]:
-    """What the controls of a model were fitted to: `mean_chroma` [2] and `lightness_table` [101, 2] in Lab units.
-
-    NaN for a model that has none beside it.
-    """
-    try:
-        entries = json.loads(Path(folder, CONTROLS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        entries = {"mean_chroma": np.full(2, np.nan), "lightness_table": np.full((101, 2), np.nan)}
-    return {name: np.asarray(values, np.float32) for name, values in entries.items()}
 
 
 def _rgb(png: tf.Tensor, size: int) -> tf.Tensor:

@@ -18,15 +18,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from model.card import CardError
 from model.options import OptionsError, write_json
-from pipeline import registry, storage
+from pipeline import storage
 from pipeline.collections import JobError, check_input, check_output
 from tfx_pipeline import arguments as common
-from tfx_pipeline.thresholds import ThresholdsError
 
 NAME = "colorization"
-PUSHED, FAILURE, USAGE = 0, 1, 2
+PUSHED, FAILURE = 0, 1
 CLOSED = {"data": 3, "quality": 4, "serving": 5}  # exit codes by gate
 STAMP = "finished.json"  # of the last run that came to an end: what it was made from, and what it pushed
 
@@ -38,7 +36,7 @@ below the root
   artifacts/, metadata.sqlite, checkpoints/   of TFX and the training
 
 exit codes
-  0  pushed, or nothing has changed
+  0  pushed, or nothing has changed; with --colorize, the batch job's own code
   1  the run could not go on; its log.txt says why
   2  nothing was done: an option or the input is wrong
   {CLOSED["data"]}  stopped by the data gate
@@ -50,12 +48,10 @@ exit codes
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
+    result = common.Parser(
         prog="python -m tfx_pipeline.local_runner",
         description="Train a model on collections of colour photographs, and push it if it passes every gate.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     work = result.add_argument_group("what to do")
     work.add_argument(
@@ -92,9 +88,9 @@ def main(argv: list[str] | None = None, **settings) -> int:
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(chosen, shlex.join(["python", "-m", "tfx_pipeline.local_runner", *argv]), settings)
-    except (JobError, ThresholdsError, OptionsError, CardError, registry.RegistryError) as error:
+    except common.MISTAKES as error:
         print(f"local_runner: {error}", file=sys.stderr)
-        return USAGE
+        return common.USAGE
     except _Stopped as stopped:
         print("\nstopped; the same command goes on where it was", file=sys.stderr)
         return 128 + stopped.number
@@ -122,13 +118,22 @@ def _run(chosen: argparse.Namespace, command: str, more: dict) -> int:
     for source in chosen.collections:
         check_input(source)
         check_output(source, root)
-    os.makedirs(root, exist_ok=True)
+    if chosen.colorize:
+        source, output = chosen.colorize
+        check_input(source)
+        check_output(source, output)
+    if chosen.worker_python and not os.access(chosen.worker_python, os.X_OK):
+        raise JobError(f"--worker_python {chosen.worker_python} is no program that can be run")
+    try:
+        os.makedirs(root, exist_ok=True)
+    except OSError as error:
+        raise JobError(f"cannot make the folder --root {root}: {error.strerror}") from None
     logging.basicConfig(level=logging.ERROR)  # Beam is talkative at its import already
     with _locked(root):
-        from pipeline.ingest import snapshot
+        from pipeline import snapshot
 
         manifests = os.path.join(root, "collections")
-        snapshot(chosen.collections, manifests)
+        written = snapshot.write(chosen.collections, manifests)
         schema = common.schema_uri(chosen.schema, root)
         storage.write(schema, Path(chosen.schema).read_bytes())
         settings, thresholds = common.settings(
@@ -141,6 +146,7 @@ def _run(chosen: argparse.Namespace, command: str, more: dict) -> int:
             worker_python=chosen.worker_python,
             **more,
         )
+        _check_weights(settings.options.weights, written)
         made_from = _made_from(settings)
         stamp = Path(root, STAMP)
         if stamp.is_file() and json.loads(stamp.read_text()) == [made_from, settings.state]:
@@ -157,6 +163,17 @@ def _run(chosen: argparse.Namespace, command: str, more: dict) -> int:
     return code
 
 
+def _check_weights(weights: dict[str, float], manifests: list[str]) -> None:
+    from pipeline import snapshot
+
+    if weights:
+        there = {entry.collection for manifest in manifests for entry in snapshot.read(manifest)}
+        if unknown := set(weights) - there:
+            raise OptionsError(
+                f"--weights names no collection: {min(unknown)}; there are {', '.join(sorted(there))}"
+            )
+
+
 def _made_from(settings) -> str:
     """Digest of whatever may change a run's outcome, but for the state of the pushed folder."""
     import dataclasses
@@ -168,7 +185,7 @@ def _made_from(settings) -> str:
     found = hashlib.sha256(json.dumps(entries, sort_keys=True, default=str).encode())
     for uri, data in sorted(files.items()):
         found.update(f"{uri} {hashlib.sha256(data).hexdigest()}".encode())
-    found.update(sources.digest(("model/**/*.py", "pipeline/**/*.py", "tfx_pipeline/**/*.py")).encode())
+    found.update(sources.digest(sources.ALL).encode())
     return found.hexdigest()
 
 
@@ -180,9 +197,9 @@ def _execute(root: str, settings, thresholds, chosen: argparse.Namespace) -> int
     print(f"{thresholds.name}: {chosen.thresholds}")
     with _logging(folder / "log.txt"):
         from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-        from tfx.orchestration.metadata import sqlite_metadata_connection_config
+        from tfx.orchestration.metadata import Metadata, sqlite_metadata_connection_config
 
-        from tfx_pipeline import report
+        from tfx_pipeline import report, runs
         from tfx_pipeline.artifacts import GateClosed
         from tfx_pipeline.pipeline import create_pipeline
 
@@ -202,7 +219,10 @@ def _execute(root: str, settings, thresholds, chosen: argparse.Namespace) -> int
             logging.getLogger(__name__).error("the run stopped", exc_info=error)
             failure = error
         if failure is None:
-            written = report.write(folder, metadata, NAME, thresholds, settings.pushed, closed)
+            with Metadata(metadata) as handle:
+                run = runs.latest(handle.store, NAME)
+            last_lines = report.last_lines(run, settings.pushed, closed)
+            written = report.write(folder, run, thresholds, last_lines[0], closed)
     seconds = time.monotonic() - started
     if failure is not None:
         words = " ".join(str(failure).split())[:300]
@@ -211,7 +231,7 @@ def _execute(root: str, settings, thresholds, chosen: argparse.Namespace) -> int
         return FAILURE
     print(f"report: {written}")
     print(f"{thresholds.name}, {seconds:.0f} s")
-    print("\n".join(report.last_lines(closed, settings.pushed)))
+    print("\n".join(last_lines))
     return CLOSED[closed.gate] if closed else PUSHED
 
 

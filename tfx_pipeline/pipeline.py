@@ -1,5 +1,6 @@
 """The pipeline as TFX sees it, whoever orchestrates it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -16,6 +17,7 @@ from tfx_pipeline import evaluation, sources
 from tfx_pipeline import thresholds as limits
 from tfx_pipeline.arguments import LATEST, NONE
 from tfx_pipeline.components.canary_validator import CanaryValidator
+from tfx_pipeline.components.collection_snapshot import CollectionSnapshot
 from tfx_pipeline.components.data_gate import DataGate
 from tfx_pipeline.components.example_gen import CollectionExampleGen
 from tfx_pipeline.components.pusher import Pusher
@@ -27,7 +29,8 @@ class Settings:
     """What a run is made from; folders are local or gs://.
 
     Attributes:
-        manifests: folder of the collections' manifests, as `pipeline.ingest.snapshot` writes them.
+        manifests: folder of the collections' manifests, as `pipeline.snapshot` writes them.
+        collections: what a first component lists there when a run begins; empty where the runner has done so.
         pushed: folder of the pushed models.
         checkpoints: folder where a killed training is found again.
         schema: file. thresholds: text of the file.
@@ -47,6 +50,7 @@ class Settings:
     schema: str
     thresholds: str
     ingestion: Ingestion = field(default_factory=Ingestion)
+    collections: tuple[str, ...] = ()
     side: int = 192
     options: Options = field(default_factory=Options)
     warm: str = LATEST
@@ -91,7 +95,7 @@ def create_pipeline(
         anomalies=validator.outputs["anomalies"],
         baseline=resolver.outputs["statistics"],
         thresholds=gates,
-        sources=sources.digest(sources.GATES),
+        sources=sources.digest(sources.DATA_GATE),
     ).with_id("DataGate")
     transform = Transform(
         examples=examples,
@@ -115,7 +119,6 @@ def create_pipeline(
             "checkpoints": settings.checkpoints,
             "warm": "" if settings.warm in (LATEST, NONE) else settings.warm,
             "name": settings.name,
-            "command": settings.command,
             "terms": settings.terms,
             "sources": sources.digest(sources.TRAINING),
         },
@@ -134,7 +137,7 @@ def create_pipeline(
         examples=examples,
         thresholds=gates,
         worker_python=settings.worker_python,
-        sources=sources.digest(sources.GATES),
+        sources=sources.digest(sources.SERVING_GATE),
     ).with_id("CanaryValidator")
     pusher = Pusher(
         model=trainer.outputs["model"],
@@ -146,12 +149,21 @@ def create_pipeline(
         data=data_gate.outputs["verdict"],
         serving=canary.outputs["verdict"],
         pushed_root=settings.pushed,
+        command=settings.command,
         thresholds=gates,
     ).with_id("Pusher")
+    first = []
+    if settings.collections:
+        listed = CollectionSnapshot(
+            collections=json.dumps(settings.collections), manifests=settings.manifests
+        ).with_id("CollectionSnapshot")
+        example_gen.add_upstream_node(listed)
+        first.append(listed)
     return Pipeline(
         pipeline_name=name,
         pipeline_root=root,
         components=[
+            *first,
             example_gen,
             statistics_gen,
             schema_gen,

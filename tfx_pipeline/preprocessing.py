@@ -6,7 +6,10 @@ import tensorflow as tf
 
 from model import color, features
 
-CARRIED = (features.KEY, features.SOURCE, features.SHA256, features.COLLECTION, features.ERA, features.MODE)
+CARRIED = (
+    *(features.KEY, features.SOURCE, features.SHA256, features.MODE),
+    *(features.COLLECTION, features.ERA, features.LABELS),
+)
 
 
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:

@@ -13,8 +13,6 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
-from ml_metadata.proto import metadata_store_pb2
-from tfx.orchestration.metadata import Metadata
 
 from model import batches, color, records
 from model.card import SIGNATURE, read_card
@@ -31,21 +29,13 @@ _PICTURES, _DRAWN_FROM = 12, 240
 _MEASURED = ("colorfulness", "width", "height")  # features whose distribution is drawn
 
 
-def write(
-    folder: Path,
-    metadata: metadata_store_pb2.ConnectionConfig,
-    pipeline: str,
-    thresholds: Thresholds,
-    pushed: str,
-    closed: Verdict | None,
-) -> Path:
-    """Writes the report of a pipeline's latest run into a folder; returns the file.
+def write(folder: Path, run: runs.Run, thresholds: Thresholds, outcome: str, closed: Verdict | None) -> Path:
+    """Writes the report of a run into a folder; returns the file.
 
     Args:
+        outcome: what came of it, one line.
         closed: verdict of the gate that stopped it, if one did.
     """
-    with Metadata(metadata) as handle:
-        run = runs.latest(handle.store, pipeline)
     uris = run.uris
     verdicts = {verdict.gate: verdict for verdict in run.verdicts()}
     if ("Evaluator", "evaluation") in uris:
@@ -60,7 +50,7 @@ def write(
         title="A run of the training pipeline",
         started=folder.name,
         gates_name=thresholds.name,
-        outcome=last_lines(closed, pushed)[:1],
+        outcome=outcome,
         stopped=closed is not None,
         verdicts=[verdicts[gate] for gate in ("data", "quality", "serving") if gate in verdicts],
         counts=counts,
@@ -76,10 +66,17 @@ def write(
     return folder / REPORT
 
 
-def last_lines(closed: Verdict | None, pushed: str) -> list[str]:
-    """What a run says at its end: what came of it, why, and what to do next."""
+def last_lines(run: runs.Run, pushed: str, closed: Verdict | None) -> list[str]:
+    """What a run says at its end: what came of it, why, and what to do next.
+
+    Args:
+        pushed: folder of the pushed models.
+        closed: verdict of the gate that stopped the run, if one did.
+    """
     in_use = registry.latest(pushed) if storage.is_folder(pushed) and registry.versions(pushed) else None
     stays = f"version {in_use.version} stays in use" if in_use else "nothing has been pushed yet"
+    if closed is None and not run.has_pushed:
+        return [f"nothing new to push: the model is version {run.pushed_version} already; {stays}"]
     if closed is None:
         return [
             f"pushed: version {in_use.version} of {in_use.card.name} is in use now",

@@ -29,6 +29,20 @@ class Run:
     uris: dict[tuple[str, str], str] = field(default_factory=dict)
     properties: dict[tuple[str, str], dict] = field(default_factory=dict)
 
+    @property
+    def has_pushed(self) -> bool:
+        """Whether a version has come to be: neither a cached push nor one of a model that is there has made any."""
+        return self.states.get("Pusher") == COMPLETE and self._push.get("pushed") == 1
+
+    @property
+    def pushed_version(self) -> str:
+        """The version that the run's model is; empty where it was not pushed, now or before."""
+        return self._push.get("pushed_version", "")
+
+    @property
+    def _push(self) -> dict:
+        return self.properties.get(("Pusher", "pushed_model"), {})
+
     def verdicts(self) -> list[Verdict]:
         """Of the gates that were reached, in their order; the quality gate's is the Pusher's affair."""
         uris = (self.uris.get((node, "verdict")) for node in ("DataGate", "CanaryValidator"))

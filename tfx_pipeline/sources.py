@@ -1,28 +1,61 @@
 """Digests of the code that components run, so that changed code is never served from the cache."""
 
+import ast
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
+_PACKAGES = ("model", "pipeline", "tfx_pipeline")
 
-# What each component runs of ours, as patterns below the root.
-INGESTION = (
-    "pipeline/*.py",
-    "model/duplicates.py",
-    "model/features.py",
-    "model/photos.py",
-    "tfx_pipeline/components/example_gen.py",
+# What each component runs of ours; of the codec and the batch job, which run in processes of their own, nothing
+# is imported.
+INGESTION = ("tfx_pipeline.components.example_gen", "pipeline.worker")
+TRANSFORM = ("tfx_pipeline.preprocessing",)
+TRAINING = ("tfx_pipeline.trainer",)
+EVALUATION = ("tfx_pipeline.evaluation",)
+DATA_GATE = ("tfx_pipeline.components.data_gate",)
+SERVING_GATE = (
+    "tfx_pipeline.components.canary_validator",
+    "pipeline.colorize",
+    "pipeline.worker",
+    "pipeline.trial",
 )
-TRANSFORM = ("tfx_pipeline/preprocessing.py", "model/color.py", "model/features.py")
-TRAINING = ("model/*.py", "model/networks/*.py", "tfx_pipeline/trainer.py")
-EVALUATION = ("model/color.py", "model/metrics.py", "tfx_pipeline/evaluation.py")
-GATES = ("pipeline/*.py", "tfx_pipeline/*.py", "tfx_pipeline/components/*.py")
+ALL = (*INGESTION, *TRANSFORM, *TRAINING, *EVALUATION, *DATA_GATE, *SERVING_GATE, "tfx_pipeline.local_runner")
 
 
-def digest(patterns: tuple[str, ...], root: Path = _ROOT) -> str:
-    """Hexadecimal digest of the names and contents of all files that match."""
+def digest(modules: tuple[str, ...], root: Path = _ROOT) -> str:
+    """Hexadecimal digest of the files of some modules of ours, and of all modules of ours that they import."""
     found = hashlib.sha256()
-    for file in sorted({file for pattern in patterns for file in root.glob(pattern)}):
-        found.update(f"{file.relative_to(root)}\n".encode())
+    for name, file in sorted(imported(modules, root).items()):
+        found.update(f"{name}\n".encode())
         found.update(hashlib.sha256(file.read_bytes()).digest())
     return found.hexdigest()[:16]
+
+
+def imported(modules: tuple[str, ...], root: Path = _ROOT) -> dict[str, Path]:
+    """Modules of ours, themselves and what they import at whatever depth, by dotted name."""
+    found, waiting = {}, list(modules)
+    while waiting:
+        name = waiting.pop()
+        file = _file(name, root)
+        if file and name not in found:
+            found[name] = file
+            waiting += _imports(file)
+            waiting.append(name.rpartition(".")[0])  # a package is run before what is in it
+    return found
+
+
+def _imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+def _file(name: str, root: Path) -> Path | None:
+    package, *rest = name.split(".")
+    path = root.joinpath(package, *rest)
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if package in _PACKAGES and file.is_file()), None)

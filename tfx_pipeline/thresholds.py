@@ -65,6 +65,8 @@ def read(path: str | Path) -> Thresholds:
         return parse(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ThresholdsError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ThresholdsError(f"{path} is no text in UTF-8") from None
     except ThresholdsError as error:
         raise ThresholdsError(f"{path}: {error}") from None
 

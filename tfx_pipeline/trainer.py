@@ -24,7 +24,7 @@ from model.traditional import luminance_table
 from pipeline import storage
 from tfx_pipeline import folders
 from tfx_pipeline.artifacts import PENDING
-from tfx_pipeline.evaluation import CONTROLS
+from tfx_pipeline.controls import CONTROLS
 
 # Pictures held in memory, by split: for chroma bins and controls, calibration, and the card's figures.
 SAMPLES = {"train": 3000, "validation": 1000, "test": 1000}
@@ -39,7 +39,8 @@ def run_fn(arguments: FnArgs) -> None:
         checkpoints: folder, local or gs://, in which a killed run is found again. It lies outside of the
             execution's own folders, which a retry does not see.
         warm: exported model to start from, a folder; empty for the base model of the component, or none.
-        name, command, terms: for the model's card.
+        name, terms: for the model's card. What command it was is the Pusher's to say: another one that
+            leaves the model as it is, is no reason to train again.
         sources: digest of the code, so that a change of it is a reason to train again.
     """
     config = arguments.custom_config
@@ -72,7 +73,7 @@ def run_fn(arguments: FnArgs) -> None:
             run,
             name=config["name"],
             version="candidate",
-            command=config["command"],
+            command="",
             terms=config["terms"],
             counts={part: records.count(files) for part, files in splits.items()},
         )
@@ -86,7 +87,7 @@ def run_fn(arguments: FnArgs) -> None:
 
 
 def controls(photos: Photos) -> dict[str, list]:
-    """What the controls are fitted to, on the training photographs; see `tfx_pipeline.evaluation`."""
+    """What the controls are fitted to, on the training photographs; see `tfx_pipeline.controls`."""
     mean = np.mean([chroma(photo.pixels).mean(axis=(0, 1)) for photo in photos.train], axis=0)
     return {"mean_chroma": mean.tolist(), "lightness_table": luminance_table.fit(photos.train).tolist()}
 

@@ -12,44 +12,39 @@ import sys
 import tempfile
 from pathlib import Path
 
-from model.card import CardError
-from model.options import OptionsError
 from pipeline import storage
 from pipeline.collections import JobError
 from tfx_pipeline import arguments as common
-from tfx_pipeline.thresholds import ThresholdsError
 
-USAGE = 2
 SPEC = "pipeline.json"
-# What the pushed folder holds may have changed since a run with the same options.
-_UNCACHED = ("Resolver",)
+# What the collections and the pushed folder hold may have changed since a run with the same options.
+_UNCACHED = ("CollectionSnapshot", "Resolver")
 
 EPILOG = """\
 commands
   compile    writes the pipeline's specification to --output, and checks it; nothing leaves this machine
-  submit     writes manifests and schema below --root, compiles, and starts one run
-  schedule   the same, and has Vertex AI start a run at the times of --cron
+  submit     writes the schema below --root, compiles, and starts one run
+  schedule   the same, but Vertex AI starts a run at the times of --cron
 
-A scheduled run reads the manifests that lie in ROOT/collections then; `snapshot` of pipeline.ingest renews them.
+Each run lists first what the collections hold by then, in ROOT/collections. A specification compiled without
+--collections reads the manifests that lie there.
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
+    result = common.Parser(
         prog="python -m tfx_pipeline.vertex_runner",
         description="Compile the training pipeline for Vertex AI Pipelines, start it, or schedule it.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     result.add_argument("command", choices=("compile", "submit", "schedule"))
     work = result.add_argument_group("what and where")
     work.add_argument(
         "--collections",
         nargs="+",
-        metavar="SRC",
-        help="manifests, folders, globs or gs://... (not for compile)",
+        metavar="gs://...",
+        help="gs://... folders, globs or manifests",
     )
     work.add_argument("--root", required=True, metavar="gs://...", help="folder of the pipeline")
     work.add_argument("--pushed", metavar="gs://...", help="of the pushed models (default: ROOT/pushed)")
@@ -75,24 +70,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _check(chosen)
         command = shlex.join(["python", "-m", "tfx_pipeline.vertex_runner", *argv])
-        if chosen.command != "compile":
-            _prepare(chosen)
         job = compile_pipeline(chosen, command)
         print(f"compiled: {chosen.output}")
-        if chosen.command == "submit":
-            job.submit(service_account=chosen.service_account)
-            print(f"started: {job._dashboard_uri()}")
-        elif chosen.command == "schedule":
-            schedule = job.create_schedule(
-                display_name=chosen.pipeline,
-                cron=chosen.cron,
-                max_concurrent_run_count=1,
-                service_account=chosen.service_account,
-            )
-            print(f"scheduled: {schedule.resource_name}")
-    except (JobError, ThresholdsError, OptionsError, CardError) as error:
+        if chosen.command != "compile":
+            _start(job, chosen)
+    except common.MISTAKES as error:
         print(f"vertex_runner: {error}", file=sys.stderr)
-        return USAGE
+        return common.USAGE
     return 0
 
 
@@ -107,6 +91,7 @@ def compile_pipeline(chosen: argparse.Namespace, command: str):
         pushed=chosen.pushed or storage.join(chosen.root, "pushed"),
         checkpoints=storage.join(chosen.root, "checkpoints"),
         schema=common.schema_uri(chosen.schema, chosen.root),
+        collections=tuple(chosen.collections or ()),
         offline=chosen.command == "compile",
         command=command,
     )
@@ -126,7 +111,7 @@ def compile_pipeline(chosen: argparse.Namespace, command: str):
     with tempfile.TemporaryDirectory(prefix="compile-") as scratch:
         spec = KubeflowV2DagRunner(config, output_dir=scratch, output_filename=SPEC).run(dag)
     for task in _UNCACHED:
-        spec["pipelineSpec"]["root"]["dag"]["tasks"][task].pop("cachingOptions", None)
+        spec["pipelineSpec"]["root"]["dag"]["tasks"].get(task, {}).pop("cachingOptions", None)
     storage.write(os.path.abspath(chosen.output), json.dumps(spec, indent=1).encode())
     offline = {"credentials": AnonymousCredentials()} if chosen.command == "compile" else {}
     try:
@@ -141,27 +126,41 @@ def compile_pipeline(chosen: argparse.Namespace, command: str):
         raise JobError(f"Vertex AI would not take {chosen.output}: {error}") from None
 
 
+def _start(job, chosen: argparse.Namespace) -> None:
+    """Has Vertex AI run the job, now or at the times of `--cron`. Raises JobError where Google Cloud refuses."""
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        schema = common.schema_uri(chosen.schema, chosen.root)
+        storage.write(schema, Path(chosen.schema).read_bytes())
+        if chosen.command == "submit":
+            job.submit(service_account=chosen.service_account)
+            print(f"started: {job.resource_name}")
+        else:
+            schedule = job.create_schedule(
+                display_name=chosen.pipeline,
+                cron=chosen.cron,
+                max_concurrent_run_count=1,
+                service_account=chosen.service_account,
+            )
+            print(f"scheduled: {schedule.resource_name}")
+    except (GoogleAPIError, GoogleAuthError, OSError) as error:
+        raise JobError(f"{chosen.command} failed: {' '.join(str(error).split())}") from error
+
+
 def _check(chosen: argparse.Namespace) -> None:
-    for name in ("root", "pushed"):
-        uri = getattr(chosen, name)
-        if uri is not None and not storage.is_gcs(uri):
-            raise JobError(f"--{name} must be gs://..., where Vertex AI's machines find it; got {uri}")
     wanted = {"compile": (), "submit": ("collections", "project", "region")}
     wanted["schedule"] = (*wanted["submit"], "cron")
     for name in wanted[chosen.command]:
         if not getattr(chosen, name):
             raise JobError(f"--{name} is missing, which {chosen.command} needs")
+    named = [("root", chosen.root), ("pushed", chosen.pushed or chosen.root)]
+    for name, uri in named + [("collections", uri) for uri in chosen.collections or ()]:
+        if not storage.is_gcs(uri):
+            raise JobError(f"--{name} must be gs://..., where Vertex AI's machines find it; got {uri}")
     if chosen.dataflow and not (chosen.project and chosen.region):
         raise JobError("--dataflow needs --project and --region")
-
-
-def _prepare(chosen: argparse.Namespace) -> None:
-    """Writes manifests and schema where the run will look for them."""
-    from pipeline.ingest import snapshot
-
-    snapshot(chosen.collections, storage.join(chosen.root, "collections"))
-    schema = common.schema_uri(chosen.schema, chosen.root)
-    storage.write(schema, Path(chosen.schema).read_bytes())
 
 
 def _beam_args(chosen: argparse.Namespace) -> list[str]:

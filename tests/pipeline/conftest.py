@@ -14,12 +14,10 @@ import pytest
 from PIL import Image
 
 from model.card import ModelCard, weights_sha256, write_card
-from pipeline import storage
 from pipeline.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32
-BUCKET = "archive"
 
 
 def export_model(
@@ -105,28 +103,6 @@ def start(*arguments: object, **options) -> subprocess.Popen:
         text=True,
         **{"env": environment(), **options},
     )
-
-
-@pytest.fixture(scope="module")
-def cloud():
-    """A bucket on an emulator of Cloud Storage, reached over HTTP."""
-    emulator = pytest.importorskip(
-        "gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed"
-    )
-    server = emulator.create_server("localhost", 0, in_memory=True, default_bucket=BUCKET)
-    server.start()
-    port = (
-        server._api._httpd.server_port if hasattr(server._api, "_httpd") else server._api._server.server_port
-    )
-    before = os.environ.get("STORAGE_EMULATOR_HOST")
-    os.environ["STORAGE_EMULATOR_HOST"] = f"http://localhost:{port}"
-    storage._client.cache_clear()
-    yield f"gs://{BUCKET}"
-    server.stop()
-    storage._client.cache_clear()
-    os.environ.pop("STORAGE_EMULATOR_HOST")
-    if before:
-        os.environ["STORAGE_EMULATOR_HOST"] = before
 
 
 @pytest.fixture

@@ -17,10 +17,12 @@ from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_image
 
-from pipeline.collections import JobError
-from pipeline.ingest import Ingestion, Photograph, Quarantined, counts, ingest, snapshot
+from pipeline import snapshot, storage
+from pipeline.ingest import Ingestion, Photograph, Quarantined, counts, ingest
 from pipeline.record import Outcome, Reason, Record
+from tests.model.test_duplicates import COPIES
 from tests.pipeline.test_guard import DEADLY
+from tests.pipeline.test_snapshot import lines, write_manifest
 
 SHARES = (0.4, 0.3, 0.3)
 
@@ -140,22 +142,12 @@ def album(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def manifests(album, tmp_path_factory) -> list[str]:
-    return snapshot([str(album)], str(tmp_path_factory.mktemp("manifests")))
+    return snapshot.write([str(album)], str(tmp_path_factory.mktemp("manifests")))
 
 
 @pytest.fixture(scope="module")
 def result(manifests, tmp_path_factory) -> Result:
     return run(manifests, tmp_path_factory.mktemp("out"), max_pixels=300_000)
-
-
-def lines(manifests) -> list[dict]:
-    return [json.loads(line) for name in manifests for line in Path(name).open()]
-
-
-def write_manifest(file: Path, *said: dict) -> str:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(one) + "\n" for one in said))
-    return str(file)
 
 
 # Every picture
@@ -199,7 +191,7 @@ def test_pixels_are_upright_srgb_with_the_short_side_asked_for(tmp_path):
     exif[0x0112] = 6
     (tmp_path / "in").mkdir()
     whole.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "in" / "a.png", exif=exif)
-    found = run(snapshot([str(tmp_path / "in")], str(tmp_path / "m")), tmp_path / "out", side=100)
+    found = run(snapshot.write([str(tmp_path / "in")], str(tmp_path / "m")), tmp_path / "out", side=100)
     [photograph] = found.photographs
     assert (photograph.width, photograph.height) == (400, 512)
     image = Image.open(io.BytesIO(photograph.image))
@@ -226,6 +218,26 @@ def test_counts_are_of_what_came_out(manifests, result):
     assert found["quarantined_by_collection"] == {"spoilt": len(result.quarantined)}
 
 
+def test_a_collection_in_cloud_storage_is_read_there_and_its_labels_stay_with_it(cloud, tmp_path):
+    for name in ("cat3", "coffee0"):
+        data = io.BytesIO()
+        photographs()[name].save(data, "PNG")
+        storage.write(f"{cloud}/album/{name}.png", data.getvalue())
+    storage.write(f"{cloud}/album/broken.png", b"no picture")
+    labels = {"held": "north", "process": "dye transfer"}
+    said = [
+        {"source": f"{cloud}/album/{name}.png", "labels": labels}
+        for name in ("cat3", "coffee0", "broken", "none")
+    ]
+    listed = write_manifest(tmp_path / "listed.jsonl", *said)
+    for source, expected in ((f"{cloud}/album", ()), (listed, ("held=north", "process=dye transfer"))):
+        found = run(snapshot.write([source], f"{cloud}/manifests"), tmp_path / "out")
+        assert {Path(one.source).stem: one.labels for one in found.photographs} == dict.fromkeys(
+            ("cat3", "coffee0"), expected
+        )
+    assert found.counts["quarantined"] == {"missing": 1, "unreadable": 1}
+
+
 # Duplicates
 
 
@@ -240,7 +252,7 @@ def test_of_near_duplicates_the_largest_stays_and_is_named(tmp_path):
     (tmp_path / "in").mkdir()
     for name, scale in {"a_small": 0.7, "b_large": 1, "c_small": 0.8}.items():
         image.resize([round(scale * edge) for edge in image.size]).save(tmp_path / "in" / f"{name}.jpg")
-    found = run(snapshot([str(tmp_path / "in")], str(tmp_path / "m")), tmp_path / "out")
+    found = run(snapshot.write([str(tmp_path / "in")], str(tmp_path / "m")), tmp_path / "out")
     assert set(found.kept) == {"b_large.jpg"}
     assert {one.record.reason for one in found.quarantined} == {Reason.NEAR_DUPLICATE}
     assert all("b_large.jpg" in one.record.detail for one in found.quarantined)
@@ -262,13 +274,28 @@ def test_remote_copies_are_both_kept_in_one_part(tmp_path):
         image.save(tmp_path / "in" / f"{name}.png")
         cut = image.crop((round(0.03 * width), 0, width, height - round(0.03 * height)))
         cut.save(tmp_path / "in" / f"{name}_cut.jpg", quality=90)
-    found = run(snapshot([str(tmp_path / "in")], str(tmp_path / "m")), tmp_path / "out")
+    found = run(snapshot.write([str(tmp_path / "in")], str(tmp_path / "m")), tmp_path / "out")
     assert len(found.kept) + len(found.left) == 40
     parts = {one.key: one.part for one in found.photographs}
     parts |= {one.record.key: one.part for one in found.quarantined if one.part}
     pairs = [(parts.get(f"{name}.png"), parts.get(f"{name}_cut.jpg")) for name in photographs()]
     assert [one for one, _ in pairs] == [other for _, other in pairs]
     assert {one for one, _ in pairs} >= {"train", "validation", "test"}
+
+
+def test_all_copies_land_in_the_split_of_their_original(tmp_path):
+    originals = photographs()
+    del originals["temple1"]  # almost nothing but sky: recompressed, it is taken for a drawing
+    for name, image in originals.items():
+        for kind, copy in {"original": lambda image: image, **COPIES}.items():
+            (tmp_path / "in" / kind).mkdir(parents=True, exist_ok=True)
+            copy(image).save(tmp_path / "in" / kind / f"{name}.png")
+    found = run(snapshot.write([str(tmp_path / "in")], str(tmp_path / "m")), tmp_path / "out", min_side=40)
+    parts = {one.key: one.part for one in found.photographs}
+    parts |= {one.record.key: one.part for one in found.quarantined}
+    assert set(parts.values()) == {"train", "validation", "test"}
+    astray = [key for key, part in parts.items() if part != parts[f"original/{Path(key).name}"]]
+    assert len(parts) == (1 + len(COPIES)) * len(originals) and not astray
 
 
 # The split
@@ -283,7 +310,7 @@ def test_the_split_depends_on_contents_alone(album, result, tmp_path):
     files = sorted(file for file in album.rglob("*") if file.is_file())
     said = [{"source": str(file), "key": f"{number}.jpg"} for number, file in enumerate(reversed(files))]
     sources = [write_manifest(tmp_path / "in" / f"{half}.jsonl", *said[half::2]) for half in (0, 1)]
-    found = run(snapshot(sources, str(tmp_path / "m")), tmp_path / "out", max_pixels=300_000)
+    found = run(snapshot.write(sources, str(tmp_path / "m")), tmp_path / "out", max_pixels=300_000)
     assert found.parts == result.parts
 
 
@@ -293,7 +320,7 @@ def test_pictures_of_one_group_share_a_part_and_are_all_kept(album, tmp_path):
         {"source": str(file), "key": file.name, "collection": "c", "group": file.name[:3]} for file in files
     ]
     found = run(
-        snapshot([write_manifest(tmp_path / "in.jsonl", *said)], str(tmp_path / "m")), tmp_path / "out"
+        snapshot.write([write_manifest(tmp_path / "in.jsonl", *said)], str(tmp_path / "m")), tmp_path / "out"
     )
     assert len(found.kept) == len(files)
     parts = {}
@@ -312,7 +339,7 @@ def test_a_group_reaches_through_equal_files(album, tmp_path):
     said = [{"source": str(f), "collection": "c", "group": g} for f, g in zip(files, groups, strict=True)]
     said.append({"source": str(shared), "collection": "c", "group": "two"})
     found = run(
-        snapshot([write_manifest(tmp_path / "in.jsonl", *said)], str(tmp_path / "m")), tmp_path / "out"
+        snapshot.write([write_manifest(tmp_path / "in.jsonl", *said)], str(tmp_path / "m")), tmp_path / "out"
     )
     assert len(found.kept) == 5
     assert len(set(found.parts.values())) == 1
@@ -330,7 +357,9 @@ def test_a_decoder_that_dies_costs_its_picture_only(tmp_path, monkeypatch):
         photographs()[name].save(tmp_path / "in" / f"{name}.png")
     (tmp_path / "in" / "crashes.jpg").write_bytes(b"CRASHES")
     (tmp_path / "in" / "hangs.jpg").write_bytes(b"HANGS!!")
-    found = run(snapshot([str(tmp_path / "in")], str(tmp_path / "m")), tmp_path / "out", codec_timeout=5)
+    found = run(
+        snapshot.write([str(tmp_path / "in")], str(tmp_path / "m")), tmp_path / "out", codec_timeout=5
+    )
     assert set(found.kept) == {"coffee0.png", "cat3.png"}
     reasons = {key: one.record.reason for key, one in found.left.items()}
     assert reasons == {"crashes.jpg": Reason.CODEC_CRASHED, "hangs.jpg": Reason.CODEC_TIMEOUT}
@@ -339,74 +368,6 @@ def test_a_decoder_that_dies_costs_its_picture_only(tmp_path, monkeypatch):
 def test_nothing_fit_for_training_still_has_counts(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(b"no picture")
-    found = run(snapshot([str(tmp_path / "in")], str(tmp_path / "m")), tmp_path / "out")
+    found = run(snapshot.write([str(tmp_path / "in")], str(tmp_path / "m")), tmp_path / "out")
     assert (found.counts["pictures"], found.counts["kept"]) == (1, 0)
     assert found.counts["quarantined"] == {"unreadable": 1}
-
-
-# The snapshot
-
-
-def test_a_line_keeps_what_it_says_and_has_defaults_for_the_rest(tmp_path):
-    full = {
-        "source": str(tmp_path / "a.jpg"),
-        "key": "box/a.jpg",
-        "collection": "harbour",
-        "era": "1960s",
-        "group": "album 7",
-        "labels": {"process": "dye transfer", "held": "north"},
-    }
-    bare = {"source": str(tmp_path / "b.jpg"), "key": "box/b.jpg"}
-    top = {"source": str(tmp_path / "c.jpg"), "key": "c.jpg"}
-    found = lines(snapshot([write_manifest(tmp_path / "mill.jsonl", full, bare, top)], str(tmp_path / "m")))
-    assert found[0].items() >= full.items()
-    defaults = [(line["collection"], line["era"], line["group"], line["labels"]) for line in found[1:]]
-    assert defaults == [("box", "unknown", "", {}), ("mill", "unknown", "", {})]
-
-
-def test_a_folder_lists_its_pictures_with_size_and_version(album, manifests):
-    found = {line["key"]: line for line in lines(manifests)}
-    file = album / "old" / "astronaut0.jpg"
-    line = found["old/astronaut0.jpg"]
-    assert (line["source_bytes"], line["source_version"]) == (
-        file.stat().st_size,
-        str(file.stat().st_mtime_ns),
-    )
-    assert line["collection"] == "old"
-
-
-def test_a_manifest_is_written_anew_only_where_it_changes(tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.jpg").write_bytes(b"1")
-    sources, folder = [str(tmp_path / "one"), str(tmp_path / "two")], str(tmp_path / "m")
-    before = {name: os.stat(name).st_mtime_ns for name in snapshot(sources, folder)}
-    (tmp_path / "two" / "b.jpg").write_bytes(b"2")
-    after = {name: os.stat(name).st_mtime_ns for name in snapshot(sources, folder)}
-    assert [before[name] == after[name] for name in before] == [True, False]
-
-
-def test_sources_with_the_same_name_have_a_manifest_each(tmp_path):
-    for name in ("north/box", "south/box"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "a.jpg").write_bytes(b"1")
-    written = snapshot([str(tmp_path / "north/box"), str(tmp_path / "south/box")], str(tmp_path / "m"))
-    assert len(set(written)) == len(list((tmp_path / "m").iterdir())) == 2
-
-
-@pytest.mark.parametrize("fault", ["missing", "empty", "no json", "no source", "era", "labels"])
-def test_a_source_that_cannot_be_used_is_one_line_that_names_it(tmp_path, fault):
-    said = {
-        "no json": "{",
-        "no source": '{"key": "a"}',
-        "era": '{"source": "/a.jpg", "era": 1960}',
-        "labels": '{"source": "/a.jpg", "labels": ["a"]}',
-        "empty": "",
-    }
-    source = tmp_path / "prints.jsonl"
-    if fault != "missing":
-        source.write_text(said[fault] + "\n")
-    with pytest.raises(JobError) as error:
-        snapshot([str(source)], str(tmp_path / "m"))
-    assert "\n" not in str(error.value)
-    assert "prints.jsonl" in str(error.value)

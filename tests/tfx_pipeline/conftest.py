@@ -36,7 +36,7 @@ quality:
   tolerances:
     rmse: {relative: 0.1}
 serving:
-  most_seconds: 200
+  most_seconds: 1500
   most_memory_mb: 3000
 """
 TINY = {"stem": 8, "stages": [[8, 1], [16, 1], [16, 1], [16, 1]], "fused": 16, "decoder": [[16, 1], [16, 1]]}
@@ -64,7 +64,7 @@ def write_collection(folder: Path, seeds: range, *, old: bool = False, era: str 
         file = folder / f"{seed}.png"
         Image.fromarray(picture(seed, old=old)).save(file)
         line = {"source": str(file), "key": file.name, "collection": folder.name}
-        lines.append(line | {"era": era or ("1900s" if old else "1960s")})
+        lines.append(line | {"era": era or ("1900s" if old else "1960s"), "labels": {"held": "north"}})
     manifest = folder.with_suffix(".jsonl")
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return manifest

@@ -1,5 +1,6 @@
 """Thresholds, the data gate's findings, and the figures of the quality gate, each on its own."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from model import batches, evaluation, metrics, records
 from model.photos import Photo
 from model.serving import load
 from tests.tfx_pipeline.conftest import THRESHOLDS, picture
-from tfx_pipeline import demo, thresholds
+from tfx_pipeline import arguments, demo, sources, thresholds
 from tfx_pipeline import evaluation as quality
 from tfx_pipeline.components import data_gate
 
@@ -31,7 +32,10 @@ def test_the_thresholds_that_ship_are_valid(file):
         (("{relative: 0.1}", "{relative: much}"), "rmse must be a number, got 'much'"),
         (("{relative: 0.1}", "{relative: -0.1}"), "rmse must not be negative"),
         (("{at_most: 0.9}", "{atmost: 0.9}"), "rmse_over_grey must have at_least, at_most or both"),
-        (("  most_seconds: 200\n", ""), "serving must have exactly the entries most_seconds, most_memory_mb"),
+        (
+            ("  most_seconds: 1500\n", ""),
+            "serving must have exactly the entries most_seconds, most_memory_mb",
+        ),
         (("name: test gate", "name: [test"), "no YAML"),
     ],
 )
@@ -72,23 +76,65 @@ def test_too_many_quarantined_and_unreadable_pictures_are_found_with_their_reaso
     assert rows[0]["found"].endswith("30 grey, 12 truncated")
 
 
-def statistics(eras: list[str]):
+def statistics(**features: list):
     import pandas as pd
     import tensorflow_data_validation as tfdv
 
-    return tfdv.generate_statistics_from_dataframe(pd.DataFrame({"era": eras}))
+    return tfdv.generate_statistics_from_dataframe(pd.DataFrame(features))
 
 
 def test_a_collection_that_drifted_from_the_span_before_is_found():
     schema = schema_pb2.Schema()
     schema.feature.add(name="era", type=schema_pb2.BYTES)
-    before = {"train": statistics(["1930s"] * 80 + ["1960s"] * 20)}
-    alike = {"train": statistics(["1930s"] * 75 + ["1960s"] * 25)}
-    other = {"train": statistics(["1930s"] * 5 + ["1960s"] * 95)}
+    before = {"train": statistics(era=["1930s"] * 80 + ["1960s"] * 20)}
+    alike = {"train": statistics(era=["1930s"] * 75 + ["1960s"] * 25)}
+    other = {"train": statistics(era=["1930s"] * 5 + ["1960s"] * 95)}
     assert not list(data_gate.of_distributions(alike, before, schema, PARSED, counts()))
     [row] = data_gate.of_distributions(other, before, schema, PARSED, counts())
     assert row["split"] == "train: drift" and row["what"].startswith("era")
     assert not list(data_gate.of_distributions(other, {}, schema, PARSED, counts()))
+
+
+@pytest.mark.parametrize("comparison", ["drift", "skew"])
+def test_colours_that_differ_from_the_span_before_or_between_splits_are_found(comparison):
+    schema = schema_pb2.Schema()
+    schema.feature.add(name="colorfulness", type=schema_pb2.FLOAT)
+    bounds = {"drift": {}, "skew": {}, comparison: {"colorfulness": 0.1}}
+    chosen = dataclasses.replace(PARSED, **bounds)
+    rng = np.random.default_rng(0)
+    pale, vivid = (statistics(colorfulness=list(rng.normal(mean, 5, 300))) for mean in (20, 50))
+    for other, findings in ((pale, 0), (vivid, 1)):
+        now = {"train": pale, "test": other if comparison == "skew" else pale}
+        before = {"train": other if comparison == "drift" else pale}
+        rows = list(data_gate.of_distributions(now, before, schema, chosen, counts()))
+        assert len(rows) == findings
+    assert rows[0]["split"] == f"train: {comparison}" and rows[0]["what"].startswith("colorfulness")
+
+
+def test_what_the_schema_does_not_allow_is_found_with_what_it_is(tmp_path):
+    import tensorflow_data_validation as tfdv
+
+    schema = arguments.read_schema(arguments.SCHEMA)
+    schema.string_domain.add(name="collections").value.append("harbour")
+    next(feature for feature in schema.feature if feature.name == "collection").domain = "collections"
+    wanted = ("collection", "mode", "width", "colorfulness")
+    kept = [feature for feature in schema.feature if feature.name in wanted]
+    del schema.feature[:]
+    schema.feature.extend(kept)
+    good = {"collection": "harbour", "mode": "RGB", "width": 300, "colorfulness": 30.0}
+    bad = {"collection": "stranger", "mode": "I;16", "width": 60, "colorfulness": 900.0}
+    for part, rows in {"train": [good] * 9, "validation": [good] * 9, "test": [good] * 8 + [bad]}.items():
+        found = tfdv.validate_statistics(
+            statistics(**{name: [row[name] for row in rows] for name in wanted}), schema
+        )
+        folder = tmp_path / f"Split-{part}"
+        folder.mkdir()
+        (folder / "SchemaDiff.pb").write_bytes(found.SerializeToString())
+    rows = list(data_gate.of_validation(str(tmp_path), counts()))
+    assert {row["split"] for row in rows} == {"test"}
+    assert {row["what"].partition(":")[0] for row in rows} == set(wanted)
+    words = " ".join(row["found"] for row in rows)
+    assert all(value in words for value in ("stranger", "I;16", "60", "900"))
 
 
 @pytest.fixture(scope="module")
@@ -172,27 +218,31 @@ def test_the_locks_of_pipeline_and_worker_agree_on_every_pin_that_they_share():
     assert {name: worker[name] for name in shared} == {name: tfx[name] for name in shared}
 
 
-def test_a_change_of_any_source_file_changes_its_digest(tmp_path):
-    from tfx_pipeline import sources
-
+def test_a_change_of_any_module_that_is_imported_changes_the_digest_and_no_other_does(tmp_path):
+    files = {name: tmp_path / "model" / f"{name}.py" for name in ("__init__", "one", "two", "three", "other")}
     (tmp_path / "model").mkdir()
-    file = tmp_path / "model" / "a.py"
-    file.write_text("x = 1\n")
-    before = sources.digest(("model/*.py",), tmp_path)
-    file.write_text("x = 2\n")
-    changed = sources.digest(("model/*.py",), tmp_path)
-    file.rename(tmp_path / "model" / "b.py")
-    assert len({before, changed, sources.digest(("model/*.py",), tmp_path)}) == 3
+    for file in files.values():
+        file.write_text("import json\n")
+    files["one"].write_text("from model import two\n")
+    files["two"].write_text("def late():\n    import model.three\n")
+    digests = [sources.digest(("model.one",), tmp_path)]
+    for name in ("other", "one", "two", "three", "__init__"):
+        files[name].write_text(files[name].read_text() + "# changed\n")
+        digests.append(sources.digest(("model.one",), tmp_path))
+    assert digests[0] == digests[1] and len(set(digests)) == 5
 
 
-def test_what_components_run_is_in_the_digests():
-    from tfx_pipeline import sources
-
-    root = Path(__file__).resolve().parents[2]
-    for name in dir(sources):
-        if name.isupper() and not name.startswith("_"):
-            for pattern in getattr(sources, name):
-                assert list(root.glob(pattern)), pattern
+def test_what_components_run_is_in_their_digests_and_a_change_of_the_gates_trains_nothing_anew():
+    names = [name for name in dir(sources) if name.isupper() and not name.startswith("_")]
+    modules = {name: set(sources.imported(getattr(sources, name))) for name in names}
+    for name in modules:
+        assert all(sources.imported((entry,)) for entry in getattr(sources, name)), name
+    assert modules["INGESTION"] >= {"pipeline.ingest", "pipeline.codec", "pipeline.judge", "model.duplicates"}
+    assert modules["TRAINING"] >= {"model.training", "model.losses", "model.networks.fusion_small"}
+    assert modules["EVALUATION"] >= {"model.metrics", "model.color"}
+    assert modules["SERVING_GATE"] >= {"tfx_pipeline.canary", "pipeline.inference", "pipeline.codec"}
+    assert not modules["TRAINING"] & {"tfx_pipeline.evaluation", "tfx_pipeline.canary", "pipeline.ingest"}
+    assert not modules["INGESTION"] & {"model.losses", "model.training"}
 
 
 def test_the_demonstration_has_at_least_72_pictures_of_known_eras_and_collections(tmp_path):

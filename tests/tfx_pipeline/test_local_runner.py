@@ -1,9 +1,15 @@
 """A user's mistakes stop the runner before any work, in one line."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 
 from model import default_model
-from tests.tfx_pipeline.conftest import write_collection
+from model.card import read_card, weights_sha256, write_card
+from pipeline import registry
+from tests.tfx_pipeline.conftest import THRESHOLDS, write_collection
+from tfx_pipeline import arguments, report, runs
 from tfx_pipeline.local_runner import main
 
 
@@ -25,6 +31,13 @@ def manifest(tmp_path_factory):
         (("--warm", "/no/model"), "--warm: no such model: /no/model"),
         (("--terms", "/no/terms"), "cannot read --terms /no/terms"),
         (("--root", "gs://bucket/run"), "--root must be on this machine"),
+        (("--root", f"{__file__}/run"), "cannot make the folder --root"),
+        (("--worker_python", "/no/python"), "--worker_python /no/python is no program that can be run"),
+        (("--colorize", "/no/scans", "/tmp/out"), "no such folder: /no/scans"),
+        (("--colorize", "/tmp", "/tmp/out"), "the output /tmp/out overlaps the input /tmp"),
+        (("--weights", "harbor=2"), "--weights names no collection: harbor; there are harbour"),
+        (("--schema", __file__), "is no schema: "),
+        (("--thresholds", str(arguments.SCHEMA)), "schema.pbtxt: no YAML: "),
     ],
 )
 def test_a_users_mistake_is_one_line(options, words, manifest, tmp_path, capsys):
@@ -33,6 +46,41 @@ def test_a_users_mistake_is_one_line(options, words, manifest, tmp_path, capsys)
     error = capsys.readouterr().err
     assert error.startswith("local_runner: ") and words in error and error.count("\n") == 1
     assert not (tmp_path / "run" / "artifacts").exists()
+
+
+def test_an_unknown_option_is_one_line(manifest, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--collections", str(manifest), "--root", str(tmp_path), "--epoch", "3"])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and "--epoch" in error and error.count("\n") == 1
+
+
+def test_a_feature_that_is_to_be_compared_and_not_in_the_schema_is_named(manifest, tmp_path, capsys):
+    wrong = tmp_path / "thresholds.yaml"
+    wrong.write_text(THRESHOLDS.replace("drift: {era: 0.2}", "drift: {epoch: 0.2}"))
+    argv = ["--collections", str(manifest), "--root", str(tmp_path / "run"), "--thresholds", str(wrong)]
+    assert main(argv) == 2
+    assert "the thresholds compare epoch, which is no feature of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("state", "push", "words"),
+    [
+        ("complete", {"pushed": 1, "pushed_version": "2"}, "pushed: version 2 of fusion-small is in use now"),
+        ("complete", {"pushed": 0, "pushed_version": "1"}, "the model is version 1 already; version 2 stays"),
+        ("cached", {"pushed": 1, "pushed_version": "2"}, "the model is version 2 already; version 2 stays"),
+    ],
+)
+def test_a_run_says_that_it_pushed_only_where_a_version_has_come_to_be(state, push, words, tmp_path):
+    pushed = str(tmp_path / "pushed")
+    for number in (1, 2):
+        model = tmp_path / f"model{number}"
+        shutil.copytree(default_model(), model)
+        (model / "variables" / "more").write_text(str(number))
+        write_card(model, replace(read_card(default_model()), weights_sha256=weights_sha256(model)))
+        registry.push(str(model), pushed, gates=[{"gate": "data", "verdict": "passed"}])
+    run = runs.Run(states={"Pusher": state}, properties={("Pusher", "pushed_model"): push})
+    assert words in report.last_lines(run, pushed, None)[0]
 
 
 def test_the_root_must_not_lie_in_a_collection(manifest, capsys):
@@ -50,7 +98,6 @@ def test_a_malformed_line_of_a_manifest_is_named(tmp_path, capsys):
 
 
 def test_a_model_to_start_from_may_be_the_shipped_one(manifest, tmp_path):
-    from tfx_pipeline import arguments
     from tfx_pipeline.local_runner import parser
 
     argv = ["--collections", str(manifest), "--root", str(tmp_path), "--warm", "shipped"]

@@ -11,15 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from model import default_model
 from model.card import read_card
+from model.features import COLLECTION, ERA, LAB, LABELS
+from model.records import decode_lab
 from pipeline import registry
 from pipeline.record import Record
 from tests.tfx_pipeline.conftest import ROOT, SHORT, Pipeline, environment, picture, write_collection
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(3600)  # minutes of work, hours on a machine that has other work
 
 PUSHED, DATA, QUALITY, SERVING = 0, 3, 4, 5
 
@@ -89,6 +92,18 @@ def test_broken_grey_and_duplicate_pictures_are_left_out_with_a_reason_each(pipe
     assert "duplicate" in reasons.values()
 
 
+def test_lab_records_are_of_the_training_size_and_carry_collection_era_and_labels(pipeline, good):
+    shards = pipeline.root.glob("artifacts/Transform/transformed_examples/*/Split-test/*.gz")
+    serialized = tf.data.TFRecordDataset(list(map(str, shards)), "GZIP").as_numpy_iterator()
+    examples = [tf.train.Example.FromString(one).features.feature for one in serialized]
+    found = {
+        tuple(one[name].bytes_list.value[0].decode() for name in (COLLECTION, ERA, LABELS))
+        for one in examples
+    }
+    assert found == {("harbour", "1960s", "held=north"), ("mill", "1900s", "held=north")}
+    assert {decode_lab(one[LAB].bytes_list.value[0]).shape for one in examples} == {(64, 64, 3)}
+
+
 def test_the_report_shows_data_curves_figures_and_twelve_pictures(good):
     assert good.report.count("<figcaption>") == 12
     for words in ("near_duplicate", "1900s", "rmse over grey", "val", "serving: passed", "harbour"):
@@ -105,6 +120,18 @@ def test_a_second_identical_run_does_nothing(pipeline, in_use):
     assert result.code == PUSHED
     assert "nothing has changed: version 1 stays in use" in result.out
     assert sorted(pipeline.root.glob("artifacts/*/*/*")) == artifacts
+
+
+def test_other_thresholds_train_nothing_anew_and_the_same_model_is_not_pushed_again(
+    pipeline, in_use, capfd, tmp_path
+):
+    wider = replace(pipeline, thresholds=tmp_path / "thresholds.yaml")
+    wider.thresholds.write_text(pipeline.thresholds.read_text().replace("at_most: 0.9}", "at_most: 0.91}"))
+    result = wider.call(capfd, *SHORT)
+    assert result.code == PUSHED, result.out + result.err
+    assert (result.nodes["Trainer"], result.nodes["Transform"]) == ("as before", "as before")
+    assert result.nodes["Evaluator"] != "as before"
+    assert "nothing new to push: the model is version 1 already; version 1 stays in use" in result.out
 
 
 def test_changed_source_code_is_trained_anew_and_what_it_does_not_touch_is_not(pipeline, good, tmp_path):
@@ -149,13 +176,6 @@ def test_a_model_that_the_batch_job_cannot_run_stops_at_the_serving_gate(
     assert words[fault] in result.out
 
 
-def test_a_model_that_failed_the_serving_gate_is_not_the_next_baseline(pipeline, good, capfd):
-    baselines = pipeline.root.glob("artifacts/Resolver/model/*/Format-Serving")
-    digests = {read_card(folder).weights_sha256 for folder in baselines}
-    pushed = {version.card.weights_sha256 for version in registry.versions(str(pipeline.root / "pushed"))}
-    assert digests <= pushed | {read_card(default_model()).weights_sha256}
-
-
 def test_a_collection_that_the_schema_does_not_know_stops_at_the_data_gate(pipeline, in_use, capfd, tmp_path):
     stranger = write_collection(tmp_path / "stranger", range(200, 240), era="the good old days")
     result = pipeline.call(capfd, *SHORT, manifests=[*pipeline.manifests, stranger])
@@ -185,6 +205,13 @@ def test_a_killed_run_goes_on_where_it_was(pipeline, good):
 def _epochs(pipeline: Pipeline) -> list[dict]:
     files = list(pipeline.root.glob("checkpoints/*/history.json"))
     return json.loads(files[0].read_text()) if files else []
+
+
+def test_a_model_that_failed_the_serving_gate_is_not_the_next_baseline(pipeline, good, capfd):
+    baselines = pipeline.root.glob("artifacts/Resolver/model/*/Format-Serving")
+    digests = {read_card(folder).weights_sha256 for folder in baselines}
+    pushed = {version.card.weights_sha256 for version in registry.versions(str(pipeline.root / "pushed"))}
+    assert digests <= pushed | {read_card(default_model()).weights_sha256}
 
 
 def test_two_runs_in_one_root_do_not_meet(pipeline, good):

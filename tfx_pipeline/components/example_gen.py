@@ -123,7 +123,7 @@ def _write_counts(found: dict, uri: str, manifests: list[str]) -> None:
 
 
 class CollectionExampleGen(FileBasedExampleGen):
-    """An ExampleGen over a folder of manifests, as `pipeline.ingest.snapshot` writes them.
+    """An ExampleGen over a folder of manifests, as `pipeline.snapshot` writes them.
 
     What is looked at to see whether anything has changed are the manifests, which name each picture
     with its size and version; the pictures may lie anywhere.

@@ -38,6 +38,7 @@ def Pusher(
     serving: InputArtifact[GateVerdict],
     pushed_model: OutputArtifact[PushedModel],
     pushed_root: Parameter[str],
+    command: Parameter[str],
     thresholds: Parameter[str],
 ):
     """Pushes into `pushed_root`, as `pipeline.registry` keeps it, or raises GateClosed.
@@ -69,7 +70,7 @@ def Pusher(
         with folders.here(os.path.join(model.uri, SERVING)) as local:
             shutil.copytree(local, folder)
         folders.copy(statistics.uri, os.path.join(folder, STATISTICS))
-        pushed = registry.push(folder, pushed_root, gates=gates, data=counts)
+        pushed = registry.push(folder, pushed_root, gates=gates, data=counts, command=command)
     pushed_model.set_int_custom_property("pushed", int(pushed.new))
     pushed_model.set_string_custom_property("pushed_destination", pushed.uri)
     pushed_model.set_string_custom_property("pushed_version", pushed.version)
