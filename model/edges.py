@@ -45,4 +45,6 @@ def apply(model: np.ndarray, luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     height, width = luma.shape
     cb_slope, cb_offset, cr_slope, cr_offset = cv2.split(cv2.resize(model, (width, height)))
     guide = np.float32(luma)
-    return cv2.add(cv2.multiply(cb_slope, guide), cb_offset), cv2.add(cv2.multiply(cr_slope, guide), cr_offset)
+    cb = cv2.add(cv2.multiply(cb_slope, guide), cb_offset)
+    cr = cv2.add(cv2.multiply(cr_slope, guide), cr_offset)
+    return cb, cr

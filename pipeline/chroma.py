@@ -110,6 +110,11 @@ def to_ycc(luma: np.ndarray, ab: np.ndarray) -> np.ndarray:
     return np.stack(cv2.split(cv2.transform(_lab_to_rgb(lightness, a, b), _TO_YCC)))
 
 
+def rgb_to_ycc(rgb: np.ndarray) -> np.ndarray:
+    """Cb, Cr float32 [..., 2] of colours float32 [..., 3], R, G, B in levels."""
+    return rgb @ _TO_YCC.T
+
+
 def apply_model(model: np.ndarray, luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """An edge model of Cb, Cr meets finer luma uint8 [H, W] -> Cb, Cr float32 [H, W], inside the gamut."""
     return limit(luma, *edges.apply(model, luma))

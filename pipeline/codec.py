@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from model.duplicates import signature
-from pipeline import chroma, derivative, metadata, provenance, storage
+from pipeline import chroma, derivative, hints, metadata, provenance, storage
 from pipeline.collections import Item, derivative_uri
 from pipeline.icc import srgb_profile
 from pipeline.judge import judge
@@ -63,6 +63,7 @@ class _Held:
     canvas: np.ndarray
     record: Record
     seconds: float
+    marks: hints.Marks | None
 
 
 class Codec:
@@ -91,12 +92,18 @@ class Codec:
                 max_pixels=self.settings.max_pixels,
                 colorize_color=self.settings.color_scans == "colorize",
             )
+            width, height = scan.size
+            record = record.replace(width=width, height=height, detail=scan.note)
+            guide, marks = _upright_guide(scan), None
+            if item.hints:
+                given = hints.read(item)
+                record = record.replace(hints_sha256=hashlib.sha256(given).hexdigest())
+                marks = hints.marks(given, item.hints[0], guide, scan.size)
+                record = record.replace(detail=_joined(scan.note, marks.words))
         except Refusal as refusal:
             return _refused(record, refusal, time.perf_counter() - started)
-        width, height = scan.size
-        canvas, tiles = chroma.view(_upright_guide(scan), self.settings.side)
-        record = record.replace(width=width, height=height, detail=scan.note)
-        self._held[item.key] = _Held(scan, canvas, record, time.perf_counter() - started)
+        canvas, tiles = chroma.view(guide, self.settings.side)
+        self._held[item.key] = _Held(scan, canvas, record, time.perf_counter() - started, marks)
         return View(tiles, width * height)
 
     def paint(self, item: Item, tiles: np.ndarray, confidence: float, seconds: float) -> Record | None:
@@ -120,12 +127,12 @@ class Codec:
             return held.seconds + seconds + time.perf_counter() - started
 
         target = derivative_uri(settings.output, item.key, settings.format)
-        if confidence < settings.min_confidence:
+        if confidence < settings.min_confidence and held.marks is None:  # with hints, a person has seen to it
             detail = f"the model's confidence {confidence:.2f} is below --min_confidence {settings.min_confidence:g}"
             with contextlib.suppress(OSError):
                 storage.delete(target)  # ours, of an earlier run with other options
             return _refused(record, Refusal(Reason.LOW_CONFIDENCE, detail), spent())
-        model, colorfulness = derivative.paint(held.scan, held.canvas, tiles, settings.strength)
+        model, colorfulness = derivative.paint(held.scan, held.canvas, tiles, settings.strength, held.marks)
         record = record.replace(outcome=Outcome.COLORIZED, colorfulness=round(colorfulness, 2))
         xmp = provenance.packet(record, held.scan.xmp)
         if settings.format == "jpeg" and not derivative.fits_jpeg(xmp):

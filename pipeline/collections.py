@@ -35,10 +35,17 @@ class Item:
     source: str  # URI
     size: int = -1  # bytes; -1: not known yet
     version: str = ""
+    hints: tuple[str, ...] = ()  # URIs of its hints files; see `pipeline.hints`
+    hints_sha256: str = ""
 
     def record(self, **fields) -> Record:
         return Record(
-            source=self.source, key=self.key, source_bytes=self.size, source_version=self.version, **fields
+            source=self.source,
+            key=self.key,
+            source_bytes=self.size,
+            source_version=self.version,
+            hints_sha256=self.hints_sha256,
+            **fields,
         )
 
 

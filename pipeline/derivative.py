@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from model import edges
-from pipeline import chroma, graft
+from pipeline import chroma, graft, hints
 from pipeline.icc import srgb_profile
 from pipeline.metadata import DESCRIPTIVE_TAGS, stored, upright
 from pipeline.scan import Scan
@@ -18,7 +18,9 @@ _XMP_TAG = 700
 _LARGEST_PACKET = 65_000  # bytes; of an XMP packet in a JPEG
 
 
-def paint(scan: Scan, canvas: np.ndarray, tiles: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
+def paint(
+    scan: Scan, canvas: np.ndarray, tiles: np.ndarray, strength: float, marks: hints.Marks | None = None
+) -> tuple[np.ndarray, float]:
     """The network's chroma, ready for `encode`.
 
     Args:
@@ -26,6 +28,7 @@ def paint(scan: Scan, canvas: np.ndarray, tiles: np.ndarray, strength: float) ->
       canvas: uint8 [h, w], the network's upright view, from `chroma.view`.
       tiles: float [K, S, S, 2], a*b* in Lab units.
       strength: factor on chroma.
+      marks: colours given for the scan, which correct the network's.
 
     Returns:
       The edge model float32 [h, w, 4], in the scan's stored orientation, and the colourfulness (M3).
@@ -35,6 +38,9 @@ def paint(scan: Scan, canvas: np.ndarray, tiles: np.ndarray, strength: float) ->
     luma, ab = (cv2.resize(plane, grid, interpolation=cv2.INTER_AREA) for plane in (canvas, ab))
     ycc = chroma.to_ycc(luma, ab)
     model = edges.fit(luma, ycc)
+    if marks is not None:
+        model, luma = hints.correct(model, marks), marks.luma
+        ycc = edges.apply(model, luma)
     rgb = chroma.to_rgb(luma, *chroma.limit(luma, *ycc))
     return np.ascontiguousarray(stored(model, scan.orientation)), chroma.colorfulness(rgb)
 

@@ -1,11 +1,12 @@
 """The batch job as a Beam graph.
 
-    items, records, derivatives -> CoGroupByKey -> plan -> open -> RunInference -> paint -> commit -> report
+    items, records, derivatives, hints -> CoGroupByKey -> plan -> open -> RunInference -> paint -> commit -> report
 
 The join redistributes paths only. From `plan` to `commit` everything runs in one fused stage, where elements
 pass by reference: a scan is decoded once, and its pixels never leave the codec process that decoded it.
 """
 
+import dataclasses
 import itertools
 import json
 import os
@@ -17,10 +18,11 @@ from apache_beam.ml.inference.base import RunInference
 from apache_beam.transforms.combiners import TupleCombineFn
 from apache_beam.transforms.window import GlobalWindows
 
-from pipeline import collections, manifest, storage
+from pipeline import collections, hints, manifest, storage
 from pipeline.codec import refused
 from pipeline.collections import Item
 from pipeline.guard import Guard
+from pipeline.hints import Hint
 from pipeline.inference import ColorizationHandler, Opened, Prediction
 from pipeline.plan import Action, Task, derivative_key, plan
 from pipeline.record import Outcome, Reason, Record, Refusal
@@ -30,7 +32,7 @@ from pipeline.summary import FILE, Sample, Summary
 SHARD_RECORDS = 500
 SHARD_SECONDS = {True: 2.0, False: 30.0}  # between commits; a local run's progress is read from them
 
-KEPT, RECORDS = "kept", "records"
+KEPT, RECORDS, UNUSED = "kept", "records", "unused"
 
 
 def colorize(
@@ -41,6 +43,7 @@ def colorize(
     batch_size: int,
     max_batch_pixels: int,
     threads: int = 0,
+    hints_folder: str | None = None,
     on_existing: str = "stale",
     gallery_size: int = 240,
     started: float | None = None,
@@ -61,8 +64,19 @@ def colorize(
         | "Output" >> beam.Create([settings.output])
         | "Derivatives" >> beam.FlatMap(list_derivatives, settings.format),
     }
-    tasks = inputs | "Join" >> beam.CoGroupByKey() | "Plan" >> beam.FlatMap(_plan, settings, on_existing)
-    opened = tasks | "Open" >> beam.ParDo(OpenScans(settings)).with_outputs(KEPT, RECORDS, main="opened")
+    if hints_folder:
+        inputs["hints"] = (
+            root
+            | "Hints" >> beam.Create([hints_folder])
+            | "ListHints" >> beam.FlatMap(hints.listing)
+            | "SpreadHints" >> beam.Reshuffle()
+            | "PackHint" >> beam.MapTuple(_packed_hint)
+        )
+    joined = inputs | "Join" >> beam.CoGroupByKey()
+    planned = joined | "Plan" >> beam.FlatMap(_plan, settings, on_existing).with_outputs(UNUSED, main="tasks")
+    opened = planned.tasks | "Open" >> beam.ParDo(OpenScans(settings)).with_outputs(
+        KEPT, RECORDS, main="opened"
+    )
     handler = ColorizationHandler(
         settings.model_uri,
         settings.side,
@@ -88,6 +102,7 @@ def colorize(
             report,
             beam.pvalue.AsList(accounts | "Accounts" >> beam.Flatten()),
             beam.pvalue.AsIter(failures | "Failures" >> beam.Flatten()),
+            beam.pvalue.AsIter(planned[UNUSED]),
             settings,
             gallery_size,
             started if started is not None else time.time(),
@@ -107,6 +122,7 @@ def report(
     _,
     accounts: Sequence[tuple[Summary, Sample]],
     failures: Iterable[Record],
+    unused_hints: Iterable[str],
     settings: Settings,
     gallery_size: int,
     started: float,
@@ -126,6 +142,7 @@ def report(
         "manifest": manifest.folder(settings.output),
         "dead_letters": storage.join(settings.output, manifest.DEAD_LETTERS),
         "gallery": None,
+        "unused_hints": sorted(unused_hints),
         "stopped": _stopped(settings),
     }
     chosen = Sample(gallery_size).merge(samples).records()
@@ -293,12 +310,20 @@ def _packed_record(record: Record) -> tuple[bytes, bytes]:
     return os.fsencode(record.key), record.to_json().encode()
 
 
+def _packed_hint(key: str, uri: str) -> tuple[bytes, bytes]:
+    return os.fsencode(key), json.dumps(dataclasses.astuple(hints.identified(uri))).encode()
+
+
 def _plan(joined: tuple[bytes, dict], settings: Settings, on_existing: str) -> Iterator[Task]:
+    """The tasks of one key; hints files that are no scan's go to a side output."""
     key, found = joined
     items = [Item(os.fsdecode(key), *json.loads(packed)) for packed in found["items"]]
     records = map(Record.from_json, found["records"])
     derivative_bytes = next(iter(found["derivatives"]), None)
-    return plan(items, records, derivative_bytes, settings, on_existing)
+    given = [Hint(*json.loads(packed)) for packed in found.get("hints", ())]
+    if not items:
+        yield from (beam.pvalue.TaggedOutput(UNUSED, hint.uri) for hint in given)
+    yield from plan(items, records, derivative_bytes, settings, on_existing, given)
 
 
 def _stopped(settings: Settings) -> bool:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,15 +28,16 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from model import default_model
 from model.card import CARD, CardError, ModelCard, read_card
-from pipeline import collections, manifest, registry, storage
+from pipeline import collections, hints, manifest, registry, storage
 from pipeline.collections import JobError
 from pipeline.graph import colorize, list_derivatives
+from pipeline.hints import Hint
 from pipeline.inference import ModelError, load, local_copy, try_out
 from pipeline.plan import Action, Task, plan
 from pipeline.progress import Progress
 from pipeline.settings import Settings
 from pipeline.stopping import DEAF, Stopped, finishing_on_signals
-from pipeline.summary import FILE, describe
+from pipeline.summary import FILE, describe, describe_unused
 
 FAILURE = 1
 LOCAL_RUNNER = "FnApiRunner"  # with none named, Beam would try to download another
@@ -61,6 +63,9 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     output = storage.normalize(chosen.output)
     collections.check_input(chosen.input)
     collections.check_output(chosen.input, output)
+    hints_folder = storage.normalize(chosen.hints) if chosen.hints else None
+    if hints_folder:
+        hints.check(hints_folder, chosen.input, output)
     folder, card = _card(chosen.model, chosen.allow_unblessed)
     local = beam_options.view_as(StandardOptions).runner == LOCAL_RUNNER
     with tempfile.TemporaryDirectory(prefix="colorize-") as scratch:
@@ -82,8 +87,8 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             stop_file=os.path.join(scratch, "stop") if local else "",
         )
         if chosen.dry_run:
-            return _dry_run(chosen, settings)
-        total, todo = _workload(chosen, settings) if local else (_any(chosen.input), None)
+            return _dry_run(chosen, settings, hints_folder)
+        total, todo = _workload(chosen, settings, hints_folder) if local else (_any(chosen.input), None)
         if not total:
             raise JobError(f"nothing to do: no scans in {chosen.input}")
         _check_writable(output)
@@ -94,6 +99,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             batch_size=chosen.batch_size,
             max_batch_pixels=chosen.max_batch_pixels,
             threads=here.threads,
+            hints_folder=hints_folder,
             on_existing=chosen.on_existing,
             gallery_size=chosen.gallery_size,
             started=started,
@@ -202,16 +208,24 @@ def _any(source: str) -> int:
     return int(next(collections.expand(source), None) is not None)
 
 
-def _workload(chosen: argparse.Namespace, settings: Settings) -> tuple[int, int]:
+def _workload(chosen: argparse.Namespace, settings: Settings, hints_folder: str | None) -> tuple[int, int]:
     """How many scans there are, and how many of them are to be done."""
     total = todo = 0
-    for task in _tasks(chosen, settings):
+    for task in _tasks(chosen, settings, _given(hints_folder)):
         total += 1
         todo += task.action != Action.KEEP
     return total, todo
 
 
-def _tasks(chosen: argparse.Namespace, settings: Settings) -> Iterator[Task]:
+def _given(hints_folder: str | None) -> dict[str, list[Hint]]:
+    """Hints files by the key they are named for."""
+    given = defaultdict(list)
+    for key, uri in hints.listing(hints_folder) if hints_folder else ():
+        given[key].append(hints.identified(uri))
+    return given
+
+
+def _tasks(chosen: argparse.Namespace, settings: Settings, given: dict[str, list[Hint]]) -> Iterator[Task]:
     """The plan of a local run, as the graph will make it."""
     there = dict(list_derivatives(settings.output, settings.format))
     with manifest.Latest(settings.output) as records:
@@ -219,17 +233,22 @@ def _tasks(chosen: argparse.Namespace, settings: Settings) -> Iterator[Task]:
             record = records.get(item.key)
             earlier = [record] if record else []
             size = there.get(os.fsencode(item.key))
-            yield from plan([item], earlier, size, settings, chosen.on_existing)
+            its_hints = given.get(item.key, ())
+            yield from plan([item], earlier, size, settings, chosen.on_existing, its_hints)
 
 
-def _dry_run(chosen: argparse.Namespace, settings: Settings) -> int:
-    counts = dict.fromkeys(Action, 0)
-    for task in _tasks(chosen, settings):
+def _dry_run(chosen: argparse.Namespace, settings: Settings, hints_folder: str | None) -> int:
+    counts, given, keys = dict.fromkeys(Action, 0), _given(hints_folder), set()
+    for task in _tasks(chosen, settings, given):
         counts[task.action] += 1
+        keys |= {task.item.key} & given.keys()
         print(f"{task.action:<9} {task.item.key}  ({task.why})".encode(errors="backslashreplace").decode())
     if not sum(counts.values()):
         raise JobError(f"nothing to do: no scans in {chosen.input}")
     print(", ".join(f"{n:,} to {action}" for action, n in counts.items() if n) + "; nothing was done")
+    unused = sorted(hint.uri for key in given.keys() - keys for hint in given[key])
+    if unused:
+        print(describe_unused(unused))
     return 0
 
 
@@ -281,6 +300,8 @@ def _conclude(output: str, run: str, total: int | None, stopped: Stopped, chosen
     rows += [("failed scans", summary["dead_letters"])] if failed else []
     for name, uri in rows:
         print(f"{name:<13} {uri}")
+    if summary["unused_hints"]:
+        print(describe_unused(summary["unused_hints"]))
     if stopped.by is not None:
         left = (total or 0) - summary["records"]
         print(

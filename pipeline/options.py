@@ -17,6 +17,12 @@ the collection
   FILE.jsonl        a manifest: one JSON object a line with "source" and, if wanted, "key"; what the job
                     itself writes will do, such as OUTPUT/dead_letters.jsonl
 
+hints, of the scan box/a.tif for example
+  DIR/box/a.tif.txt  lines `x y colour`: pixels from the upper left corner of the upright scan, and #rrggbb or a
+                     CSS name; a line that begins with # is a remark
+  DIR/box/a.tif.png  a picture of the scan's size: a grey copy with marks painted in colour, or transparent but
+                     for the marks
+
 what comes out
   OUTPUT/KEY_color.jpg   the derivative of the scan KEY (its path in the collection, extension included)
   OUTPUT/manifest/       a record a scan: outcome, reason, checksums, model, confidence
@@ -71,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on_existing",
         choices=("skip", "stale", "replace"),
         default="stale",
-        help="scans with a result: leave all (skip), redo those whose source, model or options have "
+        help="scans with a result: leave all (skip), redo those whose source, model, options or hints have "
         "changed (stale, the default), or redo all (replace). Failed scans are always tried again",
     )
 
@@ -81,6 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_number(0, 3),
         metavar="X",
         help="factor on the network's chroma, 0 to 3 (default: what the model's card advises)",
+    )
+    look.add_argument(
+        "--hints",
+        metavar="DIR",
+        help="colours that you give for single scans: a folder, local or gs://, with KEY.txt or KEY.png for the scan "
+        "KEY (see below); scans whose hints are new, changed or gone are done again",
     )
     look.add_argument(
         "--format",

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
 
-from pipeline import manifest, storage
+from pipeline import hints, manifest, storage
 from pipeline.codec import refused
 from pipeline.collections import EXTENSIONS, IMAGE_EXTENSIONS, SUFFIX, Item, check_key
+from pipeline.hints import Hint
 from pipeline.record import Outcome, Reason, Record, Refusal
 from pipeline.settings import Settings
 
@@ -34,6 +35,7 @@ def plan(
     derivative_bytes: int | None,
     settings: Settings,
     on_existing: str,
+    given: Iterable[Hint] = (),
 ) -> Iterator[Task]:
     """The tasks of one key.
 
@@ -42,6 +44,7 @@ def plan(
       records: what the manifest has under it, in any order.
       derivative_bytes: size of the derivative that is there, or None.
       on_existing: "skip" keeps whatever has a result, "stale" what is current, "replace" nothing.
+      given: hints files for the key.
     """
     by_source = {item.source: item for item in items}
     if not by_source:
@@ -55,6 +58,8 @@ def plan(
             detail,
             settings,
         )
+    if given := tuple(given):
+        first = hints.given(first, given)
     record = None
     for candidate in records:
         record = candidate if record is None else manifest.later(record, candidate)
@@ -74,7 +79,7 @@ def _task(
         if record is not None and _has_result(record, derivative_bytes):
             if on_existing == "skip":
                 return Task(Action.KEEP, item, "has a result", record)
-            stale = _stale(record, settings)
+            stale = _stale(record, item, settings)
             if not stale and record.source == item.source and record.source_version == item.version:
                 return Task(Action.KEEP, item, "current", record)
             if not stale and record.source_sha256:
@@ -92,7 +97,7 @@ def _task(
             raise Refusal(Reason.NOT_AN_IMAGE, f"files that end in {extension} are not opened")
     except Refusal as refusal:
         return _refuse(item, refusal.reason, refusal.detail, settings)
-    return Task(Action.COLORIZE, item, _why(record, settings, on_existing), record)
+    return Task(Action.COLORIZE, item, _why(record, item, settings, on_existing), record)
 
 
 def _has_result(record: Record, derivative_bytes: int | None) -> bool:
@@ -101,7 +106,7 @@ def _has_result(record: Record, derivative_bytes: int | None) -> bool:
     return record.outcome == Outcome.SKIPPED
 
 
-def _stale(record: Record, settings: Settings) -> str:
+def _stale(record: Record, item: Item, settings: Settings) -> str:
     """Which of the things that make a result stale has changed, in words; empty if none."""
     if record.reason == Reason.NOT_AN_IMAGE:
         return ""
@@ -109,17 +114,21 @@ def _stale(record: Record, settings: Settings) -> str:
         return "the model has changed"
     if record.options_sha256 != settings.options_sha256:
         return "the options have changed"
+    if record.hints_sha256 != item.hints_sha256:
+        if record.hints_sha256 and item.hints:
+            return "its hints have changed"
+        return "it has hints now" if item.hints else "its hints are gone"
     return ""
 
 
-def _why(record: Record | None, settings: Settings, on_existing: str) -> str:
+def _why(record: Record | None, item: Item, settings: Settings, on_existing: str) -> str:
     if record is None:
         return "new"
     if on_existing == "replace":
         return "replaced as told"
     if record.outcome == Outcome.FAILED:
         return f"failed before: {record.reason}"
-    return _stale(record, settings) or "its derivative is missing or altered"
+    return _stale(record, item, settings) or "its derivative is missing or altered"
 
 
 def _refuse(item: Item, reason: Reason, detail: str, settings: Settings) -> Task:

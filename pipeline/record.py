@@ -40,6 +40,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     BAD_KEY = "bad_key"
     DUPLICATE_KEY = "duplicate_key"
+    BAD_HINTS = "bad_hints"
     # failed: the work
     CODEC_CRASHED = "codec_crashed"
     CODEC_TIMEOUT = "codec_timeout"
@@ -96,7 +97,7 @@ class Record:
     model_version: str = ""
     model_sha256: str = ""
     options_sha256: str = ""  # of the options that change a derivative
-    hints_sha256: str = ""
+    hints_sha256: str = ""  # of the colours given for it; empty where there are none
     confidence: float | None = None  # 0...1; None where the network was not asked
     colorfulness: float | None = None  # Hasler-Suesstrunk M3, 8-bit sRGB
     milliseconds: int = 0  # host and network time, the batch's shared out

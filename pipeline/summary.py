@@ -75,6 +75,13 @@ def describe(summary: dict) -> str:
     return "\n".join(lines)
 
 
+def describe_unused(uris: list[str]) -> str:
+    """In words: hints files that belong to no scan of the input."""
+    some = ", ".join(uris[:3]) + (", ..." if len(uris) > 3 else "")
+    are = "hints file matches" if len(uris) == 1 else "hints files match"
+    return f"{len(uris):,} {are} no scan (KEY.txt or KEY.png is wanted): {some}"
+
+
 class Sample:
     """A bounded choice of records for people to look at: of every outcome some, the least sure first."""
 

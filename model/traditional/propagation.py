@@ -10,7 +10,7 @@ Knows numpy, SciPy and OpenCV only: the batch job's codec process uses it, too.
 import cv2
 import numpy as np
 from scipy import sparse
-from scipy.sparse import linalg
+from scipy.sparse import csgraph, linalg
 
 from model import edges
 
@@ -23,6 +23,9 @@ LARGEST = 1_000_000  # pixels; a larger picture is solved reduced
 _NEIGHBOURS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
 # Of the mean over 8 neighbours minus the pixel, as a multiple of the Laplacian: 6 of 8 lie one step away on an axis.
 _DIFFUSION = 0.375
+_GRAIN = 1.0  # standard deviation of the blur under which luma's changes are added up
+_STEP = 0.02  # levels that a step costs where luma does not change
+_FARTHEST = 3.5  # times the contrast; the pull is no stronger beyond
 
 
 def weights(luma: np.ndarray) -> sparse.csr_matrix:
@@ -52,9 +55,7 @@ def weights(luma: np.ndarray) -> sparse.csr_matrix:
     return sparse.csr_matrix((weight[inside], (rows[inside], others[inside])), shape=(index.size, index.size))
 
 
-def propagate(
-    luma: np.ndarray, planes: np.ndarray, marked: np.ndarray, largest: int = LARGEST
-) -> np.ndarray:
+def propagate(luma: np.ndarray, planes: np.ndarray, marked: np.ndarray, largest: int = LARGEST) -> np.ndarray:
     """The chroma of every pixel, given that of some: the solution of the paper's sparse linear system.
 
     Args:
@@ -81,7 +82,13 @@ def propagate(
 
 
 def corrected(
-    luma: np.ndarray, base: np.ndarray, planes: np.ndarray, marked: np.ndarray, reach: float
+    luma: np.ndarray,
+    base: np.ndarray,
+    planes: np.ndarray,
+    marked: np.ndarray,
+    *,
+    reach: float,
+    contrast: float,
 ) -> np.ndarray:
     """Chroma that is the base's, but for what marks correct.
 
@@ -89,7 +96,8 @@ def corrected(
     share; what it lacks is filled from the base at that very pixel. (As a random walk over neighbours: a walk from
     the pixel that comes to a mark brings its colour, one that is lost before brings the base's.) So a surface with
     a mark takes on its even colour, and what no mark reaches keeps the base's chroma as it is, also where that
-    varies on an even surface. Without a pull it is `propagate`; with one and no marks, the base.
+    varies on an even surface. The pull is the stronger the more luma changes on the way from the nearest mark: weak
+    edges, which the weights alone let through, add up.
 
     Args:
       luma: uint8 [H, W].
@@ -98,13 +106,16 @@ def corrected(
       marked: bool [H, W].
       reach: of a mark on an even surface, as a share of the longer side: the length over which the share of a long
         straight mark falls to 1/e.
+      contrast: levels of luma, added up along the way that has the fewest, at which the pull has become e times as
+        strong as at the mark; it grows with their square.
 
     Returns:
       Float32 [H, W, 2]; marked pixels as they were given.
     """
     if not marked.any():
         return np.float32(base)
-    pull = _DIFFUSION / (reach * max(luma.shape)) ** 2
+    growth = np.exp((_contrast_to(luma, marked, _FARTHEST * contrast) / contrast) ** 2)
+    pull = _DIFFUSION / (reach * max(luma.shape)) ** 2 * growth
     share_too = np.concatenate([planes, np.ones((*marked.shape, 1))], axis=-1)
     solved = _solved(luma, share_too, marked, pull)
     return (1 - solved[..., 2:]) * np.float32(base) + solved[..., :2]
@@ -139,9 +150,12 @@ def gathered(
     return means.reshape(*grid, 2).astype(np.float32), (counts > 0).reshape(grid)
 
 
-def _solved(luma: np.ndarray, planes: np.ndarray, marked: np.ndarray, pull: float = 0.0) -> np.ndarray:
-    """Planes [H, W, K] float32 such that a marked pixel is as given, another (the mean of its neighbours)/(1 + pull)."""
+def _solved(
+    luma: np.ndarray, planes: np.ndarray, marked: np.ndarray, pull: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Planes [H, W, K] float32: a marked pixel is as given, another the mean of its neighbours over 1 + pull."""
     free = ~marked.ravel()
+    pull = np.ravel(pull)
     given = np.where(free[:, None], 0.0, planes.reshape(free.size, -1))
     system = sparse.diags(1.0 + pull * free) - sparse.diags(free.astype(float)) @ weights(luma)
     # The pattern is symmetric and the diagonal dominates: no pivots, and the ordering for such systems.
@@ -152,6 +166,16 @@ def _solved(luma: np.ndarray, planes: np.ndarray, marked: np.ndarray, pull: floa
         options={"SymmetricMode": True},
     )
     return factors.solve(given).reshape(*marked.shape, -1).astype(np.float32)
+
+
+def _contrast_to(luma: np.ndarray, marked: np.ndarray, largest: float) -> np.ndarray:
+    """Change of luma [H, W], in levels, on the way from each pixel to a mark that has the least; at most `largest`."""
+    soft = cv2.GaussianBlur(np.float64(luma), (0, 0), _GRAIN).ravel()
+    ways = weights(luma).tocoo()
+    change = np.abs(soft[ways.row] - soft[ways.col]) + _STEP
+    graph = sparse.csr_matrix((change, (ways.row, ways.col)), shape=ways.shape)
+    found = csgraph.dijkstra(graph, indices=np.flatnonzero(marked), min_only=True, limit=largest)
+    return np.minimum(found, largest).reshape(luma.shape)
 
 
 def _shifted(framed: np.ndarray, down: int, right: int, shape: tuple[int, int]) -> np.ndarray:
