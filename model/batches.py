@@ -1,5 +1,6 @@
 """Batches of lightness and what is to be learned from photographs, each a pure function of the seed and its step."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -123,6 +124,9 @@ class TrainingBatches(keras.utils.PyDataset):
     def __init__(self, photos: list[Photo], weights: np.ndarray, views: Views, start: int = 0):
         super().__init__()
         self.photos, self.weights, self.views, self.start = photos, weights, views, start
+
+    def __iter__(self):
+        return (self[index] for index in itertools.count())
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         step = self.start + index

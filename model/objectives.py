@@ -1,17 +1,20 @@
 """What a network learns from: one of its layers, what that layer should give, and how far it is from it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import keras
 import numpy as np
 from keras import ops
 
 from model import color, losses, networks, spaces
-from model.networks import NETWORKS
+from model.networks import NETWORKS, gan
 from model.options import Options, OptionsError
 from model.options import check as check_options
 from model.photos import chroma
+
+_HUBER = 1 / 16  # of planes -1..1: 8 Lab units, beyond which an error counts once and not squared
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ def objective(options: Options, centres: np.ndarray, weights: np.ndarray) -> Obj
     if classifies(options.network):
         loss = losses.rebalanced_cross_entropy(centres, weights)
         return Objective("logits", chroma, loss, _error_of_bins(centres))
-    loss = losses.huber if options.loss == "huber" else losses.mse
+    if options.network == "gan":  # it learns from the chroma itself, see `model.adversarial`
+        return Objective("chroma", chroma, losses.mae, losses.mae)
+    loss = partial(losses.huber, delta=_HUBER) if options.loss == "huber" else losses.mse
     metric = _error_of_planes(128.0 if options.space == "lab" else 1.0)
     return Objective("planes", _planes(options.space), loss, metric)
 
@@ -59,6 +64,8 @@ def config(options: Options, centres: np.ndarray, **decoding: float):
     Raises OptionsError where `options.layers` does not fit.
     """
     network = NETWORKS[options.network]
+    if options.network == "gan":
+        return _gan(options, centres, decoding)
     if classifies(options.network):
         decoding["centres"] = tuple((float(a), float(b)) for a, b in centres)
     else:
@@ -68,6 +75,21 @@ def config(options: Options, centres: np.ndarray, **decoding: float):
         return network.Config(**options.layers, **decoding)
     except TypeError as error:
         raise OptionsError(f"--layers does not fit the network {options.network}: {error}") from None
+
+
+def _gan(options: Options, centres: np.ndarray, decoding: dict[str, float]):
+    """A GAN's `Config`, whose generator has its own."""
+    decoding.pop("temperature", None)
+    try:
+        config = gan.Config(**options.layers, **decoding)
+        own = {field.name for field in fields(config.network.Config)}
+        inner = {"space": options.space, "centres": tuple((float(a), float(b)) for a, b in centres)}
+        filled = {name: value for name, value in inner.items() if name in own} | config.generator_config
+        config = replace(config, generator_config=filled)
+        config.network_config  # noqa: B018 - raises where it does not fit
+    except (TypeError, ValueError) as error:
+        raise OptionsError(f"--layers does not fit the network gan: {error}") from None
+    return config
 
 
 def trained_part(model: keras.Model) -> keras.Model:

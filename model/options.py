@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # Names in `model.networks.NETWORKS`, which takes seconds to load.
-NETWORKS = ("fusion_small", "alpha", "beta", "fusion", "classification", "unet")
+NETWORKS = ("fusion_small", "alpha", "beta", "fusion", "classification", "unet", "attention_unet", "gan")
+RATES = {"fusion_small": 2e-3, "classification": 2e-3, "gan": 2e-4}  # of the others 1e-3
 SPACES = ("lab", "yuv", "hsv", "rgb")  # in `model.spaces.PLANES`
 LOSSES = ("mse", "huber")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -29,7 +30,8 @@ class Options:
         sizes: heights and widths in pixels that training batches are squashed to, by turns.
         space: what a network predicts that does not classify: chroma in `lab`, `yuv` or `hsv`, or `rgb` outright.
         loss: of such a network, `mse` or `huber`.
-        rate: peak of the learning rate, reached after one epoch, then a cosine to zero.
+        rate: peak of the learning rate, reached after one epoch, then a cosine to zero; a GAN's is constant. None
+            for the network's own, in `RATES`.
         average: momentum of the moving average of the weights that is exported, such as 0.999; 0 for none.
         precision: `float32`, or on a GPU `mixed_float16` or `mixed_bfloat16`.
         decay, clip: AdamW's weight decay, and the bound on the norm of all gradients together.
@@ -52,7 +54,7 @@ class Options:
     sizes: tuple[int, ...] = (96, 128, 96, 160)
     space: str = "lab"
     loss: str = "mse"
-    rate: float = 2e-3
+    rate: float | None = None
     average: float = 0.0
     precision: str = "float32"
     decay: float = 1e-4
@@ -68,12 +70,20 @@ class Options:
     strength: float = 1.0
     strength_reason: str = "full strength; nobody has judged it by eye"
 
+    @property
+    def peak(self) -> float:
+        """The peak of the learning rate."""
+        if self.rate is not None:
+            return self.rate
+        return RATES.get(self.network, 1e-3)
+
 
 def check(options: Options, stride: int) -> None:
     """Raises OptionsError unless the options make sense for a network of that stride."""
-    for name in ("epochs", "steps", "batch", "rate", "clip", "temperature", "gain", "strength"):
+    for name in ("epochs", "steps", "batch", "peak", "clip", "temperature", "gain", "strength"):
         if not 0 < getattr(options, name) < float("inf"):
-            raise OptionsError(f"--{name} must be positive, got {getattr(options, name)}")
+            named = "rate" if name == "peak" else name
+            raise OptionsError(f"--{named} must be positive, got {getattr(options, name)}")
     for name in ("uniform", "aging", "debias", "average"):
         if not 0 <= getattr(options, name) <= 1:
             raise OptionsError(f"--{name} must be between 0 and 1, got {getattr(options, name)}")
@@ -120,7 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sizes", type=int, nargs="+", metavar="PX", help=_help("of batches, by turns", "sizes"))
     add("--space", choices=SPACES, help=_help("what is predicted, unless the network classifies", "space"))
     add("--loss", choices=LOSSES, help=_help("unless the network classifies", "loss"))
-    add("--rate", type=float, help=_help("peak learning rate", "rate"))
+    add("--rate", type=float, help=f"peak learning rate (default: 0.001; {_rates()})")
     add("--average", type=float, help=_help("momentum of the weights' average", "average"))
     add("--precision", choices=PRECISIONS, help=_help("of the arithmetic", "precision"))
     add("--decay", type=float, help=_help("weight decay", "decay"))
@@ -147,6 +157,10 @@ def from_arguments(arguments: argparse.Namespace) -> Options:
     if "sizes" in given:
         given["sizes"] = tuple(given["sizes"])
     return Options(**given)
+
+
+def _rates() -> str:
+    return ", ".join(f"{network} {rate:g}" for network, rate in RATES.items())
 
 
 def _help(words: str, option: str) -> str:

@@ -25,14 +25,11 @@ class RunProgress(keras.callbacks.Callback):
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("training", total=options.epochs * options.steps, rate="-")
-        self.done = 0
+        self.done, self.started = 0, None
 
     def on_train_begin(self, logs=None):
         self.bar.start()
-        self.started = time.monotonic()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.bar.update(self.task, completed=epoch * self.options.steps)
+        self.started = self.started or time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
         self.done += 1
@@ -43,7 +40,8 @@ class RunProgress(keras.callbacks.Callback):
         rate = self._rate()
         left = (self.options.epochs - epoch - 1) * self.options.steps * self.options.batch / rate / 60
         where = f"epoch {epoch + 1}/{self.options.epochs}"
-        self.console.print(f"{where}  {figures}  {rate:.0f} pictures/s  {left:.0f} min left")
+        line = f"{where}  {figures}  {rate:.0f} pictures/s  {left:.0f} min left"
+        self.console.print(line, soft_wrap=True)
 
     def on_train_end(self, logs=None):
         self.bar.stop()

@@ -53,12 +53,13 @@ class Doubting(keras.Model):
         super().__init__()
         self.centres = np.asarray(centres, np.float32)
         self.classifies = "logits" in [layer.name for layer in network.layers]
-        logits = [network.get_layer("logits").output] if self.classifies else []
-        self.network = keras.Model(network.input, [network.output, *logits])
+        logits = {"logits": network.get_layer("logits").output} if self.classifies else {}
+        self.network = keras.Model(network.input, {"chroma": network.output, **logits})
 
     def call(self, lightness):
-        chroma, *logits = self.network(lightness, training=False)
-        return chroma, spread(*logits, self.centres) if self.classifies else paleness(chroma)
+        found = self.network(lightness, training=False)
+        chroma = found["chroma"]
+        return chroma, spread(found["logits"], self.centres) if self.classifies else paleness(chroma)
 
 
 def doubts(network: keras.Model, centres: np.ndarray, lightness: Iterable[np.ndarray]) -> np.ndarray:

@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     options = from_arguments(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from model.adversarial import StateError
     from model.card import CardError
     from model.photos import PhotosError
     from model.training import RunError
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         _train(arguments, options)
-    except (PhotosError, OptionsError, RunError, CardError, WarmStartError) as error:
+    except (PhotosError, OptionsError, RunError, StateError, CardError, WarmStartError) as error:
         print(f"model.train: {error}", file=sys.stderr)
         return 2
     return 0
@@ -67,6 +68,7 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
     import keras
 
     from model import objectives, training
+    from model.curves import Curves
     from model.progress import RunProgress
 
     objectives.check(options)
@@ -83,7 +85,7 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
     parts = ", ".join(f"{sum(by_collection.values())} for {part}" for part, by_collection in counts.items())
     left_out = f"{sum(photos.grey.values())} grey, {sum(photos.broken.values())} unreadable"
     print(f"photographs: {parts}; left out: {left_out}")
-    callbacks = (RunProgress(options),)
+    callbacks = (RunProgress(options), Curves(Path(arguments.output) / training.HISTORY))
     training.train(photos, options, arguments.output, callbacks, batches=batches, warm=arguments.warm)
     if keras.backend.backend() == "tensorflow":
         _release(photos, counts, arguments, options, terms)

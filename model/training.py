@@ -12,14 +12,15 @@ import numpy as np
 from keras import ops
 
 from model import losses, networks, objectives, warm_start
+from model.adversarial import Adversary, load_generator
 from model.batches import TrainingBatches, Views, WholePhotos, picture_weights
 from model.bins import BINS, count_bins, fit_bins, read_bins
 from model.networks import NETWORKS
 from model.options import Options, save, write_json
 from model.photos import Photo, Photos
-from model.warm_start import Exported
+from model.warm_start import Exported, WarmStartError
 
-OPTIONS, STATE, HISTORY = "options.json", "state.weights.h5", "history.json"
+OPTIONS, STATE, ADVERSARY, HISTORY = "options.json", "state.weights.h5", "state.npz", "history.json"
 SAVED_EVERY = 60.0  # seconds: what a kill may cost
 _MEASURED = 8  # batches that a warm start takes its statistics from
 
@@ -40,8 +41,8 @@ def train(
     """Trains, or goes on with, the run in the folder `output`.
 
     The folder gets `options.json`, `bins.json`, `history.json`, a list of each epoch's number, from 1, and figures,
-    and, once a minute and after each epoch, `state.weights.h5`: weights, optimiser and step. Each file appears
-    whole or not at all.
+    and, once a minute and after each epoch, `state.weights.h5`, or `state.npz` of a GAN: weights, optimisers and
+    step. Each file appears whole or not at all.
 
     Args:
         photos: of which bins and validation are made, and, without `batches`, training batches.
@@ -77,8 +78,15 @@ def train(
             return TrainingBatches(photos.train, chances, views, start)
 
     keras.utils.set_random_seed(options.seed)
+    validation = _validation(photos, options, scale, objective.target)
     with _precision(options.precision), _devices():
         model = network.build(config)
+        if options.network == "gan":
+            if exported is not None:
+                raise WarmStartError("a GAN starts from no model: its discriminators would know nothing yet")
+            adversary = Adversary(model, config, options.peak)
+            _fit_adversary(adversary, options, batches, views, validation, folder, callbacks)
+            return
         part = _compiled(model, options, objective)
         if (folder / STATE).exists():
             part.load_weights(folder / STATE)
@@ -90,7 +98,7 @@ def train(
         def fit(start: int, epoch: int, epochs: int, steps: int) -> None:
             part.fit(
                 batches(views, start),
-                validation_data=_validation(photos, options, scale, objective.target),
+                validation_data=validation,
                 initial_epoch=epoch,
                 epochs=epochs,
                 steps_per_epoch=steps,
@@ -108,6 +116,49 @@ def train(
             fit(epoch * options.steps, epoch, options.epochs, options.steps)
 
 
+def _fit_adversary(
+    adversary: Adversary,
+    options: Options,
+    batches: Callable,
+    views: Views,
+    validation: WholePhotos | None,
+    folder: Path,
+    callbacks: tuple,
+) -> None:
+    """What `fit` is for a network alone: epochs with figures, checkpoints and callbacks."""
+    state, generator = folder / ADVERSARY, adversary.generator
+    if state.exists():
+        adversary.load(state)
+    step, saved = adversary.iterations, time.monotonic()
+    stream = iter(batches(views, step))
+    listeners = keras.callbacks.CallbackList([History(folder / HISTORY), *callbacks], model=generator)
+    listeners.on_train_begin()
+    for epoch in range(step // options.steps, options.epochs):
+        listeners.on_epoch_begin(epoch)
+        figures = []
+        for index in range(step % options.steps, options.steps):
+            figures.append(adversary.step(*(np.asarray(part) for part in next(stream))))
+            listeners.on_train_batch_end(index)
+            if time.monotonic() - saved >= SAVED_EVERY:
+                adversary.save(state)
+                saved = time.monotonic()
+        step = (epoch + 1) * options.steps
+        logs = {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
+        if validation is not None:
+            logs["val_chroma_error"] = float(np.mean(_errors(generator, validation)))
+        listeners.on_epoch_end(epoch, logs)
+        adversary.save(state)
+    listeners.on_train_end()
+
+
+def _errors(generator: keras.Model, validation: WholePhotos) -> list[float]:
+    """Mean absolute error of chroma / 128 for each batch of validation pictures."""
+    pairs = (validation[index] for index in range(len(validation)))
+    return [
+        np.abs(generator.predict_on_batch(lightness) - chroma).mean() / 128 for lightness, chroma in pairs
+    ]
+
+
 def trained(output: str, options: Options) -> tuple[keras.Model, np.ndarray]:
     """The network of a run with its newest weights, as it decodes bins under `options`, and the bin centres [Q, 2].
 
@@ -119,6 +170,9 @@ def trained(output: str, options: Options) -> tuple[keras.Model, np.ndarray]:
     centres = np.array(bins["centres"], np.float32)
     config = objectives.config(options, centres, temperature=options.temperature, gain=options.gain)
     model = network.build(config)
+    if options.network == "gan":
+        load_generator(model, Path(output) / ADVERSARY)
+        return model, centres
     # Weighted pixels teach a distribution proportional to weight times truth; in logits that is a sum.
     weights = losses.rebalancing_weights(np.array(bins["shares"]), options.uniform)
     part = _compiled(model, options, objectives.objective(options, centres, weights))
@@ -194,9 +248,9 @@ def _validation(photos: Photos, options: Options, scale: int, target: Callable):
 
 def _optimizer(options: Options) -> keras.optimizers.Optimizer:
     schedule = keras.optimizers.schedules.CosineDecay(
-        options.rate / 20,
+        options.peak / 20,
         decay_steps=max(1, (options.epochs - 1) * options.steps),
-        warmup_target=options.rate,
+        warmup_target=options.peak,
         warmup_steps=options.steps,
     )
     return keras.optimizers.AdamW(

@@ -1,0 +1,229 @@
+"""Trains the networks of the field for the same time on the same photographs, and compares them with the ways before.
+
+`python -m model.compare --photos photographs --output comparison --budget 10`
+
+A row that is finished is not done again, and one that was killed goes on: the same command takes as many sittings as
+it needs. `comparison.md` and `comparison.jpg` are written anew after each row.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from model.options import Options, OptionsError, write_json
+
+EPOCHS = 10  # points of a learning curve
+WARM, TIMED = 2, 4  # steps before the clock is trusted, and steps that it then measures
+SECONDS, SIZE = "seconds.json", 128  # pixels that networks are trained and compared at
+FEW = 200  # photographs of a collection that are enough for a figure
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row: a network with its options. `extractor` names the ImageNet weights that it cannot do without."""
+
+    name: str
+    network: str
+    options: dict = field(default_factory=dict)
+    extractor: str = ""
+
+
+ENTRIES = (
+    Entry("alpha", "alpha"),
+    Entry("beta", "beta"),
+    Entry("beta, YUV", "beta", {"space": "yuv"}),
+    Entry("beta, HSV", "beta", {"space": "hsv"}),
+    Entry("beta, RGB", "beta", {"space": "rgb"}),
+    Entry("fusion, joint branch", "fusion", {"layers": {"extractor": "joint"}}),
+    Entry("fusion, Inception-ResNet-v2", "fusion", extractor="inception_resnet_v2"),
+    Entry("fusion, ResNet50", "fusion", extractor="resnet50"),
+    Entry("fusion, MobileNetV2", "fusion", extractor="mobilenet_v2"),
+    Entry("fusion-small", "fusion_small"),
+    Entry("classification", "classification"),
+    Entry("U-Net", "unet"),
+    Entry("pix2pix", "gan", {"batch": 4}),
+    Entry("GAN, multi-scale", "gan", {"batch": 4, "layers": {"variant": "multiscale"}}),
+    Entry("GAN, beta as generator", "gan", {"batch": 4, "layers": {"generator": "beta"}}),
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    names = ", ".join(entry.name for entry in ENTRIES)
+    result = argparse.ArgumentParser(
+        prog="python -m model.compare",
+        description="Train each network for the same time on the same photographs, and compare them.",
+        epilog=f"Rows: {names}. The same command goes on where it was stopped.",
+        allow_abbrev=False,
+    )
+    add = result.add_argument
+    add("--photos", required=True, metavar="DIR", help="photographs; sub-folders are collections")
+    add("--output", required=True, metavar="DIR", help="of the runs, comparison.md and comparison.jpg")
+    add("--budget", required=True, type=float, metavar="MINUTES", help="of training, for each network")
+    add("--only", nargs="+", metavar="ROW", help="rows to train now (default: all)")
+    add("--sheet", metavar="DIR", help="photographs for the picture (default: twelve of the test part)")
+    add("--weights", metavar="DIR", help="holds NAME.weights.h5 of the extractors (default: by their names)")
+    add("--batch", type=int, default=16, help="pictures a batch, but for GANs, which take 4 (default: 16)")
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status, 2 after one line about a user's mistake."""
+    arguments = parser().parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from model.photos import PhotosError
+    from model.training import RunError
+
+    try:
+        _compare(arguments)
+    except (PhotosError, OptionsError, RunError) as error:
+        print(f"model.compare: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from model import comparison, default_model
+    from model.photos import HELD_OUT, PARTS, read_photos
+
+    if not arguments.budget > 0:
+        raise OptionsError(f"--budget must be positive, got {arguments.budget}")
+    known = {entry.name for entry in ENTRIES}
+    unknown = set(arguments.only or ()) - known
+    if unknown:
+        raise OptionsError(
+            f"--only: no row {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
+        )
+    output = Path(arguments.output)
+    output.mkdir(parents=True, exist_ok=True)
+    # What the shipped model held out, so that it may stand beside the others.
+    held_out = json.loads(Path(default_model(), HELD_OUT).read_text(encoding="utf-8"))
+    photos = read_photos(arguments.photos, held_out=held_out)
+    if not photos.test or not photos.validation:  # none of its photographs
+        photos = read_photos(arguments.photos)
+    photos = dataclasses.replace(photos, **{part: _few(getattr(photos, part)) for part in PARTS[1:]})
+    sheet = comparison.pictures_of(photos.test, arguments.sheet)
+    comparison.write_controls(output, photos, sheet, SIZE)
+    comparison.write(output, [entry.name for entry in ENTRIES], arguments.budget)
+    for entry in ENTRIES:
+        if arguments.only and entry.name not in arguments.only:
+            continue
+        folder = comparison.folder_of(output, entry.name)
+        if (folder / comparison.FIGURES).is_file():
+            print(f"{entry.name}: done before")
+            continue
+        missing = _missing(entry, arguments.weights)
+        folder.mkdir(parents=True, exist_ok=True)
+        if missing:
+            print(f"{entry.name}: not run: {missing}")
+            write_json(folder / comparison.FIGURES, {"row": entry.name, "not_run": missing})
+        else:
+            options = _options(entry, arguments, photos, folder)
+            print(
+                f"{entry.name}: {options.epochs * options.steps} steps of {options.batch} pictures",
+                flush=True,
+            )
+            seconds = _trained(photos, options, folder)
+            network = comparison.measured(folder, entry.name, options, photos, sheet, SIZE)
+            write_json(
+                folder / comparison.FIGURES,
+                network | {"seconds": round(seconds), "steps": options.epochs * options.steps},
+            )
+        comparison.write(output, [one.name for one in ENTRIES], arguments.budget)
+    print(f"compared: {output / comparison.TABLE}, {output / comparison.SHEET}")
+
+
+def _few(photos: list) -> list:
+    """At most `FEW` of each collection: those with the smallest digests, as good as drawn by lot."""
+    kept, counts = [], {}
+    for photo in sorted(photos, key=lambda photo: photo.digest):
+        counts[photo.collection] = counts.get(photo.collection, 0) + 1
+        if counts[photo.collection] <= FEW:
+            kept.append(photo)
+    return kept
+
+
+def _missing(entry: Entry, weights: str | None) -> str:
+    """Why a row cannot be run: its ImageNet weights are not to be had; empty where it can."""
+    if not entry.extractor:
+        return ""
+    from model import extractors
+
+    try:
+        extractors.build(entry.extractor, _file(entry, weights), "logits")
+    except extractors.ExtractorError as error:
+        return str(error)
+    return ""
+
+
+def _file(entry: Entry, weights: str | None) -> str:
+    return str(Path(weights, f"{entry.extractor}.weights.h5")) if weights else "imagenet"
+
+
+def _options(entry: Entry, arguments: argparse.Namespace, photos, folder: Path) -> Options:
+    """The row's options: those it was begun with, or as many steps as fit into the budget here and now."""
+    from model import training
+
+    begun = folder / training.OPTIONS
+    if begun.is_file():
+        entries = json.loads(begun.read_text(encoding="utf-8"))
+        return Options(**entries | {"sizes": tuple(entries["sizes"])})
+    options = Options(
+        network=entry.network, batch=arguments.batch, sizes=(SIZE,), size=SIZE, debias=1.0, gain=1.0
+    )
+    options = dataclasses.replace(options, **entry.options)
+    if entry.extractor:
+        layers = {"extractor": entry.extractor, "weights": _file(entry, arguments.weights)}
+        options = dataclasses.replace(options, layers=layers)
+    steps = int(60 * arguments.budget / _seconds_a_step(photos, options))
+    return dataclasses.replace(options, epochs=EPOCHS, steps=max(1, steps // EPOCHS))
+
+
+def _seconds_a_step(photos, options: Options) -> float:
+    from model import training
+
+    stamps: list[float] = []
+    short = dataclasses.replace(options, epochs=1, steps=WARM + TIMED)
+    some = dataclasses.replace(photos, train=photos.train[:FEW], validation=[], test=[])
+    with tempfile.TemporaryDirectory(prefix="compare-") as folder:
+        training.train(some, short, folder, (_each_batch(lambda: stamps.append(time.monotonic())),))
+    return (stamps[-1] - stamps[-1 - TIMED]) / TIMED
+
+
+def _trained(photos, options: Options, folder: Path) -> float:
+    """Trains the row to its end; returns the seconds that it took, those of earlier sittings included."""
+    from model import training
+    from model.progress import RunProgress
+
+    file = folder / SECONDS
+    before, began = json.loads(file.read_text()) if file.is_file() else 0.0, time.monotonic()
+
+    def note() -> None:
+        write_json(file, before + time.monotonic() - began)
+
+    some = dataclasses.replace(photos, validation=photos.validation[: FEW // 2])
+    training.train(some, options, str(folder), (RunProgress(options), _each_epoch(note)))
+    return json.loads(file.read_text())
+
+
+def _each_batch(act: Callable[[], None]):
+    import keras
+
+    return keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: act())
+
+
+def _each_epoch(act: Callable[[], None]):
+    import keras
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: act())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

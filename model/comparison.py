@@ -1,0 +1,274 @@
+"""The rows of a comparison: figures of networks and of other ways of colouring, their table, their pictures."""
+
+import json
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from PIL import Image, ImageDraw, ImageFont
+
+from model import batches, color, default_model, evaluation, metrics, training
+from model.card import read_card
+from model.options import Options, write_json
+from model.photos import Photo, Photos, chroma, read_photos
+from model.serving import Doubting
+from model.serving import load as load_model
+from model.traditional import exemplar, luminance_table, propagation, rules
+
+TABLE, SHEET, PART, FIGURES = "comparison.md", "comparison.jpg", "sheet.png", "figures.json"
+PICTURES, CELL = 12, 128  # rows of the sheet, and pixels of a picture in it
+SHIPPED = "fusion-small as it ships"
+MARKS, MARK = 40, 7  # marks of the truth's colours, and pixels of a side of each, that propagation is given
+MARKED = f"propagation of {MARKS} true marks"
+CONTROLS = ("grey", "mean chroma", "lightness table", "rules", "exemplar transfer", MARKED)
+GIVEN = ("grey", MARKED)  # measured as they are: the one has no colours, the other true ones
+Coloring = Callable[
+    [np.ndarray, np.ndarray, np.ndarray], np.ndarray
+]  # of RGB, luma and lightness, see `pictures`
+_REFERENCES = 64
+_BATCH = 32
+
+
+def folder_of(output: Path, name: str) -> Path:
+    """Where a row keeps its run, its figures and its pictures."""
+    return output / "".join(letter if letter.isalnum() else "_" for letter in name.lower())
+
+
+def pictures_of(test: list[Photo], folder: str | None) -> list[Photo]:
+    """Twelve photographs for the sheet: those in a folder, or of the test part, the collections by turns."""
+    if folder is not None:
+        found = read_photos(folder)
+        return sorted([*found.train, *found.validation, *found.test], key=lambda photo: photo.path)[:PICTURES]
+    by_collection = {}
+    for photo in test:
+        by_collection.setdefault(photo.collection, []).append(photo)
+    turns = [
+        photo
+        for turn in range(PICTURES)
+        for some in by_collection.values()
+        for photo in some[turn : turn + 1]
+    ]
+    return turns[:PICTURES]
+
+
+def assess(photos: list[Photo], size: int, coloring: Coloring, strength: float) -> dict[str, np.ndarray]:
+    """Figures [P] of each photograph: errors with chroma times `strength`, all others at full strength."""
+    rows = []
+    for rgb, grey, lightness in evaluation.pictures(photos, size):
+        predicted = coloring(rgb, grey, lightness)
+        truth = color.rgb_to_lab(rgb)
+        at, full = color.join(grey, strength * predicted), color.join(grey, predicted)
+        at_lab, full_lab = color.rgb_to_lab(at), color.rgb_to_lab(full)
+        figures = {
+            "rmse": metrics.chroma_rmse(truth[..., 1:], at_lab[..., 1:]),
+            "ciede2000": ops.mean(metrics.ciede2000(truth, at_lab), axis=(1, 2)),
+            "colorfulness": metrics.colorfulness(full),
+            "colorfulness_of_truth": metrics.colorfulness(rgb),
+            "psnr": metrics.psnr(rgb, full),
+            "ssim": metrics.ssim(rgb, full),
+            "raw_accuracy": metrics.raw_accuracy(truth[..., 1:], full_lab[..., 1:]),
+            "bleeding": metrics.bleeding(grey, full_lab[..., 1:]),
+            "grey": metrics.is_grey(full),
+        }
+        rows.append({name: ops.convert_to_numpy(value) for name, value in figures.items()})
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def _row(
+    name: str,
+    photos: Photos,
+    sheet: list[Photo],
+    size: int,
+    coloring: Coloring,
+    strength: float,
+    folder: Path,
+) -> dict:
+    """A row's figures; its pictures go into `sheet.png` in its folder."""
+    found = assess(photos.test, size, coloring, strength)
+    names = np.array([photo.collection for photo in photos.test])
+    by_collection = {
+        collection: {key: float(values[names == collection].mean()) for key, values in found.items()}
+        for collection in sorted(set(names))
+    }
+    _column(sheet, size, coloring, strength).save(folder / PART)
+    counts = {collection: int((names == collection).sum()) for collection in by_collection}
+    return {"row": name, "strength": round(strength, 3), "pictures": counts, "collections": by_collection}
+
+
+def measured(
+    folder: Path, name: str, options: Options, photos: Photos, sheet: list[Photo], size: int
+) -> dict:
+    """The figures of a trained network, what it costs included."""
+    network, centres = training.trained(str(folder), options)
+    doubting = Doubting(network, centres)
+
+    def predictor(lightness):
+        return tuple(ops.convert_to_numpy(part) for part in doubting(lightness))
+
+    costs = {"parameters": network.count_params(), **cost(network, size)}
+    return _row(name, photos, sheet, size, *_at_work(photos, size, predictor), folder) | costs
+
+
+def _at_work(photos: Photos, size: int, predictor: evaluation.Predictor) -> tuple[Coloring, float]:
+    """A predictor as a way of colouring, and its strength at the operating point."""
+    strength = evaluation.operating_strength(photos.validation, size, predictor)
+    return lambda rgb, grey, lightness: predictor(lightness)[0], strength
+
+
+def write_controls(output: Path, photos: Photos, sheet: list[Photo], size: int) -> None:
+    """The rows that need no training, and the shipped model's; those that are there are left."""
+    average = np.mean([chroma(photo.pixels).mean(axis=(0, 1)) for photo in photos.train], axis=0)
+    references = sorted(photos.train, key=lambda photo: photo.digest)[:_REFERENCES]
+    makers: dict[str, Callable] = {
+        "grey": lambda: lambda rgb, grey, lightness: np.zeros((*grey.shape, 2), np.float32),
+        "mean chroma": lambda: evaluation.constant(*average),
+        "lightness table": lambda: luminance_table.predictor(luminance_table.fit(photos.train)),
+        "rules": lambda: rules.predictor(rules.fit(photos.train)),
+        "exemplar transfer": lambda: exemplar.predictor(
+            [exemplar.reference(one.pixels) for one in references]
+        ),
+        MARKED: lambda: _marked,
+        SHIPPED: lambda: load_model(default_model()),
+    }
+    for name, make in makers.items():
+        folder = folder_of(output, name)
+        if (folder / FIGURES).is_file():
+            continue
+        print(f"{name} ...", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        own = read_card(default_model()).size if name == SHIPPED else size
+        way = (make(), 1.0) if name in GIVEN else _at_work(photos, own, make())
+        write_json(folder / FIGURES, _row(name, photos, sheet, own, *way, folder))
+    truth = [batches.resized(photo.pixels, CELL, CELL) for photo in sheet]
+    Image.fromarray(np.concatenate(truth)).save(output / f"truth_{PART}")
+
+
+def _marked(rgb: np.ndarray, grey: np.ndarray, lightness: np.ndarray) -> np.ndarray:
+    """Chroma [N, S, S, 2] carried from `MARKS` squares of the truth's colours, at places drawn once for all."""
+    size = grey.shape[1]
+    marked = np.zeros((size, size), bool)
+    for top, left in np.random.default_rng(0).integers(0, size - MARK + 1, (MARKS, 2)):
+        marked[top : top + MARK, left : left + MARK] = True
+    truth = ops.convert_to_numpy(color.rgb_to_lab(rgb))[..., 1:]
+    levels = np.uint8(np.rint(255 * grey))
+    return np.stack(
+        [propagation.propagate(luma, planes, marked) for luma, planes in zip(levels, truth, strict=True)]
+    )
+
+
+def cost(network: keras.Model, size: int) -> dict[str, float]:
+    """Of a picture of `size` x `size`: billions of multiply-accumulates, milliseconds in batches of 1 and of 16.
+
+    Needs TensorFlow's back end; empty on another.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return {}
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    found = {}
+    for batch in (1, 16):
+        function = tf.function(lambda x: network(x, training=False))
+        concrete = function.get_concrete_function(tf.TensorSpec((batch, size, size, 1), tf.float32))
+        pictures = tf.random.uniform((batch, size, size, 1), 0, 100)
+        concrete(pictures)
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            concrete(pictures)
+            times.append(time.perf_counter() - started)
+        found[f"milliseconds_at_{batch}"] = round(1000 * float(np.median(times)) / batch, 2)
+        if batch == 1:
+            profiler = tf.compat.v1.profiler
+            options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
+            graph = convert_variables_to_constants_v2(concrete).graph
+            flops = profiler.profile(graph, options=options.with_empty_output().build()).total_float_ops
+            found["gmac"] = round(flops / 2e9, 3)
+    return found
+
+
+def write(output: Path, names: list[str], budget: float) -> None:
+    """`comparison.md` and `comparison.jpg` of the rows that are there."""
+    rows = []
+    for name in [*CONTROLS, *names, SHIPPED]:
+        file = folder_of(output, name) / FIGURES
+        if file.is_file():
+            rows.append((file.parent, json.loads(file.read_text(encoding="utf-8"))))
+    partial = output / f".{TABLE}.partial"
+    partial.write_text(_table([row for _, row in rows], budget), encoding="utf-8")
+    partial.replace(output / TABLE)
+    columns = {row["row"]: folder / PART for folder, row in rows if "not_run" not in row}
+    _sheet(columns | {"truth": output / f"truth_{PART}"}, output / SHEET)
+
+
+def _table(rows: list[dict], budget: float) -> str:
+    grey = next(row for row in rows if row["row"] == "grey")
+    collections = list(grey["collections"])
+    head = ["", *(f"{name}: RMSE/grey, CIEDE2000/grey" for name in collections)]
+    head += ["colour of truth", "PSNR", "SSIM", "AuC", "bleeding", "grey pictures"]
+    head += ["parameters, M", "GMAC", "ms at 1", "ms at 16", "steps"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        if "not_run" in row:
+            lines.append(f"| {row['row']} | not run: {row['not_run']} |" + " |" * (len(head) - 2))
+            continue
+        cells = [row["row"]]
+        for name in collections:
+            own, blank = row["collections"][name], grey["collections"][name]
+            cells.append(f"{own['rmse'] / blank['rmse']:.3f}, {own['ciede2000'] / blank['ciede2000']:.3f}")
+        cells.append(f"{_mean(row, 'colorfulness') / _mean(row, 'colorfulness_of_truth'):.2f}")
+        for key, form in (
+            ("psnr", ".1f"),
+            ("ssim", ".3f"),
+            ("raw_accuracy", ".3f"),
+            ("bleeding", ".2f"),
+            ("grey", ".0%"),
+        ):
+            cells.append(format(_mean(row, key), form))
+        cells.append(f"{row['parameters'] / 1e6:.2f}" if "parameters" in row else "")
+        cells += [
+            str(row.get(key, "")) for key in ("gmac", "milliseconds_at_1", "milliseconds_at_16", "steps")
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    counts = ", ".join(f"{count} {name}" for name, count in grey["pictures"].items())
+    words = (
+        f"Each network was trained for {budget:g} minutes on the same photographs, and measured on {counts} that none "
+        "has seen. Errors over those of the grey picture, with chroma scaled so that the mean colourfulness on the "
+        "validation pictures is 60 % of the truth's; all other figures at full strength, means over pictures."
+    )
+    return "\n".join([words, "", *lines, ""])
+
+
+def _mean(row: dict, key: str) -> float:
+    total = sum(row["pictures"].values())
+    return sum(row["collections"][name][key] * count for name, count in row["pictures"].items()) / total
+
+
+def _column(photos: list[Photo], size: int, coloring: Coloring, strength: float) -> Image.Image:
+    """The sheet's pictures by one predictor, one below the other."""
+    cells = []
+    for rgb, grey, lightness in evaluation.pictures(photos, size):
+        joined = ops.convert_to_numpy(color.join(grey, strength * coloring(rgb, grey, lightness)))
+        cells += [batches.resized(np.uint8(np.rint(255 * np.clip(one, 0, 1))), CELL, CELL) for one in joined]
+    return Image.fromarray(np.concatenate(cells))
+
+
+def _sheet(columns: dict[str, Path], path: Path) -> None:
+    """Columns of all rows beside each other, under their names."""
+    columns = [(name, Image.open(file)) for name, file in columns.items()]
+    top, font = 34, ImageFont.load_default(13)
+    sheet = Image.new("RGB", (len(columns) * (CELL + 4), top + columns[0][1].height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (name, column) in enumerate(columns):
+        left = index * (CELL + 4)
+        draw.multiline_text((left + 2, 2), _wrapped(name), fill="black", font=font, spacing=1)
+        sheet.paste(column, (left, top))
+    sheet.save(path, quality=88)
+
+
+def _wrapped(name: str, width: int = 19) -> str:
+    return "\n".join(textwrap.wrap(name, width)[:2])
