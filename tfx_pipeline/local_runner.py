@@ -195,7 +195,7 @@ def _execute(root: str, settings, thresholds, chosen: argparse.Namespace) -> int
     folder.mkdir(parents=True)
     started = time.monotonic()
     print(f"{thresholds.name}: {chosen.thresholds}")
-    with _logging(folder / "log.txt"):
+    with _logging(folder / "log.txt"), _no_arguments():
         from tfx.orchestration.local.local_dag_runner import LocalDagRunner
         from tfx.orchestration.metadata import Metadata, sqlite_metadata_connection_config
 
@@ -271,6 +271,16 @@ def _logging(file: Path) -> Iterator[None]:
     finally:
         logger.handlers[:], _ = before, logger.setLevel(level)
         handlers[0].close()
+
+
+@contextlib.contextmanager
+def _no_arguments() -> Iterator[None]:
+    """The process's arguments are out of sight: TFX would look among them for flags of its own, such as `-v`."""
+    before, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 class _Progress(logging.Handler):

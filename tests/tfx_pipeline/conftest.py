@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -126,11 +127,12 @@ class Pipeline:
         return Result(code, out, err, self.root, reports[-1].read_text() if reports else "")
 
     def call(self, capfd, *more: str, manifests: list[Path] | None = None, **settings) -> Result:
-        """Runs the command in this process, which has loaded TFX already."""
+        """Runs the command in this process, which has loaded TFX already, and has arguments of its own."""
         from tfx_pipeline.local_runner import main
 
         capfd.readouterr()
-        code = main(self.options(*more, manifests=manifests), **settings)
+        with mock.patch.object(sys, "argv", ["pytest", "-v", "--durations=0"]):
+            code = main(self.options(*more, manifests=manifests), **settings)
         return self._result(code, *capfd.readouterr())
 
 
