@@ -41,15 +41,17 @@ class Adversary:
         lightness = keras.Input((None, None, 1), name="given_lightness")
         chroma = keras.Input((None, None, 2), name="given_chroma")
         made = keras.Input((None, None, 2), name="made_chroma")
-        real = self.discriminators(_Picture()(lightness, chroma))
-        number = len(real) if config.variant == "pix2pix" else gan.SCALES
         least_squares = config.variant == "multiscale"
+        number = gan.SCALES if least_squares else 1
+
+        def judged(chroma) -> list:
+            return keras.tree.flatten(self.discriminators(_Picture()(lightness, chroma)))
 
         def figure(name: str, loss, *tensors):
             return _Figure(loss, name=name, dtype="float32")(*tensors)
 
         judge = losses.least_squares_discriminator if least_squares else losses.adversarial_discriminator
-        scores = self.discriminators(_Picture()(lightness, made))
+        real, scores = judged(chroma), judged(made)
         self._critic = keras.Model(
             [lightness, chroma, made],
             {"discriminator": figure("discriminator", _summed(judge), real[:number], scores[:number])},
@@ -57,7 +59,7 @@ class Adversary:
 
         persuade = losses.least_squares_generator if least_squares else losses.adversarial_generator
         colored = generator(lightness)
-        scores = self.discriminators(_Picture()(lightness, colored))
+        scores = judged(colored)
         figures = {
             "chroma_error": figure("chroma_error", _scaled_error, chroma, colored),
             "adversarial": figure("adversarial", _summed(persuade), scores[:number]),

@@ -77,14 +77,14 @@ def build(config: Config) -> keras.Model:
 
 
 def discriminators(config: Config) -> keras.Model:
-    """From pictures [N, H, W, 3], lightness and chroma scaled to -1..1, to a list of scores, the higher the realer.
+    """From pictures [N, H, W, 3], lightness and chroma scaled to -1..1, to scores, the higher the realer.
 
     `pix2pix`: one map of logits [N, H/8, W/8, 1]. `multiscale`: for the picture, its half and its quarter first a
-    map of scores each, then four feature maps each, before their activation: three and twelve outputs.
+    map of scores each, then four feature maps each, before their activation: a list of three and twelve.
     """
     picture = keras.Input((None, None, 3), name="picture")
     if config.variant == "pix2pix":
-        return keras.Model(picture, [_patches(picture, config.width)])
+        return keras.Model(picture, _patches(picture, config.width))
     scores, maps, x = [], [], picture
     for number in range(SCALES):
         x = x if number == 0 else layers.AveragePooling2D(2)(x)
