@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
+from model import extractors
 from model.networks.layers import filters, regressed
 
 STRIDE, SCALE = 8, 2
@@ -23,16 +24,26 @@ class Config:
     Attributes:
         space: a key of `spaces.PLANES`.
         gain: factor on the chroma.
+        extractor: a key of `extractors.EXTRACTORS`, or `joint`, which needs no weights and no network to fetch them.
+            `inception_resnet_v2`, both papers', is for serious training, and costs more than all the rest.
+        embedding: of a classifier, `logits` as in Deep Koalarization, or `probabilities` as in Wallner's.
+        weights: of a classifier, `imagenet` or a file, see `extractors.build`.
         width: factor on all filters but those of a classifier.
     """
 
     space: str = "lab"
     gain: float = 1.0
+    extractor: str = JOINT
+    embedding: str = "logits"
+    weights: str = extractors.IMAGENET
     width: float = 1.0
 
 
 def build(config: Config) -> keras.Model:
-    """Lightness [N, H, W, 1] to chroma [N, H, W, 2]; the layer `embedding` gives [N, K] for the whole picture."""
+    """Lightness [N, H, W, 1] to chroma [N, H, W, 2]; the layer `embedding` gives [N, K] for the whole picture.
+
+    Raises `extractors.ExtractorError` where a classifier's weights cannot be had.
+    """
 
     def convolved(x, count: int, strides: int = 1):
         # Sixteen layers without normalization: this start keeps what passes through them at one size.
@@ -55,12 +66,15 @@ def build(config: Config) -> keras.Model:
     for count, strides in ((64, 2), (128, 1), (128, 2), (256, 1), (256, 2), (512, 1)):
         x = convolved(x, count, strides)
 
-    # Pooled where Iizuka's is flattened, so that pictures of any size can be embedded.
-    scene = x
-    for count, strides in ((512, 2), (512, 1), (512, 2), (512, 1)):
-        scene = convolved(scene, count, strides)
-    scene = layers.GlobalAveragePooling2D()(scene)
-    embedding = dense(dense(dense(scene, 1024), 512), 256, name="embedding")
+    if config.extractor == JOINT:
+        # Pooled where Iizuka's is flattened, so that pictures of any size can be embedded.
+        scene = x
+        for count, strides in ((512, 2), (512, 1), (512, 2), (512, 1)):
+            scene = convolved(scene, count, strides)
+        scene = layers.GlobalAveragePooling2D()(scene)
+        embedding = dense(dense(dense(scene, 1024), 512), 256, name="embedding")
+    else:
+        embedding = extractors.build(config.extractor, config.weights, config.embedding)(lightness)
 
     x = convolved(convolved(x, 512), 256)
     # A 1x1 convolution of features beside a tiled embedding is the sum of one of the features and one of the

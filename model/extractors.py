@@ -1,0 +1,194 @@
+"""Classifiers of ImageNet, frozen, that tell a colouriser what is in a picture: from lightness to an embedding.
+
+A classifier sees the grey picture thrice, at its own size and scaled as in its training. Its weights come from
+`keras.applications`, which downloads them once, or from a file.
+"""
+
+import contextlib
+import os
+import socket
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import applications, layers, ops
+
+from model import color
+
+RANDOM, IMAGENET = "random", "imagenet"
+EMBEDDINGS = {"logits": None, "probabilities": "softmax"}  # and the activation behind the last layer
+PATIENCE = 20.0  # seconds without an answer after which a machine counts as offline
+_GCS = "gs://"
+_SUFFIXES = (".weights.h5", ".keras", ".h5")
+
+
+class ExtractorError(ValueError):
+    """Why there is no extractor, and what to do about it, in one line for a person."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A classifier of `keras.applications`.
+
+    Attributes:
+        build: its function.
+        scale: its own preprocessing of RGB 0..255 [N, S, S, 3].
+        size: height and width that it was trained at, in pixels.
+    """
+
+    build: Callable
+    scale: Callable
+    size: int
+
+
+EXTRACTORS = {
+    "inception_resnet_v2": Extractor(
+        applications.InceptionResNetV2, applications.inception_resnet_v2.preprocess_input, 299
+    ),
+    "resnet50": Extractor(applications.ResNet50, applications.resnet50.preprocess_input, 224),
+    "mobilenet_v2": Extractor(applications.MobileNetV2, applications.mobilenet_v2.preprocess_input, 224),
+    # The third scales its input itself.
+    "mobilenet_v3": Extractor(applications.MobileNetV3Large, applications.mobilenet_v3.preprocess_input, 224),
+}
+
+
+def build(name: str, weights: str = IMAGENET, embedding: str = "logits") -> keras.Model:
+    """From lightness [N, H, W, 1], L* 0..100, of any size to the embedding [N, 1000]; frozen.
+
+    Args:
+        name: a key of `EXTRACTORS`.
+        weights: `imagenet`; a local or gs:// file of the whole classifier's weights, its top included: `.weights.h5`,
+            `.keras`, or `.h5` as `keras.applications` publishes; `random`, for tests.
+        embedding: `logits`, or `probabilities`, which are their softmax.
+
+    Raises ExtractorError where the weights cannot be had or are those of something else.
+    """
+    for value, known in ((name, EXTRACTORS), (embedding, EMBEDDINGS)):
+        if value not in known:
+            raise ExtractorError(f"there is no {value}; choose one of {', '.join(known)}")
+    extractor = EXTRACTORS[name]
+    classifier = _classifier(name, weights, EMBEDDINGS[embedding])
+    lightness = keras.Input((None, None, 1), name="seen_lightness")
+    picture = Seen(extractor.size, extractor.scale, dtype="float32", name="seen")(lightness)
+    model = keras.Model(lightness, Frozen(classifier, name="classifier")(picture), name="embedding")
+    model.trainable = False
+    return model
+
+
+class Seen(layers.Layer):
+    """Lightness [N, H, W, 1] to what a classifier takes, [N, size, size, 3]: `scale` of its grey in 0..255."""
+
+    def __init__(self, size: int, scale: Callable, **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.scale = size, scale
+
+    def call(self, lightness):
+        grey = 255 * color.grey_of_lightness(lightness)
+        grey = ops.image.resize(grey, (self.size, self.size), data_format="channels_last")
+        return self.scale(ops.repeat(grey, 3, axis=-1), data_format="channels_last")
+
+    def compute_output_shape(self, shape):
+        return (shape[0], self.size, self.size, 3)
+
+
+class Frozen(layers.Layer):
+    """A network as it is in use, also while what it is a part of is trained: its dropout and norms would be told so."""
+
+    def __init__(self, network: keras.Model, **kwargs):
+        super().__init__(**kwargs)
+        self.network = network
+
+    def call(self, x):
+        return self.network(x, training=False)
+
+    def compute_output_shape(self, shape):
+        return self.network.compute_output_shape(shape)
+
+
+def _classifier(name: str, weights: str, activation: str | None) -> keras.Model:
+    make = EXTRACTORS[name].build
+    if weights == IMAGENET:
+        with _reachable(name):
+            return make(weights=IMAGENET, classifier_activation=activation)
+    if weights != RANDOM and not weights.endswith(_SUFFIXES):
+        raise ExtractorError(
+            f"{weights} is no file of weights; it must end with one of {', '.join(_SUFFIXES)}"
+        )
+    classifier = make(weights=None, classifier_activation=activation)
+    if weights != RANDOM:
+        with _local(weights) as path:
+            _load(classifier, path, name, weights)
+    return classifier
+
+
+@contextlib.contextmanager
+def _reachable(name: str) -> Iterator[None]:
+    """Bounds each wait of a download, and puts its failure in words."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    except Exception as error:  # the download raises nothing narrower
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExtractorError(
+            f"the ImageNet weights of {name} cannot be downloaded here ({reason}); give a local or gs:// file of "
+            "them, which keras.applications leaves in ~/.keras/models where there is a network, or the extractor "
+            "joint, which needs none"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _load(classifier: keras.Model, path: Path, name: str, weights: str) -> None:
+    # Keras leaves alone, with a warning at most, what some files lack.
+    for variable in classifier.weights:
+        variable.assign(ops.full(variable.shape, np.nan, variable.dtype))
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            classifier.load_weights(path)
+        missing = sum(not np.all(np.isfinite(weight)) for weight in classifier.get_weights())
+        if missing:
+            raise ValueError(f"{missing} of {len(classifier.weights)} weights are not there, or not finite")
+    except (ValueError, KeyError, OSError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ExtractorError(
+            f"{weights} does not hold the weights of {name} with its top of 1000 classes ({reason}); give a file of "
+            "that classifier, or name the extractor that the file is of"
+        ) from error
+
+
+@contextlib.contextmanager
+def _local(weights: str) -> Iterator[Path]:
+    """The file itself, or a copy of one in Cloud Storage for as long as it is needed."""
+    if not weights.startswith(_GCS):
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise ExtractorError(f"there is no file of weights {weights}")
+        yield path
+        return
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.credentials import AnonymousCredentials
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud import storage
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    bucket, _, key = weights.removeprefix(_GCS).partition("/")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / key.rsplit("/", 1)[-1]
+        try:
+            if os.environ.get("STORAGE_EMULATOR_HOST"):  # looking for credentials would take long
+                client = storage.Client(project="emulator", credentials=AnonymousCredentials())
+            else:
+                client = storage.Client()
+            client.bucket(bucket).blob(key).download_to_filename(
+                str(path), timeout=PATIENCE, retry=DEFAULT_RETRY.with_timeout(PATIENCE)
+            )
+        except (GoogleAPIError, GoogleAuthError, OSError) as error:
+            raise ExtractorError(
+                f"{weights} cannot be read ({error}); check its name and your rights"
+            ) from error
+        yield path

@@ -1,0 +1,224 @@
+"""Frozen classifiers see what they were trained to see; their weights come from files that are what they should be."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras import applications, ops
+
+from model import color, extractors
+from model.extractors import EXTRACTORS, ExtractorError, Seen
+from model.networks import fusion
+from tests.model.test_networks import lightness
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "mobilenet_v2"  # the quickest
+
+
+@pytest.fixture(scope="module")
+def classifier() -> keras.Model:
+    """Nobody's classifier: random weights, saved below as pretrained ones would be."""
+    keras.utils.set_random_seed(0)
+    model = applications.MobileNetV2(weights=None, classifier_activation=None)
+    # Fresh statistics of batch norm let next to nothing through; these are of the one batch they see.
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(np.random.default_rng(0).uniform(-1, 1, (4, 224, 224, 3)), training=True)
+    return model
+
+
+@pytest.fixture(scope="module")
+def files(classifier, tmp_path_factory):
+    """The classifier in each format, by suffix."""
+    folder = tmp_path_factory.mktemp("weights")
+    paths = {suffix: folder / f"classifier{suffix}" for suffix in (".weights.h5", ".keras", ".h5")}
+    classifier.save_weights(paths[".weights.h5"])
+    classifier.save(paths[".keras"])
+    classifier.save(paths[".h5"])
+    return paths
+
+
+def embedded(weights: object, picture: np.ndarray, embedding: str = "logits") -> np.ndarray:
+    return ops.convert_to_numpy(extractors.build(NAME, str(weights), embedding)(picture))
+
+
+# From the preprocessing of each one's publication: the means are ImageNet's, of blue, green and red.
+@pytest.mark.parametrize(
+    ("name", "black", "white"),
+    [
+        ("inception_resnet_v2", (-1, -1, -1), (1, 1, 1)),
+        ("resnet50", (-103.939, -116.779, -123.68), (151.061, 138.221, 131.32)),
+        ("mobilenet_v2", (-1, -1, -1), (1, 1, 1)),
+        ("mobilenet_v3", (0, 0, 0), (255, 255, 255)),
+    ],
+)
+def test_a_classifier_sees_the_range_that_it_was_trained_on(name, black, white):
+    chosen = EXTRACTORS[name]
+    seen = Seen(chosen.size, chosen.scale)
+    for level, expected in ((0, black), (100, white)):
+        found = ops.convert_to_numpy(seen(np.full((1, 40, 64, 1), level, np.float32)))
+        assert found.shape == (1, chosen.size, chosen.size, 3)
+        np.testing.assert_allclose(found[0, 100, 100], expected, atol=0.05)
+
+
+def test_mobilenet_v3_scales_its_input_itself():
+    made = EXTRACTORS["mobilenet_v3"].build(weights=None)
+    assert any(isinstance(layer, keras.layers.Rescaling) for layer in made.layers)
+
+
+def test_sizes_are_those_that_the_classifiers_take():
+    sizes = {"inception_resnet_v2": 299, "resnet50": 224, "mobilenet_v2": 224, "mobilenet_v3": 224}
+    assert {name: chosen.size for name, chosen in EXTRACTORS.items()} == sizes
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras", ".h5"])
+def test_the_embedding_is_what_the_classifier_says_of_the_grey_picture(suffix, files, classifier):
+    picture = lightness(2, 224, 224)
+    grey = 255 * ops.convert_to_numpy(color.grey_of_lightness(picture))
+    expected = ops.convert_to_numpy(classifier(np.repeat(grey, 3, axis=-1) / 127.5 - 1))
+    found = embedded(files[suffix], picture)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert np.abs(found[0] - found[1]).max() > 0.01
+
+
+def test_probabilities_are_the_softmax_of_the_logits(files):
+    picture = lightness(1, 64, 96)
+    logits = embedded(files[".weights.h5"], picture).astype(np.float64)
+    found = embedded(files[".weights.h5"], picture, "probabilities")
+    np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(), rtol=1e-3)
+
+
+def test_weights_are_read_from_cloud_storage(files, cloud):
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    client = storage.Client(project="emulator", credentials=AnonymousCredentials())
+    client.bucket(cloud.removeprefix("gs://")).blob("weights/classifier.weights.h5").upload_from_filename(
+        files[".weights.h5"]
+    )
+    picture = lightness(1, 32, 32)
+    np.testing.assert_array_equal(
+        embedded(f"{cloud}/weights/classifier.weights.h5", picture), embedded(files[".weights.h5"], picture)
+    )
+    with pytest.raises(ExtractorError, match=r"gs://.*none\.h5 cannot be read"):
+        extractors.build(NAME, f"{cloud}/weights/none.h5")
+
+
+def test_training_leaves_the_extractor_as_it_is(files):
+    model = fusion.build(fusion.Config(extractor=NAME, weights=str(files[".weights.h5"]), width=0.05))
+    before = [np.array(weight) for weight in model.get_layer("embedding").get_weights()]
+    decoder = [np.array(variable) for variable in model.trainable_variables]
+    model.compile(keras.optimizers.SGD(1e-4), loss="mse", jit_compile=False)
+    model.train_on_batch(lightness(2, 32, 32), np.full((2, 32, 32, 2), 20, np.float32))
+    # The statistics of its batch norm are among the weights.
+    for one, other in zip(before, model.get_layer("embedding").get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    after = [np.array(variable) for variable in model.trainable_variables]
+    assert any(not np.array_equal(one, other) for one, other in zip(decoder, after, strict=True))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3"])
+def test_an_embedding_is_the_same_while_the_network_around_it_is_trained(name):
+    extractor = extractors.build(name, "random")
+    picture = lightness(2, 32, 32)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(extractor(picture, training=True)), ops.convert_to_numpy(extractor(picture))
+    )
+
+
+def test_the_fusion_network_has_the_parameters_of_deep_koalarization_beside_its_classifier():
+    model = fusion.build(fusion.Config(extractor=NAME, weights="random"))
+    own = model.count_params() - model.get_layer("embedding").count_params()
+    assert own / 1e6 == pytest.approx(6.57, abs=0.005)
+    assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == own
+
+
+def test_the_classifier_has_a_say_in_the_colors(files):
+    keras.utils.set_random_seed(0)
+    config = fusion.Config(extractor=NAME, weights=str(files[".weights.h5"]), width=0.05)
+    model = fusion.build(config)
+    picture = lightness(1, 32, 32)
+    before = ops.convert_to_numpy(model(picture))
+    top = model.get_layer("embedding").get_layer("classifier").network.layers[-1]
+    top.set_weights([-weight for weight in top.get_weights()])
+    assert np.abs(ops.convert_to_numpy(model(picture)) - before).max() > 1e-3
+
+
+def test_weights_of_another_network_are_refused_with_what_to_do(files, tmp_path):
+    other = tmp_path / "other.weights.h5"
+    applications.MobileNetV2(weights=None, alpha=0.35).save_weights(other)
+    topless = tmp_path / "topless.h5"
+    applications.MobileNetV2(weights=None, alpha=0.35, include_top=False, input_shape=(96, 96, 3)).save(
+        topless
+    )
+    broken = tmp_path / "broken.h5"
+    broken.write_bytes(b"no weights")
+    lacking = tmp_path / "lacking.weights.h5"
+    lacking.write_bytes(files[".weights.h5"].read_bytes())
+    with h5py.File(lacking, "a") as file:
+        file["layers/conv2d/vars/0"][...] = np.nan
+    for path in (other, topless, broken, lacking):
+        with pytest.raises(
+            ExtractorError, match="does not hold the weights of mobilenet_v2.* give a file of"
+        ):
+            extractors.build(NAME, str(path))
+
+
+def test_what_is_no_extractor_is_refused_with_the_names_there_are(tmp_path):
+    with pytest.raises(ExtractorError, match="inception_resnet_v2, resnet50"):
+        extractors.build("vgg16")
+    with pytest.raises(ExtractorError, match="logits, probabilities"):
+        extractors.build(NAME, embedding="features")
+    with pytest.raises(ExtractorError, match="must end with"):
+        extractors.build(NAME, str(tmp_path / "weights.ckpt"))
+    with pytest.raises(ExtractorError, match="there is no file"):
+        extractors.build(NAME, str(tmp_path / "missing.h5"))
+
+
+def test_a_machine_without_a_network_gets_one_clear_error_at_once(tmp_path):
+    """In a process of its own, so that weights which somebody has downloaded here are not found."""
+    code = f"""
+import time
+from model import extractors
+began = time.monotonic()
+try:
+    extractors.build("{NAME}")
+except extractors.ExtractorError as error:
+    print(round(time.monotonic() - began), error)
+"""
+    nowhere = "http://127.0.0.1:9"
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "KERAS_HOME": str(tmp_path),
+        "HTTPS_PROXY": nowhere,
+        "https_proxy": nowhere,
+    }
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240, check=True
+    )
+    (line,) = [line for line in found.stdout.splitlines() if "mobilenet_v2 cannot be downloaded" in line]
+    seconds, words = line.split(" ", 1)
+    assert int(seconds) < 60
+    assert "give a local or gs:// file" in words and "joint" in words
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for_long(monkeypatch):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        monkeypatch.setattr(extractors, "PATIENCE", 0.5)
+        before = socket.getdefaulttimeout()
+        began = time.monotonic()
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/weights.h5"
+        with pytest.raises(ExtractorError, match="timed out"), extractors._reachable(NAME):
+            keras.utils.get_file("never.h5", address, cache_subdir="never")
+        assert time.monotonic() - began < 20
+        assert socket.getdefaulttimeout() == before
