@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _compare(arguments: argparse.Namespace) -> None:
     from model import comparison, default_model
-    from model.photos import HELD_OUT, PARTS, read_photos
+    from model.photos import HELD_OUT, PARTS, PhotosError, read_photos
 
     if not arguments.budget > 0:
         raise OptionsError(f"--budget must be positive, got {arguments.budget}")
@@ -108,6 +108,8 @@ def _compare(arguments: argparse.Namespace) -> None:
     photos = read_photos(arguments.photos, held_out=held_out)
     if not photos.test or not photos.validation:  # none of its photographs
         photos = read_photos(arguments.photos)
+    if not photos.test or not photos.validation:
+        raise PhotosError(f"too few photographs in {arguments.photos}: none is left to measure on")
     photos = dataclasses.replace(photos, **{part: _few(getattr(photos, part)) for part in PARTS[1:]})
     sheet = comparison.pictures_of(photos.test, arguments.sheet)
     comparison.write_controls(output, photos, sheet, SIZE)

@@ -104,7 +104,7 @@ def train(
                 steps_per_epoch=steps,
                 shuffle=False,
                 verbose=0,
-                callbacks=[History(folder / HISTORY), Checkpoint(folder / STATE), *callbacks],
+                callbacks=[History(folder / HISTORY), Checkpoint(folder / STATE, SAVED_EVERY), *callbacks],
             )
 
         step = int(ops.convert_to_numpy(part.optimizer.iterations))
@@ -138,10 +138,10 @@ def _fit_adversary(
         figures = []
         for index in range(step % options.steps, options.steps):
             figures.append(adversary.step(*(np.asarray(part) for part in next(stream))))
-            listeners.on_train_batch_end(index)
             if time.monotonic() - saved >= SAVED_EVERY:
                 adversary.save(state)
                 saved = time.monotonic()
+            listeners.on_train_batch_end(index)
         step = (epoch + 1) * options.steps
         logs = {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
         if validation is not None:
@@ -223,16 +223,16 @@ def _precision(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _devices() -> contextlib.AbstractContextManager:
-    """Spreads batches over the accelerators of this machine where there are several (TensorFlow and JAX)."""
+def _devices(kind: str = "GPU") -> contextlib.AbstractContextManager:
+    """Spreads batches over the devices of a kind where this machine has several (TensorFlow and JAX)."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        devices = tf.config.list_logical_devices("GPU")
+        devices = [device.name for device in tf.config.list_logical_devices(kind)]
         return (
             tf.distribute.MirroredStrategy(devices).scope() if len(devices) > 1 else contextlib.nullcontext()
         )
-    devices = keras.distribution.list_devices("gpu") if keras.backend.backend() == "jax" else []
+    devices = keras.distribution.list_devices(kind.lower()) if keras.backend.backend() == "jax" else []
     return (
         keras.distribution.DataParallel(devices=devices).scope()
         if len(devices) > 1
@@ -265,7 +265,7 @@ def _optimizer(options: Options) -> keras.optimizers.Optimizer:
 class Checkpoint(keras.callbacks.Callback):
     """After each epoch, and every `seconds` between, the weights, the optimiser and its step, replaced as a whole."""
 
-    def __init__(self, path: Path, seconds: float = SAVED_EVERY):
+    def __init__(self, path: Path, seconds: float):
         super().__init__()
         self.path, self.seconds, self.saved = path, seconds, time.monotonic()
 

@@ -13,9 +13,11 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
-from model import bins, card, losses, release, serving, train, training
+from model import bins, card, curves, losses, photos, release, serving, train, training
 from model.options import Options, OptionsError, check
+from tests.model.conftest import landscape
 
 SMALL = '{"stem": 8, "stages": [[8, 1], [8, 1], [8, 1], [8, 1]], "fused": 8, "decoder": [[8, 1], [8, 1]]}'
 TINY = [
@@ -91,6 +93,96 @@ def test_the_curve_has_every_epoch_once_also_of_a_killed_run(run):
     )
 
 
+OPTIONS = Options(network="alpha", epochs=2, steps=4, batch=2, sizes=(32, 64), size=32, rate=0.01, seed=3)
+ALBUM = photos.Photos(
+    train=[photos.Photo(f"{n}", "coast", f"{n:064}", landscape(n)) for n in range(8)],
+    validation=[],
+    test=[],
+    grey={},
+    broken={},
+)
+
+
+class Killed(keras.callbacks.Callback):
+    """Ends a run in the middle of an epoch, as a kill does."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 2:
+            raise InterruptedError
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {
+            "network": "gan",
+            "layers": {"generator": "beta", "generator_config": {"width": 0.05}, "width": 0.05},
+        },
+    ],
+    ids=["network", "gan"],
+)
+def test_a_killed_run_goes_on_at_its_step_with_the_batches_that_are_left(changes, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVED_EVERY", 0)
+    options = dataclasses.replace(OPTIONS, **changes)
+    with pytest.raises(InterruptedError):
+        training.train(ALBUM, options, tmp_path, (Killed(),))
+    begun, ended = [], []
+
+    def batches(views, start):
+        begun.append(start)
+        return training.TrainingBatches(ALBUM.train, np.full(8, 1 / 8), views, start)
+
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ended.append(batch))
+    training.train(ALBUM, options, tmp_path, (count,), batches=batches)
+    assert begun[0] == 3
+    assert len(ended) == 2 * 4 - 3
+    assert [row["epoch"] for row in json.loads((tmp_path / training.HISTORY).read_text())] == [1, 2]
+
+
+def test_the_average_of_the_weights_is_what_is_exported(tmp_path):
+    options = dataclasses.replace(OPTIONS, average=0.9)
+    training.train(ALBUM, options, tmp_path)
+    with h5py.File(tmp_path / training.STATE) as state:
+        last = state["layers/conv2d/vars/0"][()]
+    folded = training.trained(tmp_path, dataclasses.replace(options, average=0.0))[0]
+    averaged = training.trained(tmp_path, options)[0]
+    assert np.abs(last).max() > 0
+    one, other = (np.asarray(network(np.full((1, 32, 32, 1), 50.0))) for network in (folded, averaged))
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_mixed_precision_trains_what_is_exported_in_single(tmp_path):
+    options = dataclasses.replace(OPTIONS, precision="mixed_bfloat16")
+    training.train(ALBUM, options, tmp_path)
+    assert keras.config.dtype_policy().name == "float32"
+    network, _ = training.trained(tmp_path, options)
+    assert {layer.compute_dtype for layer in network.layers} == {"float32"}
+    assert np.isfinite(np.asarray(network(np.full((1, 32, 32, 1), 50.0)))).all()
+
+
+def test_several_devices_train_one_network(tmp_path):
+    code = f"""
+import tensorflow as tf
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+from tests.model.test_training import ALBUM, OPTIONS, training
+devices = training._devices
+training._devices = lambda: devices("CPU")
+training.train(ALBUM, OPTIONS, {str(tmp_path)!r})
+with devices("CPU"):
+    print("replicas", tf.distribute.get_strategy().num_replicas_in_sync)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.endswith("replicas 2\n"), done.stderr[-2000:]
+    assert steps_done(tmp_path) == 8
+
+
+def test_the_learning_curve_is_a_picture(run):
+    with Image.open(run[0] / curves.CURVES) as picture:
+        assert picture.width > 600
+
+
 def test_rebalancing_is_taken_back_in_the_logits(run):
     folder = run[0]
     saved = json.loads((folder / training.OPTIONS).read_text())
@@ -117,10 +209,6 @@ def test_the_report_stands_beside_its_three_controls(run):
 
 
 def test_a_folder_with_a_run_on_other_photographs_is_not_continued(run, tmp_path, capsys):
-    from PIL import Image
-
-    from tests.model.conftest import landscape
-
     Image.fromarray(255 - landscape(1)).save(tmp_path / "inverted.png")
     assert train.main(["--photos", str(tmp_path), "--output", str(run[0]), *TINY[:-2]]) == 2
     assert "other photographs" in capsys.readouterr().err
@@ -132,6 +220,8 @@ def test_a_folder_with_a_run_on_other_photographs_is_not_continued(run, tmp_path
         (["--photos", "nowhere"], "no such folder"),
         (["--epochs", "0"], "--epochs must be positive"),
         (["--sizes", "100"], "multiples of 32"),
+        (["--sizes", "32", "32"], "32 must not follow 32"),
+        (["--network", "unet", "--layers", '{"depth": 5}', "--sizes", "48"], "multiples of 32"),
         (["--uniform", "1.5"], "between 0 and 1"),
         (["--layers", '{"stories": 3}'], "--layers does not fit"),
         (["--weights", "valley=2"], "no collection of"),

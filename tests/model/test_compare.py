@@ -1,0 +1,95 @@
+"""The comparison trains its rows, goes on where it was, and shows them all side by side."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from model import compare, comparison
+from tests.model.conftest import landscape
+
+BUDGET = ("--budget", "0.01", "--batch", "2")
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory):
+    """A folder of 72 photographs in two collections, some of which fall into each part."""
+    folder = tmp_path_factory.mktemp("many")
+    for seed in range(72):
+        collection = folder / ("coast", "hills")[seed % 2]
+        collection.mkdir(exist_ok=True)
+        Image.fromarray(landscape(seed)).save(collection / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(album, tmp_path_factory):
+    """The folder of a comparison of which two rows were run, a network and a GAN."""
+    folder = tmp_path_factory.mktemp("compared")
+    rows = ("--only", "alpha", "GAN, beta as generator")
+    assert compare.main(["--photos", str(album), "--output", str(folder), *BUDGET, *rows]) == 0
+    return folder
+
+
+def figures(folder, name: str) -> dict:
+    return json.loads((comparison.folder_of(folder, name) / comparison.FIGURES).read_text())
+
+
+def test_the_table_has_a_line_for_every_control_and_network(compared):
+    table = (compared / comparison.TABLE).read_text()
+    rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    assert rows == ["", *comparison.CONTROLS, "alpha", "GAN, beta as generator", comparison.SHIPPED]
+
+
+def test_networks_have_figures_of_quality_and_of_cost(compared):
+    row = figures(compared, "alpha")
+    assert set(row["collections"]) == {"coast", "hills"}
+    assert row["parameters"] == 32202
+    assert row["gmac"] > 0 and row["milliseconds_at_1"] > 0 and row["milliseconds_at_16"] > 0
+    assert row["seconds"] >= 0 and row["steps"] >= compare.EPOCHS
+
+
+def test_a_grey_picture_is_the_measure_of_all(compared):
+    for found in figures(compared, "grey")["collections"].values():
+        assert found["colorfulness"] < 0.1 and found["grey"] == 1
+
+
+def test_propagation_of_true_marks_comes_near_the_truth(compared):
+    marked, grey = (figures(compared, name)["collections"]["coast"] for name in (comparison.MARKED, "grey"))
+    assert marked["rmse"] < 0.3 * grey["rmse"]
+
+
+def test_the_sheet_has_a_column_for_every_row_and_the_truth(compared):
+    with Image.open(compared / comparison.SHEET) as sheet:
+        assert sheet.width == (len(comparison.CONTROLS) + 4) * (comparison.CELL + 4)
+
+
+def test_finished_rows_are_not_run_again(album, compared, capsys):
+    before = (comparison.folder_of(compared, "alpha") / comparison.FIGURES).stat().st_mtime_ns
+    assert compare.main(["--photos", str(album), "--output", str(compared), *BUDGET, "--only", "alpha"]) == 0
+    assert "alpha: done before" in capsys.readouterr().out
+    assert (comparison.folder_of(compared, "alpha") / comparison.FIGURES).stat().st_mtime_ns == before
+
+
+def test_a_row_without_its_imagenet_weights_says_so(album, compared, tmp_path):
+    row = "fusion, MobileNetV2"
+    more = ("--only", row, "--weights", str(tmp_path))
+    assert compare.main(["--photos", str(album), "--output", str(compared), *BUDGET, *more]) == 0
+    assert "mobilenet_v2.weights.h5" in figures(compared, row)["not_run"]
+    assert "| fusion, MobileNetV2 | not run: " in (compared / comparison.TABLE).read_text()
+    comparison.folder_of(compared, row).joinpath(comparison.FIGURES).unlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--only", "gamma"), "no row gamma"),
+        (("--budget", "0"), "--budget must be positive"),
+        (("--photos", "/nowhere"), "no such folder"),
+    ],
+)
+def test_a_users_mistake_is_one_line(album, tmp_path, capsys, options, words):
+    argv = ["--photos", str(album), "--output", str(tmp_path), *BUDGET, *options]
+    assert compare.main(argv) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
