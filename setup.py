@@ -13,6 +13,7 @@ RUNTIME = [
     "opencv-python-headless>=4.10,<4.12",
     "pillow>=12",
     "rich>=13",
+    "scipy>=1.12",
     "tensorflow-cpu>=2.16.2,<2.17; platform_machine == 'x86_64'",
     "tensorflow>=2.16.2,<2.17; platform_machine != 'x86_64'",
 ]
@@ -55,6 +56,6 @@ setup(
         "model": ["pretrained/*", "pretrained/*/*", "pretrained/*/*/*"],
     },
     install_requires=RUNTIME,
-    extras_require={"demo": DEMO, "test": TEST, "tfx": TFX},
+    extras_require={"demo": DEMO, "train": ["matplotlib>=3.9"], "test": TEST, "tfx": TFX},
     entry_points={"console_scripts": ["archive-colorize = pipeline.colorize:main"]},
 )

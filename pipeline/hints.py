@@ -24,7 +24,7 @@ TEXT, PICTURE = ".txt", ".png"
 GRID = 100_000  # pixels at which given colours are carried through the scan; a second's work
 # How far a mark reaches; see `propagation.corrected`. Chosen by eye, and on 14 photographs that were given their own
 # colours where the network erred most: with less, surfaces become spotty; with more, colours run into neighbours.
-REACH = 1.2
+REACH = 1.0
 CONTRAST = 55.0
 POINT = 0.008  # radius of what a line of text marks, as a share of the longer side,
 ALIKE = 12  # as far as its luma is within so many levels of the point's own
