@@ -9,6 +9,7 @@ import numpy as np
 from model import losses
 from model.bins import BINS, read_bins
 from model.card import read_card
+from model.networks.layers import assign
 
 
 class WarmStartError(ValueError):
@@ -47,17 +48,6 @@ def read(folder: str) -> Exported:
     except (OSError, ValueError, KeyError) as error:
         raise WarmStartError(f"no start from {folder}: {BINS} lacks the model's bins ({error!r})") from None
     return Exported(str(folder), serving.weights(folder), centres, bin_weights, card.debias)
-
-
-def assign(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
-    """Gives a model the weights that have its variables' names. Raises ValueError where names or shapes differ."""
-    for variable in model.weights:
-        found = np.shape(weights[variable.path]) if variable.path in weights else "missing"
-        if found != variable.shape:
-            raise ValueError(f"{variable.path} is {found} there, {variable.shape} here")
-        variable.assign(weights[variable.path])
-    if len(weights) != len(model.weights):
-        raise ValueError(f"{len(weights)} weights there, {len(model.weights)} here")
 
 
 def begin(

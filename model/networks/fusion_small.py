@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from model.networks.layers import MOMENTUM, AnnealedMean, Enlarged
+from model.networks.layers import MOMENTUM, AnnealedMean, Enlarged, assign
 
 STRIDE = 32
 SCALE = 4  # the logits have a quarter of the input's height and width
@@ -114,13 +114,7 @@ def unfold(model: keras.Model, config: Config, weights: dict[str, np.ndarray], l
     are not those of `config`.
     """
     folded = build(replace(config, folded=True))
-    for variable in folded.weights:
-        found = np.shape(weights[variable.path]) if variable.path in weights else "missing"
-        if found != variable.shape:
-            raise ValueError(f"{variable.path} is {found} there, {variable.shape} here")
-        variable.assign(weights[variable.path])
-    if len(weights) != len(folded.weights):
-        raise ValueError(f"{len(weights)} weights there, {len(folded.weights)} here")
+    assign(folded, weights)
     statistics = _statistics(folded, lightness)
     for source in folded.layers:
         if not source.weights:

@@ -2,6 +2,8 @@
 
 import functools
 
+import keras
+import numpy as np
 from keras import layers, ops
 
 from model import color, spaces
@@ -154,3 +156,14 @@ class SelfAttention(layers.Layer):
 
     def compute_output_shape(self, shape):
         return shape
+
+
+def assign(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
+    """Gives a model the weights that have its variables' names. Raises ValueError where names or shapes differ."""
+    for variable in model.weights:
+        found = np.shape(weights[variable.path]) if variable.path in weights else "missing"
+        if found != variable.shape:
+            raise ValueError(f"{variable.path} is {found} there, {variable.shape} here")
+        variable.assign(weights[variable.path])
+    if len(weights) != len(model.weights):
+        raise ValueError(f"{len(weights)} weights there, {len(model.weights)} here")
