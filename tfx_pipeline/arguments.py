@@ -102,6 +102,8 @@ def settings(
             raise JobError(f"--{name} must be between 16 and 4096 pixels, got {getattr(arguments, name)}")
     if min(arguments.shares) <= 0:
         raise JobError("--shares: each of the three must be positive, or its gate has nothing to look at")
+    if options.network == "gan" and arguments.warm != NONE:
+        raise OptionsError("a GAN starts from no model: give --warm none")
     terms = _terms(arguments.terms)
     warm = _warm(arguments.warm)
 

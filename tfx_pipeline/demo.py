@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     options = ["--collections", manifest, "--root", os.path.join(scratch, "run")]
     options += ["--thresholds", str(THRESHOLDS), "--warm", "shipped", "--name", "demonstration"]
     options += ["--side", "128", "--min_side", "96", "--shares", "0.5", "0.2", "0.3"]
-    options += ["--epochs", "3", "--steps", "20", "--batch", "16", "--sizes", "96", "128", "--size", "128"]
+    options += ["--epochs", "3", "--steps", "10", "--batch", "16", "--sizes", "96", "128", "--size", "128"]
     return run([*options, "--rate", "0.0003", *further])
 
 

@@ -131,6 +131,7 @@ def _curves(history: list[dict]) -> Iterator[tuple[str, str]]:
                 if points:
                     axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
             axes.legend(frameon=False)
+            axes.xaxis.get_major_locator().set_params(integer=True)
 
         if series["training"]:
             yield name, _plot("epoch", name.replace("_", " "), draw)

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_model_analysis.metrics import metric_types
 
 from model import batches, evaluation, metrics, records
 from model.photos import Photo
@@ -176,6 +178,19 @@ def test_the_controls_are_grey_one_chroma_and_a_table(figures):
     }.items():
         expected = evaluation.measure(photos, card.size, control).rmse
         np.testing.assert_allclose(found[f"{name}_rmse"], expected, rtol=1e-4, err_msg=name)
+
+
+def test_a_slice_of_too_few_pictures_decides_nothing():
+    key = metric_types.MetricKey(name="rmse", model_name=quality.CANDIDATE)
+    mean = quality._MeanFn(key, "rmse", None, least_pictures=3)
+    sums = mean.create_accumulator()
+    for figure in (4.0, 5.0):
+        sums = mean.add_input(
+            sums, SimpleNamespace(prediction={quality.CANDIDATE: {"rmse": np.array([figure])}})
+        )
+    assert mean.extract_output(sums) == {key: 1.0}  # of the candidate and of the baseline: no change
+    more = mean.add_input(mean.create_accumulator(), SimpleNamespace(prediction={"rmse": np.array([9.0])}))
+    assert mean.extract_output(mean.merge_accumulators([sums, more])) == {key: 6.0}
 
 
 def test_luma_hardly_drifts_in_joined_pictures(figures):

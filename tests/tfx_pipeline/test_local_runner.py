@@ -37,6 +37,7 @@ def manifest(tmp_path_factory):
         (("--colorize", "/tmp", "/tmp/out"), "the output /tmp/out overlaps the input /tmp"),
         (("--weights", "harbor=2"), "--weights names no collection: harbor; there are harbour"),
         (("--schema", __file__), "is no schema: "),
+        (("--network", "gan"), "a GAN starts from no model: give --warm none"),
         (("--thresholds", str(arguments.SCHEMA)), "schema.pbtxt: no YAML: "),
     ],
 )

@@ -21,6 +21,7 @@ from model.records import decode_lab
 from pipeline import registry
 from pipeline.record import Record
 from tests.tfx_pipeline.conftest import ROOT, SHORT, Pipeline, environment, picture, write_collection
+from tfx_pipeline.components.resolver import STATISTICS
 
 pytestmark = pytest.mark.timeout(3600)  # minutes of work, hours on a machine that has other work
 
@@ -68,6 +69,8 @@ def test_a_good_run_is_pushed(pipeline, good):
     assert (good.latest, card.version, card.name) == ("1", "1", "tiny")
     assert [gate["verdict"] for gate in card.gates] == ["passed"] * 3
     assert "pushed: version 1 of tiny is in use now" in good.out
+    # What the next span is compared with goes with the model.
+    assert Path(model, STATISTICS, "Split-train", "FeatureStats.pb").is_file()
 
 
 def test_what_was_pushed_colourises_an_archive_in_the_same_command(pipeline, good):
@@ -145,8 +148,9 @@ def test_changed_source_code_is_trained_anew_and_what_it_does_not_touch_is_not(p
     assert result.nodes["Trainer"] != "as before"
 
 
-def test_an_undertrained_model_stops_at_the_quality_gate(pipeline, in_use, capfd):
-    result = pipeline.call(capfd, "--epochs", "1", "--steps", "1", "--rate", "0.00001")
+def test_an_undertrained_model_of_another_network_stops_at_the_quality_gate(pipeline, in_use, capfd):
+    options = ("--network", "alpha", "--layers", "{}", "--space", "yuv", "--rate", "0.00001")
+    result = pipeline.call(capfd, *options, "--epochs", "1", "--steps", "1")
     assert result.code == QUALITY, result.out + result.err
     assert "stopped by the quality gate" in result.out
     assert "rmse_over_grey" in result.out and "at most 0.9" in result.out
