@@ -63,7 +63,9 @@ def _hue_vector(rgb):
 
 def _pure_color(vector):
     """The sRGB colour [..., 3] of value 1 that has the hue and saturation of a vector [..., 2]."""
-    saturation = ops.minimum(ops.hypot(vector[..., 0], vector[..., 1]), 1.0)[..., None]
-    sixths = ops.arctan2(vector[..., 1], vector[..., 0])[..., None] * (3 / np.pi)
+    # Grey has no hue, and the gradient of its angle is not a number: it gets that of a faint red.
+    across = ops.where(ops.max(ops.abs(vector), axis=-1) > 1e-6, vector[..., 0], 1e-6)
+    saturation = ops.minimum(ops.hypot(across, vector[..., 1]), 1.0)[..., None]
+    sixths = ops.arctan2(vector[..., 1], across)[..., None] * (3 / np.pi)
     turned = ops.mod(sixths + ops.cast(ops.convert_to_tensor([5.0, 3.0, 1.0]), vector.dtype), 6)
     return 1 - saturation * ops.clip(ops.minimum(turned, 4 - turned), 0, 1)

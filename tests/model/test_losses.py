@@ -63,6 +63,27 @@ def test_rebalanced_regression_weighs_pixels_by_the_bin_of_their_true_color(erro
     np.testing.assert_allclose(numbers(found), RARE * numbers(error(truth, prediction)), rtol=1e-4)
 
 
+def test_rare_bins_weigh_more_and_the_mean_weight_of_pixels_is_one():
+    shares = np.array([0.9, 0.09, 0.01])
+    weights = losses.rebalancing_weights(shares)
+    assert weights[0] < weights[1] < weights[2]
+    assert np.sum(shares * weights) == pytest.approx(1)
+    # Zhang et al., section 2.2, by hand: 1 / (p/2 + 1/6) scaled to mean 1.
+    np.testing.assert_allclose(weights[2] / weights[0], (0.45 + 1 / 6) / (0.005 + 1 / 6), rtol=1e-5)
+    np.testing.assert_allclose(losses.rebalancing_weights(shares, uniform=1), 1)
+
+
+def test_cross_entropy_is_least_at_the_truth():
+    loss = losses.rebalanced_cross_entropy(CENTRES, np.ones(len(CENTRES), np.float32))
+    truth = np.full((1, 2, 2, 2), 20, np.float32)
+    right = -((truth[..., None, :] - CENTRES) ** 2).sum(-1) / 50
+    assert (
+        float(loss(truth, right)[0])
+        < float(loss(truth, np.zeros_like(right))[0])
+        < float(loss(truth, -right)[0])
+    )
+
+
 def test_cross_entropy_of_even_logits_is_the_bins_weight_times_log_q():
     chroma = np.broadcast_to(CENTRES[:, None, None], (4, 2, 2, 2))
     found = losses.rebalanced_cross_entropy(CENTRES, RARE)(chroma, np.zeros((4, 2, 2, 4), np.float32))
