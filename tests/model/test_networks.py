@@ -1,11 +1,13 @@
 """Every network keeps the one interface, and what they share does what it says."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from model import color, losses, spaces
+from model import color, losses, objectives, release, spaces, train
 from model.networks import (
     NETWORKS,
     alpha,
@@ -19,6 +21,7 @@ from model.networks import (
     unet,
 )
 from model.networks.layers import Enlarged, SelfAttention, SpectralConv2D
+from model.options import Options, OptionsError
 
 CENTRES = tuple((float(a), float(b)) for a in range(-40, 41, 20) for b in range(-40, 41, 20))
 SMALL = {"stem": 8, "stages": ((8, 1), (16, 2), (16, 1), (24, 1)), "fused": 16, "decoder": ((16, 1), (16, 2))}
@@ -28,7 +31,13 @@ QUICK = {
     "alpha": {},
     "beta": {"width": 0.1},
     "fusion": {"width": 0.1},
-    "fusion_small": {"centres": CENTRES, **SMALL},
+    "fusion_small": {
+        "centres": CENTRES,
+        "stem": 8,
+        "stages": ((16, 1),) * 4,
+        "fused": 16,
+        "decoder": ((16, 1),) * 2,
+    },
     # At the mean: the bins here are too far apart for the mode to come near a colour between them.
     "classification": {"centres": CENTRES, "width": 0.1, "temperature": 1.0},
     "unet": {"width": 0.1, "depth": 3},
@@ -297,37 +306,43 @@ def learn(name: str, steps: int, **options) -> float:
         truth, loss = ops.convert_to_numpy(spaces.encode(small, config.space)), "mse"
     trained = trained_part(model)
     trained.compile(keras.optimizers.Adam(5e-3), loss=loss, jit_compile=False)
-    trained.fit(np.repeat(picture, steps, axis=0), np.repeat(truth, steps, axis=0), batch_size=1, verbose=0)
+    for _ in range(steps):  # `fit` traces the step twice, which takes longer than the steps
+        trained.train_on_batch(picture, truth)
     return np.abs(ops.convert_to_numpy(model(picture)) - chroma)[0, [8, 24], 16].max()
 
 
 @pytest.mark.parametrize("name", gan.GENERATORS)
 def test_every_network_learns_a_small_picture_in_seconds(name):
-    assert learn(name, steps=150) < 6
+    assert learn(name, steps=120) < 6
 
 
-@pytest.mark.parametrize("space", ["yuv", "hsv", "rgb"])
+@pytest.mark.parametrize("space", [space for space in spaces.PLANES if space != "lab"])
 def test_a_network_learns_in_any_color_space_and_still_gives_lab_chroma(space):
-    assert learn("alpha", steps=300, space=space) < 6
+    assert learn("alpha", steps=250, space=space) < 6
 
 
-def test_rare_bins_weigh_more_and_the_mean_weight_of_pixels_is_one():
-    shares = np.array([0.9, 0.09, 0.01])
-    weights = losses.rebalancing_weights(shares)
-    assert weights[0] < weights[1] < weights[2]
-    assert np.sum(shares * weights) == pytest.approx(1)
-    # Zhang et al., section 2.2, by hand: 1 / (p/2 + 1/6) scaled to mean 1.
-    np.testing.assert_allclose(weights[2] / weights[0], (0.45 + 1 / 6) / (0.005 + 1 / 6), rtol=1e-5)
-    np.testing.assert_allclose(losses.rebalancing_weights(shares, uniform=1), 1)
+def test_a_run_in_another_color_space_ends_in_a_model_that_is_nearer_the_truth_than_grey(album, tmp_path):
+    command = ["--photos", str(album), "--output", str(tmp_path), "--network", "alpha", "--space", "hsv"]
+    short = [
+        "--epochs",
+        "2",
+        "--steps",
+        "60",
+        "--batch",
+        "8",
+        "--rate",
+        "0.005",
+        "--sizes",
+        "32",
+        "--size",
+        "32",
+    ]
+    assert train.main([*command, *short, "--gain", "1"]) == 0
+    report = json.loads((tmp_path / release.REPORT).read_text(encoding="utf-8"))
+    assert report["model"]["all"]["rmse_over_grey"][0] < 0.7
 
 
-def test_the_loss_is_least_at_the_truth():
-    centres = np.array(CENTRES, np.float32)
-    loss = losses.rebalanced_cross_entropy(centres, np.ones(len(centres), np.float32))
-    truth = np.full((1, 2, 2, 2), 20, np.float32)
-    right = -((truth[..., None, :] - centres) ** 2).sum(-1) / 50
-    assert (
-        float(loss(truth, right)[0])
-        < float(loss(truth, np.zeros_like(right))[0])
-        < float(loss(truth, -right)[0])
-    )
+def test_layers_that_a_network_refuses_are_a_users_mistake():
+    for network, layers in (("unet", {"depth": 1}), ("fusion", {"extractor": "vgg16"})):
+        with pytest.raises(OptionsError, match="--layers does not fit the network"):
+            objectives.check(Options(network=network, layers=layers))
