@@ -67,9 +67,7 @@ def build(name: str, weights: str = IMAGENET, embedding: str = "logits") -> kera
 
     Raises ExtractorError where the weights cannot be had or are those of something else.
     """
-    for value, known in ((name, EXTRACTORS), (embedding, EMBEDDINGS)):
-        if value not in known:
-            raise ExtractorError(f"there is no {value}; choose one of {', '.join(known)}")
+    check(name, embedding)
     extractor = EXTRACTORS[name]
     classifier = _classifier(name, weights, EMBEDDINGS[embedding])
     lightness = keras.Input((None, None, 1), name="seen_lightness")
@@ -77,6 +75,13 @@ def build(name: str, weights: str = IMAGENET, embedding: str = "logits") -> kera
     model = keras.Model(lightness, Frozen(classifier, name="classifier")(picture), name="embedding")
     model.trainable = False
     return model
+
+
+def check(name: str, embedding: str) -> None:
+    """Raises ExtractorError where there is no classifier or no embedding of that name."""
+    for value, known in ((name, EXTRACTORS), (embedding, EMBEDDINGS)):
+        if value not in known:
+            raise ExtractorError(f"there is no {value}; choose one of {', '.join(known)}")
 
 
 class Seen(layers.Layer):
@@ -118,10 +123,11 @@ def _classifier(name: str, weights: str, activation: str | None) -> keras.Model:
         raise ExtractorError(
             f"{weights} is no file of weights; it must end with one of {', '.join(_SUFFIXES)}"
         )
-    classifier = make(weights=None, classifier_activation=activation)
-    if weights != RANDOM:
-        with _local(weights) as path:
-            _load(classifier, path, name, weights)
+    if weights == RANDOM:
+        return make(weights=None, classifier_activation=activation)
+    with _local(weights) as path:
+        classifier = make(weights=None, classifier_activation=activation)
+        _load(classifier, path, name, weights)
     return classifier
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from model import color, losses, networks, spaces
-from model.networks import NETWORKS, gan
+from model.networks import NETWORKS, fusion, gan
 from model.options import Options, OptionsError
 from model.options import check as check_options
 from model.photos import chroma
@@ -39,6 +39,17 @@ def check(options: Options) -> None:
     """Raises OptionsError unless the options make sense for their network."""
     one = config(options, np.zeros((1, 2)))
     check_options(options, networks.stride(NETWORKS[options.network], one))
+
+
+def require_weights(options: Options) -> None:
+    """Raises ExtractorError where the network needs a classifier whose weights cannot be had.
+
+    It takes seconds, which a run spares that would else read its photographs first.
+    """
+    one = config(options, np.zeros((1, 2)))
+    one = getattr(one, "network_config", one)  # a GAN's generator
+    if getattr(one, "extractor", fusion.JOINT) != fusion.JOINT:
+        one.extract()
 
 
 def objective(options: Options, centres: np.ndarray, weights: np.ndarray) -> Objective:
@@ -73,7 +84,7 @@ def config(options: Options, centres: np.ndarray, **decoding: float):
         decoding["space"] = options.space
     try:
         return network.Config(**options.layers, **decoding)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise OptionsError(f"--layers does not fit the network {options.network}: {error}") from None
 
 

@@ -52,13 +52,22 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from model.adversarial import StateError
     from model.card import CardError
+    from model.extractors import ExtractorError
     from model.photos import PhotosError
     from model.training import RunError
     from model.warm_start import WarmStartError
 
     try:
         _train(arguments, options)
-    except (PhotosError, OptionsError, RunError, StateError, CardError, WarmStartError) as error:
+    except (
+        PhotosError,
+        OptionsError,
+        RunError,
+        StateError,
+        CardError,
+        WarmStartError,
+        ExtractorError,
+    ) as error:
         print(f"model.train: {error}", file=sys.stderr)
         return 2
     return 0
@@ -72,6 +81,7 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
     from model.progress import RunProgress
 
     objectives.check(options)
+    objectives.require_weights(options)
     terms = "Terms of the training data: not stated." if arguments.terms is None else _text(arguments.terms)
     photos, counts, batches = (
         _from_records(arguments, options) if arguments.records else _from_photos(arguments)

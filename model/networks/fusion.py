@@ -38,6 +38,14 @@ class Config:
     weights: str = extractors.IMAGENET
     width: float = 1.0
 
+    def __post_init__(self):
+        if self.extractor != JOINT:
+            extractors.check(self.extractor, self.embedding)
+
+    def extract(self) -> keras.Model:
+        """From lightness [N, H, W, 1] to the classifier's embedding [N, 1000], see `extractors.build`."""
+        return extractors.build(self.extractor, self.weights, self.embedding)
+
 
 def build(config: Config) -> keras.Model:
     """Lightness [N, H, W, 1] to chroma [N, H, W, 2]; the layer `embedding` gives [N, K] for the whole picture.
@@ -74,7 +82,7 @@ def build(config: Config) -> keras.Model:
         scene = layers.GlobalAveragePooling2D()(scene)
         embedding = dense(dense(dense(scene, 1024), 512), 256, name="embedding")
     else:
-        embedding = extractors.build(config.extractor, config.weights, config.embedding)(lightness)
+        embedding = config.extract()(lightness)
 
     x = convolved(convolved(x, 512), 256)
     # A 1x1 convolution of features beside a tiled embedding is the sum of one of the features and one of the

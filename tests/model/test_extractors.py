@@ -1,5 +1,6 @@
 """Frozen classifiers see what they were trained to see; their weights come from files that are what they should be."""
 
+import json
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from keras import applications, ops
 
-from model import color, extractors
+from model import color, extractors, release, serving, train
 from model.extractors import EXTRACTORS, ExtractorError, Seen
 from model.networks import fusion
 from tests.model.test_networks import lightness
@@ -183,31 +184,35 @@ def test_what_is_no_extractor_is_refused_with_the_names_there_are(tmp_path):
         extractors.build(NAME, str(tmp_path / "missing.h5"))
 
 
-def test_a_machine_without_a_network_gets_one_clear_error_at_once(tmp_path):
+def test_a_run_is_trained_and_exported_with_the_extractor_of_its_file(files, album, tmp_path):
+    layers = {"extractor": NAME, "weights": str(files[".weights.h5"]), "width": 0.05}
+    command = ["--photos", str(album), "--output", str(tmp_path), "--network", "fusion"]
+    short = ["--epochs", "1", "--steps", "2", "--batch", "2", "--sizes", "32", "--size", "32"]
+    assert train.main([*command, "--layers", json.dumps(layers), *short]) == 0
+    chroma, confidence = serving.load(tmp_path / release.MODEL)(lightness(2, 32, 32))
+    assert chroma.shape == (2, 32, 32, 2) and np.isfinite(chroma).all()
+    assert np.all((confidence >= 0) & (confidence <= 1))
+    exported = serving.weights(tmp_path / release.MODEL)
+    with h5py.File(files[".weights.h5"]) as file:
+        np.testing.assert_array_equal(exported["Conv1/kernel"], file["layers/conv2d/vars/0"][()])
+
+
+def test_without_a_network_a_run_ends_in_one_clear_line_before_it_reads_photographs(tmp_path):
     """In a process of its own, so that weights which somebody has downloaded here are not found."""
-    code = f"""
-import time
-from model import extractors
-began = time.monotonic()
-try:
-    extractors.build("{NAME}")
-except extractors.ExtractorError as error:
-    print(round(time.monotonic() - began), error)
-"""
     nowhere = "http://127.0.0.1:9"
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "KERAS_HOME": str(tmp_path),
-        "HTTPS_PROXY": nowhere,
-        "https_proxy": nowhere,
-    }
-    found = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240, check=True
-    )
-    (line,) = [line for line in found.stdout.splitlines() if "mobilenet_v2 cannot be downloaded" in line]
-    seconds, words = line.split(" ", 1)
-    assert int(seconds) < 60
-    assert "give a local or gs:// file" in words and "joint" in words
+    environment = os.environ | {"KERAS_HOME": str(tmp_path), "HTTPS_PROXY": nowhere, "https_proxy": nowhere}
+    command = [sys.executable, "-m", "model.train", "--photos", "missing", "--output", str(tmp_path / "run")]
+    network = ["--network", "fusion", "--layers", json.dumps({"extractor": NAME})]
+    began = time.monotonic()
+    found = subprocess.run([*command, *network], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert time.monotonic() - began < 120
+    assert found.returncode == 2
+    (line,) = [
+        line for line in found.stderr.splitlines() if not line.startswith(("WARNING", "I0", "E0", "W0"))
+    ]
+    assert line.startswith("model.train: the ImageNet weights of mobilenet_v2 cannot be downloaded here")
+    assert "give a local or gs:// file" in line and "joint" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_server_that_does_not_answer_is_not_waited_for_long(monkeypatch):
