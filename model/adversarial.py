@@ -160,6 +160,9 @@ class _InTraining(layers.Layer):
     def call(self, lightness):
         return self.network(lightness, training=True)
 
+    def compute_output_shape(self, shape):
+        return self.network.compute_output_shape(shape)
+
 
 def _summed(loss):
     """The loss of lists, an entry for each discriminator, from that of one."""
