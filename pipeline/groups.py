@@ -1,4 +1,4 @@
-"""Groups of pictures that no split must tell apart: near-duplicates, and those that a manifest calls a group, on Beam."""
+"""Groups of pictures that no split must tell apart: near-duplicates, and what a manifest calls a group, on Beam."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

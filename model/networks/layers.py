@@ -1,6 +1,8 @@
 """What several networks share, above all from what a network is trained on to chroma at the size of its input."""
 
 import functools
+import re
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -159,11 +161,37 @@ class SelfAttention(layers.Layer):
 
 
 def assign(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
-    """Gives a model the weights that have its variables' names. Raises ValueError where names or shapes differ."""
+    """Gives a model the weights that have its variables' names, such as `logits/bias`.
+
+    Keras numbers the layers that have no name of their own through the whole process: of these, the order counts.
+    Raises ValueError where names or shapes differ.
+    """
+    there = {name: weights[path] for path, name in _ranked(weights).items()}
+    here = _ranked(variable.path for variable in model.weights)
     for variable in model.weights:
-        found = np.shape(weights[variable.path]) if variable.path in weights else "missing"
+        name = here[variable.path]
+        found = np.shape(there[name]) if name in there else "missing"
         if found != variable.shape:
-            raise ValueError(f"{variable.path} is {found} there, {variable.shape} here")
-        variable.assign(weights[variable.path])
-    if len(weights) != len(model.weights):
-        raise ValueError(f"{len(weights)} weights there, {len(model.weights)} here")
+            raise ValueError(f"{name} is {found} there, {variable.shape} here")
+        variable.assign(there[name])
+    if len(there) != len(model.weights):
+        raise ValueError(f"{len(there)} weights there, {len(model.weights)} here")
+
+
+def _ranked(paths: Iterable[str]) -> dict[str, str]:
+    """Path -> the same with the numbers in its layers' names counted from 0 among the layers of that name."""
+    split = {
+        path: [re.fullmatch(r"(.*?)(?:_(\d+))?", part).groups() for part in path.split("/")] for path in paths
+    }
+    numbers: dict[str, set[int]] = {}
+    for parts in split.values():
+        for base, number in parts:
+            numbers.setdefault(base, set()).add(int(number or 0))
+    ranks = {base: {number: rank for rank, number in enumerate(sorted(its))} for base, its in numbers.items()}
+    return {
+        path: "/".join(
+            f"{base}_{ranks[base][int(number or 0)]}" if len(ranks[base]) > 1 else base
+            for base, number in parts
+        )
+        for path, parts in split.items()
+    }

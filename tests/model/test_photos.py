@@ -97,7 +97,11 @@ def test_a_run_that_starts_from_a_model_holds_out_only_what_that_model_has_never
     rng = np.random.default_rng(2)
     digests = [rng.bytes(32).hex() for _ in range(6)]
     alone = [rng.bytes(SIGNATURE) for _ in range(6)]
-    signatures = [*alone[:4], alone[0], alone[3]]  # the last two are copies: of one trained on, of one held out
+    signatures = [
+        *alone[:4],
+        alone[0],
+        alone[3],
+    ]  # the last two are copies: of one trained on, of one held out
     held_out = {
         "validation": [digests[1][:16], digests[5][:16]],
         "test": [digests[2][:16], digests[3][:16], digests[4][:16]],

@@ -136,3 +136,18 @@ def test_a_model_whose_bins_are_not_recorded_is_refused(base, tmp_path):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(CardError, match="no such model"):
         training.train(PHOTOS, OPTIONS, tmp_path, warm=str(tmp_path / "none"))
+
+
+def test_a_network_whose_layers_keras_numbers_can_be_started_from(tmp_path):
+    options = Options(network="alpha", epochs=1, steps=2, batch=4, sizes=(32,), size=32, seed=5)
+    training.train(PHOTOS, options, tmp_path / "first")
+    release.release(PHOTOS, options, tmp_path / "first", name="a", version="1", command="none", terms="none")
+    model = tmp_path / "first" / release.MODEL
+    second = tmp_path / "second"
+    with pytest.raises(InterruptedError):
+        training.train(
+            PHOTOS, options, second, (KilledBeforeItsFirstStep(second / training.STATE),), warm=model
+        )
+    lightness = np.full((1, 32, 32, 1), 50, np.float32)
+    again = np.asarray(training.trained(second, options)[0](lightness))
+    np.testing.assert_allclose(again, serving.load(model)(lightness)[0], atol=1e-3)
