@@ -29,6 +29,21 @@ GIVEN = ("grey", MARKED)  # measured as they are: the one has no colours, the ot
 Coloring = Callable[
     [np.ndarray, np.ndarray, np.ndarray], np.ndarray
 ]  # of RGB, luma and lightness, see `pictures`
+_FIGURES = {  # of the table: what they are called there, their key and their form
+    "colour of truth": ("colorfulness", ".2f"),
+    "PSNR": ("psnr", ".1f"),
+    "SSIM": ("ssim", ".3f"),
+    "AuC": ("raw_accuracy", ".3f"),
+    "bleeding": ("bleeding", ".2f"),
+    "grey": ("grey", ".0%"),
+}
+_COSTS = {
+    "parameters, M": "parameters",
+    "GMAC": "gmac",
+    "ms at batch 1": "milliseconds_at_1",
+    "ms at batch 16": "milliseconds_at_16",
+    "steps": "steps",
+}
 _REFERENCES = 64
 _BATCH = 32
 
@@ -199,48 +214,46 @@ def write(output: Path, names: list[str], budget: float) -> None:
         if file.is_file():
             rows.append((file.parent, json.loads(file.read_text(encoding="utf-8"))))
     partial = output / f".{TABLE}.partial"
-    partial.write_text(_table([row for _, row in rows], budget), encoding="utf-8")
+    partial.write_text(_tables([row for _, row in rows], budget), encoding="utf-8")
     partial.replace(output / TABLE)
     columns = {row["row"]: folder / PART for folder, row in rows if "not_run" not in row}
     _sheet(columns | {"truth": output / f"truth_{PART}"}, output / SHEET)
 
 
-def _table(rows: list[dict], budget: float) -> str:
+def _tables(rows: list[dict], budget: float) -> str:
+    """What every row is good for, and under it what every network costs."""
     grey = next(row for row in rows if row["row"] == "grey")
-    collections = list(grey["collections"])
-    head = ["", *(f"{name}: RMSE/grey, CIEDE2000/grey" for name in collections)]
-    head += ["colour of truth", "PSNR", "SSIM", "AuC", "bleeding", "grey pictures"]
-    head += ["parameters, M", "GMAC", "ms at 1", "ms at 16", "steps"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in rows:
-        if "not_run" in row:
-            lines.append(f"| {row['row']} | not run: {row['not_run']} |" + " |" * (len(head) - 2))
-            continue
+    counts = ", ".join(f"{count} {name}" for name, count in grey["pictures"].items())
+    run = [row for row in rows if "not_run" not in row]
+    not_run = [f"{row['row']} (not run: {row['not_run']})" for row in rows if "not_run" in row]
+    quality = [["", *grey["collections"], *_FIGURES]]
+    for row in run:
         cells = [row["row"]]
-        for name in collections:
-            own, blank = row["collections"][name], grey["collections"][name]
+        for name, blank in grey["collections"].items():
+            own = row["collections"][name]
             cells.append(f"{own['rmse'] / blank['rmse']:.3f}, {own['ciede2000'] / blank['ciede2000']:.3f}")
         cells.append(f"{_mean(row, 'colorfulness') / _mean(row, 'colorfulness_of_truth'):.2f}")
-        for key, form in (
-            ("psnr", ".1f"),
-            ("ssim", ".3f"),
-            ("raw_accuracy", ".3f"),
-            ("bleeding", ".2f"),
-            ("grey", ".0%"),
-        ):
-            cells.append(format(_mean(row, key), form))
-        cells.append(f"{row['parameters'] / 1e6:.2f}" if "parameters" in row else "")
-        cells += [
-            str(row.get(key, "")) for key in ("gmac", "milliseconds_at_1", "milliseconds_at_16", "steps")
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    counts = ", ".join(f"{count} {name}" for name, count in grey["pictures"].items())
+        cells += [format(_mean(row, key), form) for key, form in list(_FIGURES.values())[1:]]
+        quality.append(cells)
+    costs = [["", *_COSTS]]
+    for row in run:
+        if "parameters" in row:
+            millions = {**row, "parameters": f"{row['parameters'] / 1e6:.2f}"}
+            costs.append([row["row"], *(str(millions.get(key, "")) for key in _COSTS.values())])
     words = (
-        f"Each network was trained for {budget:g} minutes on the same photographs, and measured on {counts} that none "
-        "has seen. Errors over those of the grey picture, with chroma scaled so that the mean colourfulness on the "
-        "validation pictures is 60 % of the truth's; all other figures at full strength, means over pictures."
+        f"Each network was trained for {budget:g} minutes on the same photographs, and measured on {counts} that "
+        "none has seen. By collection: RMSE of a\\*b\\* and CIEDE2000, each over that of the grey picture, with chroma "
+        "scaled so that the mean colourfulness on the validation pictures is 60 % of the truth's. All other figures at "
+        "full strength, means over pictures: AuC is that of the raw accuracy, bleeding the gradient of chroma in Lab "
+        "units a pixel where luma is flat, grey the share of pictures left without colour."
     )
-    return "\n".join([words, "", *lines, ""])
+    parts = [words, _markdown(quality), _markdown(costs)]
+    return "\n\n".join(parts + ["Not there: " + "; ".join(not_run) + "."] * bool(not_run)) + "\n"
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 def _mean(row: dict, key: str) -> float:
