@@ -24,8 +24,12 @@ LIMITS = [
     "Colours are plausible guesses, not findings: no historical claim follows from them.",
     "Trained on few kinds of pictures: clothes, vehicles, signs, interiors and art are often wrong or brown.",
     "Skin was learned from a small and skewed sample of mankind.",
-    "Clean modern photographs were seen in training, no damaged, faded or hand-tinted ones.",
 ]
+CLEAN = "Clean modern photographs were seen in training, no damaged, faded or hand-tinted ones."
+AGED = (
+    "Modern photographs were seen in training, a share of {:.0%} of them made to look faded, grainy and blurred; "
+    "no real old print, no damaged or hand-tinted one."
+)
 
 
 def release(
@@ -79,7 +83,7 @@ def release(
         command=command,
         terms=terms,
         confidence=CONFIDENCE + (SPREAD if classifies else PALENESS),
-        limits=LIMITS,
+        limits=[*LIMITS, AGED.format(options.aging) if options.aging else CLEAN],
     )
     write_card(partial, card)
     shutil.copy(Path(output) / BINS, partial / BINS)

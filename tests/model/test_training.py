@@ -21,9 +21,9 @@ from tests.model.conftest import landscape
 
 SMALL = '{"stem": 8, "stages": [[8, 1], [8, 1], [8, 1], [8, 1]], "fused": 8, "decoder": [[8, 1], [8, 1]]}'
 TINY = [
-    "--layers",
-    SMALL,
-    *["--steps", "2", "--batch", "2", "--sizes", "32", "--size", "32", "--weights", "hills=2"],
+    *["--layers", SMALL],
+    *["--steps", "2", "--batch", "2", "--sizes", "32", "--size", "32"],
+    *["--weights", "hills=2", "--aging", "0.25"],
 ]
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +78,7 @@ def test_the_run_ends_in_a_model_with_a_checked_card(run):
     words = read.command.split()
     assert words[:3] == ["python", "-m", "model.train"] and words[5:8] == ["--output", "run", "--layers"]
     assert str(folder.parent) not in (model / card.CARD).read_text()
+    assert read.limits[-1] == release.AGED.format(0.25) and "25%" in read.limits[-1]
     assert (model / release.LICENSE).is_file()
     chroma, confidence = serving.load(model)(np.full((2, 32, 32, 1), 50, np.float32))
     assert chroma.shape == (2, 32, 32, 2)
