@@ -17,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from model.options import Options, OptionsError, write_json
+from model.options import Options, OptionsError, load, own, write_json
 
 EPOCHS = 10  # points of a learning curve
-WARM, TIMED = 2, 4  # steps before the clock is trusted, and steps that it then measures
+WARM, TIMED = 3, 8  # steps before the clock is trusted, and steps that it then measures
 SECONDS, SIZE = "seconds.json", 128  # pixels that networks are trained and compared at
 FEW = 200  # photographs of a collection that are enough for a figure
 
@@ -78,12 +78,13 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status, 2 after one line about a user's mistake."""
     arguments = parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from model.adversarial import StateError
     from model.photos import PhotosError
     from model.training import RunError
 
     try:
         _compare(arguments)
-    except (PhotosError, OptionsError, RunError) as error:
+    except (PhotosError, OptionsError, RunError, StateError) as error:
         print(f"model.compare: {error}", file=sys.stderr)
         return 2
     return 0
@@ -118,7 +119,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         if arguments.only and entry.name not in arguments.only:
             continue
         folder = comparison.folder_of(output, entry.name)
-        if (folder / comparison.FIGURES).is_file():
+        if comparison.is_done(folder):
             print(f"{entry.name}: done before")
             continue
         missing = _missing(entry, arguments.weights)
@@ -175,12 +176,17 @@ def _options(entry: Entry, arguments: argparse.Namespace, photos, folder: Path) 
 
     begun = folder / training.OPTIONS
     if begun.is_file():
-        entries = json.loads(begun.read_text(encoding="utf-8"))
-        return Options(**entries | {"sizes": tuple(entries["sizes"])})
-    options = Options(
-        network=entry.network, batch=arguments.batch, sizes=(SIZE,), size=SIZE, debias=1.0, gain=1.0
-    )
-    options = dataclasses.replace(options, **entry.options)
+        return load(begun)
+    # Bins are decoded to the mean of what pixels are, as the networks that regress are taught.
+    same = {
+        "batch": arguments.batch,
+        "sizes": (SIZE,),
+        "size": SIZE,
+        "gain": 1.0,
+        "temperature": 1.0,
+        "debias": 1.0,
+    }
+    options = dataclasses.replace(own(entry.network), **same, **entry.options)
     if entry.extractor:
         layers = {"extractor": entry.extractor, "weights": _file(entry, arguments.weights)}
         options = dataclasses.replace(options, layers=layers)

@@ -25,10 +25,9 @@ SHIPPED = "fusion-small as it ships"
 MARKS, MARK = 40, 7  # marks of the truth's colours, and pixels of a side of each, that propagation is given
 MARKED = f"propagation of {MARKS} true marks"
 CONTROLS = ("grey", "mean chroma", "lightness table", "rules", "exemplar transfer", MARKED)
-GIVEN = ("grey", MARKED)  # measured as they are: the one has no colours, the other true ones
-Coloring = Callable[
-    [np.ndarray, np.ndarray, np.ndarray], np.ndarray
-]  # of RGB, luma and lightness, see `pictures`
+GIVEN = ("grey", "mean chroma", MARKED)  # measured as they are: strength would mean nothing to them
+# Of RGB, luma and lightness, see `evaluation.pictures`.
+Coloring = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 _FIGURES = {  # of the table: what they are called there, their key and their form
     "colour of truth": ("colorfulness", ".2f"),
     "PSNR": ("psnr", ".1f"),
@@ -38,11 +37,12 @@ _FIGURES = {  # of the table: what they are called there, their key and their fo
     "grey": ("grey", ".0%"),
 }
 _COSTS = {
-    "parameters, M": "parameters",
-    "GMAC": "gmac",
-    "ms at batch 1": "milliseconds_at_1",
-    "ms at batch 16": "milliseconds_at_16",
-    "steps": "steps",
+    "parameters, M": ("parameters", 1e-6, ".2f"),
+    "GMAC": ("gmac", 1, ".2f"),
+    "ms at batch 1": ("milliseconds_at_1", 1, ".0f"),
+    "ms at batch 16": ("milliseconds_at_16", 1, ".0f"),
+    "steps": ("steps", 1, ".0f"),
+    "minutes trained": ("seconds", 1 / 60, ".0f"),
 }
 _REFERENCES = 64
 _BATCH = 32
@@ -51,6 +51,12 @@ _BATCH = 32
 def folder_of(output: Path, name: str) -> Path:
     """Where a row keeps its run, its figures and its pictures."""
     return output / "".join(letter if letter.isalnum() else "_" for letter in name.lower())
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a row has its figures; one that lacked its weights is tried again."""
+    file = folder / FIGURES
+    return file.is_file() and "not_run" not in json.loads(file.read_text(encoding="utf-8"))
 
 
 def pictures_of(test: list[Photo], folder: str | None) -> list[Photo]:
@@ -75,12 +81,14 @@ def assess(photos: list[Photo], size: int, coloring: Coloring, strength: float) 
     rows = []
     for rgb, grey, lightness in evaluation.pictures(photos, size):
         predicted = coloring(rgb, grey, lightness)
-        truth = color.rgb_to_lab(rgb)
+        truth, blank = color.rgb_to_lab(rgb), color.rgb_to_lab(color.join(grey, 0 * predicted))
         at, full = color.join(grey, strength * predicted), color.join(grey, predicted)
         at_lab, full_lab = color.rgb_to_lab(at), color.rgb_to_lab(full)
         figures = {
             "rmse": metrics.chroma_rmse(truth[..., 1:], at_lab[..., 1:]),
             "ciede2000": ops.mean(metrics.ciede2000(truth, at_lab), axis=(1, 2)),
+            "rmse_of_grey": metrics.chroma_rmse(truth[..., 1:], blank[..., 1:]),
+            "ciede2000_of_grey": ops.mean(metrics.ciede2000(truth, blank), axis=(1, 2)),
             "colorfulness": metrics.colorfulness(full),
             "colorfulness_of_truth": metrics.colorfulness(rgb),
             "psnr": metrics.psnr(rgb, full),
@@ -229,23 +237,28 @@ def _tables(rows: list[dict], budget: float) -> str:
     quality = [["", *grey["collections"], *_FIGURES]]
     for row in run:
         cells = [row["row"]]
-        for name, blank in grey["collections"].items():
-            own = row["collections"][name]
-            cells.append(f"{own['rmse'] / blank['rmse']:.3f}, {own['ciede2000'] / blank['ciede2000']:.3f}")
+        for name in grey["collections"]:
+            its = row["collections"][name]
+            ratios = (its[error] / its[f"{error}_of_grey"] for error in ("rmse", "ciede2000"))
+            cells.append(", ".join(format(ratio, ".3f") for ratio in ratios))
         cells.append(f"{_mean(row, 'colorfulness') / _mean(row, 'colorfulness_of_truth'):.2f}")
         cells += [format(_mean(row, key), form) for key, form in list(_FIGURES.values())[1:]]
         quality.append(cells)
     costs = [["", *_COSTS]]
     for row in run:
         if "parameters" in row:
-            millions = {**row, "parameters": f"{row['parameters'] / 1e6:.2f}"}
-            costs.append([row["row"], *(str(millions.get(key, "")) for key in _COSTS.values())])
+            cells = (
+                format(row[key] * unit, form) if key in row else "" for key, unit, form in _COSTS.values()
+            )
+            costs.append([row["row"], *cells])
     words = (
-        f"Each network was trained for {budget:g} minutes on the same photographs, and measured on {counts} that "
-        "none has seen. By collection: RMSE of a\\*b\\* and CIEDE2000, each over that of the grey picture, with chroma "
-        "scaled so that the mean colourfulness on the validation pictures is 60 % of the truth's. All other figures at "
+        f"Each network was trained on the same photographs for as many steps as {budget:g} minutes seemed to allow "
+        f"when it began, and measured on {counts} that none has seen. By collection: RMSE of a\\*b\\* and CIEDE2000, "
+        "each over that of the grey picture, with chroma scaled so that the mean colourfulness on the validation "
+        f"pictures is 60 % of the truth's, but for {', '.join(GIVEN)}, which are as they are. All other figures at "
         "full strength, means over pictures: AuC is that of the raw accuracy, bleeding the gradient of chroma in Lab "
-        "units a pixel where luma is flat, grey the share of pictures left without colour."
+        "units a pixel where luma is flat, grey the share of pictures left without colour. The shipped model is "
+        "measured at its own size."
     )
     parts = [words, _markdown(quality), _markdown(costs)]
     return "\n\n".join(parts + ["Not there: " + "; ".join(not_run) + "."] * bool(not_run)) + "\n"

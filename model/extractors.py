@@ -9,6 +9,7 @@ import os
 import socket
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,7 @@ def _load(classifier: keras.Model, path: Path, name: str, weights: str) -> None:
         missing = sum(not np.all(np.isfinite(weight)) for weight in classifier.get_weights())
         if missing:
             raise ValueError(f"{missing} of {len(classifier.weights)} weights are not there, or not finite")
-    except (ValueError, KeyError, OSError, AttributeError) as error:
+    except (ValueError, KeyError, OSError, AttributeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         raise ExtractorError(
             f"{weights} does not hold the weights of {name} with its top of 1000 classes ({reason}); give a file of "

@@ -10,7 +10,7 @@ from keras import ops
 
 from model import color, losses, networks, spaces
 from model.networks import NETWORKS, fusion, gan
-from model.options import Options, OptionsError
+from model.options import SPACES, Options, OptionsError
 from model.options import check as check_options
 from model.photos import chroma
 
@@ -83,6 +83,7 @@ def config(options: Options, centres: np.ndarray, **decoding: float):
         decoding.pop("temperature", None)
         decoding["space"] = options.space
     try:
+        _require_numbers(network.Config, options.layers)
         return network.Config(**options.layers, **decoding)
     except (TypeError, ValueError) as error:
         raise OptionsError(f"--layers does not fit the network {options.network}: {error}") from None
@@ -95,12 +96,24 @@ def _gan(options: Options, centres: np.ndarray, decoding: dict[str, float]):
         config = gan.Config(**options.layers, **decoding)
         own = {field.name for field in fields(config.network.Config)}
         inner = {"space": options.space, "centres": tuple((float(a), float(b)) for a, b in centres)}
+        _require_numbers(gan.Config, options.layers)
+        _require_numbers(config.network.Config, config.generator_config)
+        if config.generator_config.get("space", "lab") not in SPACES:
+            raise ValueError(f"space must be one of {', '.join(SPACES)}")
         filled = {name: value for name, value in inner.items() if name in own} | config.generator_config
         config = replace(config, generator_config=filled)
         config.network_config  # noqa: B018 - raises where it does not fit
     except (TypeError, ValueError) as error:
         raise OptionsError(f"--layers does not fit the network gan: {error}") from None
     return config
+
+
+def _require_numbers(config: type, given: dict) -> None:
+    """Raises TypeError where a field that is a number was given something else."""
+    for field in fields(config):
+        number, value = isinstance(field.default, int | float), given.get(field.name, 0)
+        if number and not isinstance(value, int | float):
+            raise TypeError(f"{field.name} must be a number, got {value!r}")
 
 
 def trained_part(model: keras.Model) -> keras.Model:

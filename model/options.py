@@ -10,6 +10,25 @@ from pathlib import Path
 # Names in `model.networks.NETWORKS`, which takes seconds to load.
 NETWORKS = ("fusion_small", "alpha", "beta", "fusion", "classification", "unet", "attention_unet", "gan")
 RATES = {"fusion_small": 2e-3, "classification": 2e-3, "gan": 2e-4}  # of the others 1e-3
+# What the command line gives a network in place of the defaults of `Options`, which are those of `fusion_small`.
+_PLAIN = {"gain": 1.0}
+_LARGE = {"gain": 1.0, "sizes": (128,), "size": 128}  # their strides are 64 and 128
+OWN = {
+    "alpha": _PLAIN,
+    "beta": _PLAIN,
+    "fusion": _PLAIN,
+    "classification": {"gain": 1.0, "temperature": 0.38, "debias": 0.0},
+    "unet": _LARGE,
+    "attention_unet": _LARGE,
+    "gan": _LARGE,
+}
+# Options that say nothing to a network: of bins, of planes, and of the optimiser that a GAN has not.
+_OF_BINS, _OF_PLANES = {"uniform", "temperature", "debias"}, {"space", "loss"}
+IDLE = {
+    **dict.fromkeys(("alpha", "beta", "fusion", "unet", "attention_unet"), _OF_BINS),
+    **dict.fromkeys(("fusion_small", "classification"), _OF_PLANES),
+    "gan": {"loss", "average", "decay", "clip", *_OF_BINS},
+}
 SPACES = ("lab", "yuv", "hsv", "rgb")  # in `model.spaces.PLANES`
 LOSSES = ("mse", "huber")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -84,6 +103,8 @@ def check(options: Options, stride: int) -> None:
         if not 0 < getattr(options, name) < float("inf"):
             named = "rate" if name == "peak" else name
             raise OptionsError(f"--{named} must be positive, got {getattr(options, name)}")
+    if options.seed < 0:
+        raise OptionsError(f"--seed must not be negative, got {options.seed}")
     for name in ("uniform", "aging", "debias", "average"):
         if not 0 <= getattr(options, name) <= 1:
             raise OptionsError(f"--{name} must be between 0 and 1, got {getattr(options, name)}")
@@ -112,6 +133,17 @@ def write_json(path: Path, value) -> None:
 def save(options: Options, path: Path) -> None:
     """Writes the options as JSON."""
     write_json(path, dataclasses.asdict(options))
+
+
+def load(path: Path) -> Options:
+    """Reads what `save` wrote."""
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    return Options(**entries | {"sizes": tuple(entries["sizes"])})
+
+
+def own(network: str) -> Options:
+    """The options of a network where nothing else is given."""
+    return Options(network=network, **OWN.get(network, {}))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -149,14 +181,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def from_arguments(arguments: argparse.Namespace) -> Options:
-    """The options that a command line gives; the defaults of `Options` for the others."""
+    """The options that a command line gives, for the others the network's own.
+
+    Raises OptionsError for an option that says nothing to the network.
+    """
     names = {f.name for f in dataclasses.fields(Options)}
     given = {n: value for n, value in vars(arguments).items() if n in names and value is not None}
     if "weights" in given:
         given["weights"] = dict(given["weights"])
     if "sizes" in given:
         given["sizes"] = tuple(given["sizes"])
-    return Options(**given)
+    result = dataclasses.replace(own(given.get("network", Options.network)), **given)
+    idle = sorted(IDLE[result.network] & given.keys())
+    if idle:
+        raise OptionsError(f"--{idle[0]} says nothing to the network {result.network}: leave it out")
+    return result
 
 
 def _rates() -> str:
@@ -164,8 +203,16 @@ def _rates() -> str:
 
 
 def _help(words: str, option: str) -> str:
-    default = getattr(Options(), option)
-    return f"{words} (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
+    defaults = {_shown(getattr(Options(), option)): ""}
+    for network, its in OWN.items():
+        if option in its:
+            defaults[_shown(its[option])] = defaults.get(_shown(its[option]), "") + f" {network}"
+    first, *others = defaults.items()
+    return f"{words} (default: {first[0]}{''.join(f'; {value} for{names}' for value, names in others)})"
+
+
+def _shown(value) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _weight(text: str) -> tuple[str, float]:

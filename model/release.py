@@ -51,6 +51,7 @@ def release(
     """
     network, centres = training.trained(output, options)
     classifies = objectives.classifies(options.network)
+    spreads = serving.Doubting(network, centres).classifies  # so may a GAN's generator
     folder, partial = Path(output) / MODEL, Path(output) / f".{MODEL}.partial"
     validation = photos.validation or photos.train
     lightness = (lightness for _, _, lightness in evaluation.pictures(validation, options.size))
@@ -82,7 +83,7 @@ def release(
         git_revision=git_revision(),
         command=command,
         terms=terms,
-        confidence=CONFIDENCE + (SPREAD if classifies else PALENESS),
+        confidence=CONFIDENCE + (SPREAD if spreads else PALENESS),
         limits=[*LIMITS, AGED.format(options.aging) if options.aging else CLEAN],
     )
     write_card(partial, card)

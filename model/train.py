@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         help="exported model whose weights, bins and held-out photographs a new run has",
     )
     add_arguments(result)
-    result.add_argument("--name", default="fusion-small", help="of the model (default: %(default)s)")
+    result.add_argument("--name", help="of the model (default: the network's)")
     result.add_argument("--version", default="1", help="of the model (default: %(default)s)")
     result.add_argument("--terms", metavar="FILE", help="the data and its terms, for the card and a licence")
     return result
@@ -48,7 +48,6 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status, 2 after one line about a user's mistake."""
     arguments = parser().parse_args(argv)
-    options = from_arguments(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from model.adversarial import StateError
     from model.card import CardError
@@ -58,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     from model.warm_start import WarmStartError
 
     try:
-        _train(arguments, options)
+        _train(arguments, from_arguments(arguments))
     except (
         PhotosError,
         OptionsError,
@@ -78,14 +77,20 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
 
     from model import objectives, training
     from model.curves import Curves
+    from model.photos import PhotosError
     from model.progress import RunProgress
 
     objectives.check(options)
     objectives.require_weights(options)
+    training.begin(options, Path(arguments.output))
     terms = "Terms of the training data: not stated." if arguments.terms is None else _text(arguments.terms)
     photos, counts, batches = (
         _from_records(arguments, options) if arguments.records else _from_photos(arguments)
     )
+    if not photos.train:
+        raise PhotosError(
+            f"too few photographs in {arguments.photos or arguments.records}: none is left to learn from"
+        )
     unknown = set(options.weights) - set(counts["train"])
     if unknown:
         names = ", ".join(sorted(unknown))
@@ -108,8 +113,15 @@ def _from_photos(arguments: argparse.Namespace):
     """Photographs, their number by part and collection, and None: batches are made of them."""
     from model.photos import HELD_OUT, PARTS, read_photos
 
-    file = Path(arguments.warm, HELD_OUT) if arguments.warm else None
-    held_out = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else None
+    held_out = None
+    if arguments.warm:
+        from model.warm_start import WarmStartError
+
+        try:
+            held_out = json.loads(Path(arguments.warm, HELD_OUT).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            reason = f"{HELD_OUT} does not say which photographs it has not seen ({error})"
+            raise WarmStartError(f"no start from {arguments.warm}: {reason}") from None
     photos = read_photos(arguments.photos, held_out=held_out)
     return (
         photos,
@@ -138,7 +150,7 @@ def _release(photos, counts: dict, arguments: argparse.Namespace, options: Optio
         photos,
         options,
         arguments.output,
-        name=arguments.name,
+        name=arguments.name or options.network.replace("_", "-"),
         version=arguments.version,
         command=_command(arguments),
         terms=terms,

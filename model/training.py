@@ -1,12 +1,14 @@
 """Training of a network, on any Keras back end, in a folder that survives a kill."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 from keras import ops
@@ -16,13 +18,16 @@ from model.adversarial import Adversary, load_generator
 from model.batches import TrainingBatches, Views, WholePhotos, picture_weights
 from model.bins import BINS, count_bins, fit_bins, read_bins
 from model.networks import NETWORKS
-from model.options import Options, save, write_json
+from model.options import Options, load, save, write_json
 from model.photos import Photo, Photos
 from model.warm_start import Exported, WarmStartError
 
 OPTIONS, STATE, ADVERSARY, HISTORY = "options.json", "state.weights.h5", "state.npz", "history.json"
 SAVED_EVERY = 60.0  # seconds: what a kill may cost
 _MEASURED = 8  # batches that a warm start takes its statistics from
+_SEEDS = "seeds"  # in the state: where dropout's numbers go on, which Keras does not save
+# What may change from one sitting of a run to the next.
+_FREE = {"epochs", "rate", "size", "temperature", "debias", "gain", "strength", "strength_reason"}
 
 
 class RunError(ValueError):
@@ -52,14 +57,14 @@ def train(
         warm: folder of an exported model of the same architecture. A new run starts from its weights,
             and has its bins; one that goes on has its own weights.
 
-    Raises RunError when the folder holds a run on other photographs, WarmStartError and CardError when
-    `warm` is no model to start from.
+    Raises RunError when the folder holds a run on other photographs or with other options, or can be no folder,
+    WarmStartError and CardError when `warm` is no model to start from.
     """
     objectives.check(options)
     network = NETWORKS[options.network]
     exported = None if warm is None else warm_start.read(warm)
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
+    begin(options, folder)
     centres, shares = _bins(photos.train, exported)
     _require_same_bins(folder, centres, shares)
     save(options, folder / OPTIONS)
@@ -89,7 +94,7 @@ def train(
             return
         part = _compiled(model, options, objective)
         if (folder / STATE).exists():
-            part.load_weights(folder / STATE)
+            _load(part, folder / STATE)
         elif exported is not None:
             first = TrainingBatches(photos.train, picture_weights(photos.train, options.weights), views)
             lightness = (first[index][0] for index in range(_MEASURED))
@@ -111,9 +116,30 @@ def train(
         epoch, begun = divmod(step, options.steps)
         if begun and epoch < options.epochs:
             fit(step, epoch, epoch + 1, options.steps - begun)
+            _load(part, folder / STATE)  # `fit` has put the average in the weights' place at its end
             epoch += 1
         if epoch < options.epochs:
             fit(epoch * options.steps, epoch, options.epochs, options.steps)
+
+
+def begin(options: Options, folder: Path) -> None:
+    """Makes the folder of a run. Raises RunError where that cannot be, or a run with other options is in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} can be no folder of a run: {error.strerror}") from None
+    if not (folder / OPTIONS).exists():
+        return
+    try:
+        there, here = dataclasses.asdict(load(folder / OPTIONS)), dataclasses.asdict(options)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(
+            f"{folder / OPTIONS} is of no run of this version ({error}); choose another folder"
+        ) from None
+    changed = [name for name in here if name not in _FREE and there[name] != here[name]]
+    if changed:
+        words = "; ".join(f"--{name} was {there[name]}, not {here[name]}" for name in changed)
+        raise RunError(f"{folder} holds a run with other options ({words}); choose another folder")
 
 
 def _fit_adversary(
@@ -176,7 +202,7 @@ def trained(output: str, options: Options) -> tuple[keras.Model, np.ndarray]:
     # Weighted pixels teach a distribution proportional to weight times truth; in logits that is a sum.
     weights = losses.rebalancing_weights(np.array(bins["shares"]), options.uniform)
     part = _compiled(model, options, objectives.objective(options, centres, weights))
-    part.load_weights(Path(output) / STATE)
+    _load(part, Path(output) / STATE)
     part.optimizer.finalize_variable_values(part.trainable_variables)
     if objectives.classifies(options.network):
         kernel, offset = model.get_layer("logits").get_weights()
@@ -253,17 +279,34 @@ def _optimizer(options: Options) -> keras.optimizers.Optimizer:
         warmup_target=options.peak,
         warmup_steps=options.steps,
     )
-    return keras.optimizers.AdamW(
+    optimizer = keras.optimizers.AdamW(
         schedule,
         weight_decay=options.decay,
         global_clipnorm=options.clip,
         use_ema=options.average > 0,
         ema_momentum=options.average,
     )
+    # As Keras itself would, but also where the network is built in float32, to be exported.
+    mixed = options.precision == "mixed_float16"
+    return keras.optimizers.LossScaleOptimizer(optimizer) if mixed else optimizer
+
+
+def _load(part: keras.Model, path: Path) -> None:
+    """Goes on where a `Checkpoint` was made, with weights, optimiser, step and dropout's numbers."""
+    part.load_weights(path)
+    if not int(ops.convert_to_numpy(part.optimizer.iterations)):  # Keras has no more than a warning for it
+        raise RunError(f"{path} lacks the optimiser of a run with these options; choose another folder")
+    with h5py.File(path) as file:
+        for number, seed in enumerate(_seeds(part)):
+            seed.assign(file[f"{_SEEDS}/{number}"][()])
+
+
+def _seeds(part: keras.Model) -> list:
+    return [variable for variable in part.variables if variable.name == "seed_generator_state"]
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """After each epoch, and every `seconds` between, the weights, the optimiser and its step, replaced as a whole."""
+    """After each epoch, and every `seconds` between, all that `_load` needs, replaced as a whole."""
 
     def __init__(self, path: Path, seconds: float):
         super().__init__()
@@ -279,6 +322,9 @@ class Checkpoint(keras.callbacks.Callback):
     def _save(self):
         partial = self.path.with_name("partial.weights.h5")
         self.model.save_weights(partial, overwrite=True)
+        with h5py.File(partial, "a") as file:
+            for number, seed in enumerate(_seeds(self.model)):
+                file[f"{_SEEDS}/{number}"] = ops.convert_to_numpy(seed)
         os.replace(partial, self.path)
         self.saved = time.monotonic()
 

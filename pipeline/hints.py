@@ -174,7 +174,8 @@ def _color(name: str) -> tuple[int, int, int] | None:
         color = ImageColor.getrgb(name)
     except ValueError:
         return None
-    return color if len(color) == 3 else None  # with an alpha, what is meant is unclear
+    # With an alpha, what is meant is unclear; Pillow also takes rgb(999, 0, 0).
+    return color if len(color) == 3 and all(0 <= level <= 255 for level in color) else None
 
 
 def _around(points: list, luma: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -199,12 +200,14 @@ def _painted(data: bytes, grid: tuple[int, int], size: tuple[int, int]) -> tuple
     from model.traditional import propagation
 
     pixels = _pixels(data, size)
-    seen_through = pixels[..., 3].min() < 255
+    seen_through = 2 * np.count_nonzero(pixels[..., 3] == 0) > size[0] * size[1]
     y, x, colors = [], [], []
     for top in range(0, len(pixels), _BAND):
         band = pixels[top : top + _BAND]
         rgb = band[..., :3]
-        is_mark = band[..., 3] > 0 if seen_through else rgb.max(axis=-1) - rgb.min(axis=-1) > COLORED
+        is_mark = band[..., 3] > 0
+        if not seen_through:
+            is_mark &= rgb.max(axis=-1) - rgb.min(axis=-1) > COLORED
         rows, columns = np.nonzero(is_mark)
         y.append(rows + top)
         x.append(columns)

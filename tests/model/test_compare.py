@@ -72,12 +72,14 @@ def test_finished_rows_are_not_run_again(album, compared, capsys):
     assert (comparison.folder_of(compared, "alpha") / comparison.FIGURES).stat().st_mtime_ns == before
 
 
-def test_a_row_without_its_imagenet_weights_says_so(album, compared, tmp_path):
+def test_a_row_without_its_imagenet_weights_says_so_and_is_tried_again(album, compared, tmp_path, capsys):
     row = "fusion, MobileNetV2"
     more = ("--only", row, "--weights", str(tmp_path))
     assert compare.main(["--photos", str(album), "--output", str(compared), *BUDGET, *more]) == 0
     assert "mobilenet_v2.weights.h5" in figures(compared, row)["not_run"]
     assert f"Not there: {row} (not run: " in (compared / comparison.TABLE).read_text()
+    assert compare.main(["--photos", str(album), "--output", str(compared), *BUDGET, *more]) == 0
+    assert capsys.readouterr().out.count(f"{row}: not run") == 2
     comparison.folder_of(compared, row).joinpath(comparison.FIGURES).unlink()
 
 

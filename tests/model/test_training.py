@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import bins, card, curves, losses, photos, release, serving, train, training
-from model.options import Options, OptionsError, check
+from model import bins, card, curves, losses, objectives, photos, release, serving, train, training
+from model.options import NETWORKS, Options, OptionsError, check, own
 from tests.model.conftest import landscape
 
 SMALL = '{"stem": 8, "stages": [[8, 1], [8, 1], [8, 1], [8, 1]], "fused": 8, "decoder": [[8, 1], [8, 1]]}'
@@ -141,16 +141,48 @@ def test_a_killed_run_goes_on_at_its_step_with_the_batches_that_are_left(changes
     assert [row["epoch"] for row in json.loads((tmp_path / training.HISTORY).read_text())] == [1, 2]
 
 
-def test_the_average_of_the_weights_is_what_is_exported(tmp_path):
-    options = dataclasses.replace(OPTIONS, average=0.9)
+SMALL_UNET = {"depth": 5, "width": 0.1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"average": 0.9}, {"network": "unet", "layers": SMALL_UNET}],
+    ids=["average", "dropout"],
+)
+def test_a_run_that_was_killed_ends_as_one_that_was_not(changes, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVED_EVERY", 0)
+    options = dataclasses.replace(OPTIONS, **changes)
+    training.train(ALBUM, options, tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        training.train(ALBUM, options, tmp_path / "killed", (Killed(),))
+    training.train(ALBUM, options, tmp_path / "killed")
+    whole, killed = (
+        training.trained(tmp_path / run, options)[0].get_weights() for run in ("whole", "killed")
+    )
+    for one, other in zip(whole, killed, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_the_average_of_the_weights_is_what_is_exported(precision, tmp_path):
+    options = dataclasses.replace(OPTIONS, average=0.9, precision=precision)
     training.train(ALBUM, options, tmp_path)
     with h5py.File(tmp_path / training.STATE) as state:
         last = state["layers/conv2d/vars/0"][()]
-    folded = training.trained(tmp_path, dataclasses.replace(options, average=0.0))[0]
-    averaged = training.trained(tmp_path, options)[0]
-    assert np.abs(last).max() > 0
-    one, other = (np.asarray(network(np.full((1, 32, 32, 1), 50.0))) for network in (folded, averaged))
-    assert np.abs(one - other).max() > 1e-3
+    averaged = training.trained(tmp_path, options)[0].get_weights()[0]
+    assert 0 < np.abs(averaged - last).max() < np.abs(last).max() / 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"space": "hsv"}, "--space was lab, not hsv"), ({"network": "beta"}, "--network was alpha, not beta")],
+)
+def test_a_run_does_not_go_on_with_other_options(changes, words, tmp_path):
+    training.train(ALBUM, dataclasses.replace(OPTIONS, epochs=1, steps=1), tmp_path)
+    saved = (tmp_path / training.OPTIONS).read_text()
+    with pytest.raises(training.RunError, match=words):
+        training.train(ALBUM, dataclasses.replace(OPTIONS, epochs=1, steps=1, **changes), tmp_path)
+    assert (tmp_path / training.OPTIONS).read_text() == saved
 
 
 def test_mixed_precision_trains_what_is_exported_in_single(tmp_path):
@@ -210,8 +242,9 @@ def test_the_report_stands_beside_its_three_controls(run):
 
 
 def test_a_folder_with_a_run_on_other_photographs_is_not_continued(run, tmp_path, capsys):
-    Image.fromarray(255 - landscape(1)).save(tmp_path / "inverted.png")
-    assert train.main(["--photos", str(tmp_path), "--output", str(run[0]), *TINY[:-2]]) == 2
+    (tmp_path / "hills").mkdir()
+    Image.fromarray(255 - landscape(1)).save(tmp_path / "hills" / "inverted.png")
+    assert train.main(["--photos", str(tmp_path), "--output", str(run[0]), *TINY]) == 2
     assert "other photographs" in capsys.readouterr().err
 
 
@@ -228,6 +261,13 @@ def test_a_folder_with_a_run_on_other_photographs_is_not_continued(run, tmp_path
         (["--weights", "valley=2"], "no collection of"),
         (["--weights", "hills=-1"], "must not be negative"),
         (["--terms", "nowhere.txt"], "cannot read --terms"),
+        (["--seed", "-1"], "--seed must not be negative"),
+        (["--network", "beta", "--layers", '{"width": "x"}'], "width must be a number"),
+        (["--network", "alpha", "--temperature", "0.5"], "--temperature says nothing to the network alpha"),
+        (["--network", "gan", "--average", "0.9"], "--average says nothing to the network gan"),
+        (["--network", "gan", "--layers", '{"generator_config": {"space": "cmyk"}}'], "space must be one of"),
+        (["--warm", "nowhere"], "held_out.json"),
+        (["--output", __file__], "can be no folder of a run"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(album, tmp_path, capsys, arguments, words):
@@ -263,7 +303,20 @@ def test_every_option_can_be_given_on_the_command_line():
     assert {field.name for field in dataclasses.fields(Options)} <= set(arguments)
 
 
-def test_the_default_options_are_sound():
-    check(Options(), stride=32)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_has_sound_options_of_its_own(network):
+    objectives.check(own(network))
+
+
+def test_no_photograph_to_learn_from_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("model.photos.split", lambda digests, *_: ["test"] * len(digests))
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(landscape(1)).save(tmp_path / "photos" / "only.png")
+    argv = ["--photos", str(tmp_path / "photos"), "--output", str(tmp_path / "run"), *TINY[:-4]]
+    assert train.main(argv) == 2
+    assert "none is left to learn from" in capsys.readouterr().err
+
+
+def test_a_rate_that_is_no_number_is_refused():
     with pytest.raises(OptionsError):
         check(Options(rate=float("nan")), stride=32)

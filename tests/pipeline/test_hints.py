@@ -190,13 +190,18 @@ def test_coordinates_are_of_the_upright_scan(archive, run):
 # Marked pictures
 
 
-@pytest.mark.parametrize("kind", ["copy", "noisy copy", "layer"])
+@pytest.mark.parametrize("kind", ["copy", "noisy copy", "copy not quite opaque", "layer"])
 @pytest.mark.parametrize("key", ["box/a.jpg", "c.png"])
 def test_marks_count_on_a_grey_copy_and_on_a_transparent_picture(archive, run, kind, key):
     marks = (20, 30, RED_MARK), (75, 30, BLUE_MARK)
     noise = np.random.default_rng(1).integers(-6, 7, (HEIGHT, WIDTH))
     of = np.uint8(scan() + noise) if "noisy" in kind else None
-    give(archive, png(layer_with(*marks) if kind == "layer" else copy_with(*marks, of=of)), f"{key}.png")
+    marked = layer_with(*marks) if kind == "layer" else copy_with(*marks, of=of)
+    if "opaque" in kind:
+        marked = np.dstack([marked, np.where(np.arange(WIDTH) == 1, 254, 255) * np.ones((HEIGHT, 1))]).astype(
+            np.uint8
+        )
+    give(archive, png(marked), f"{key}.png")
     result = run()
     record = result.records[key]
     assert record.detail == "corrected by a marked picture"
@@ -284,6 +289,7 @@ BAD = {
     "malformed": ("txt", "20 30\n", "line 1: '20 30' is not of the form: x y colour"),
     "negative": ("txt", "# one\n-1 5 red\n", "line 2: '-1 5 red' is not of the form"),
     "no colour": ("txt", "20 30 redd\n", "line 1: 'redd' is no colour"),
+    "beyond": ("txt", "20 30 rgb(999, 0, 0)\n", "is no colour"),
     "with an alpha": ("txt", "20 30 #ff000080\n", "is no colour"),
     "outside": ("txt", "10 10 red\n96 30 red\n", "line 2: 96, 30 lies outside the upright scan of 96 x 64"),
     "empty": ("txt", "# nothing yet\n", "there are none in it"),
