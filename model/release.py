@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from model import evaluation, objectives, serving, training
@@ -20,11 +21,7 @@ SPREAD = (
     "bins' distribution"
 )
 PALENESS = "got less chroma: a network that regresses shrinks towards grey what it is unsure of"
-LIMITS = [
-    "Colours are plausible guesses, not findings: no historical claim follows from them.",
-    "Trained on few kinds of pictures: clothes, vehicles, signs, interiors and art are often wrong or brown.",
-    "Skin was learned from a small and skewed sample of mankind.",
-]
+GUESSES = "Colours are plausible guesses, not findings: no historical claim follows from them."
 CLEAN = "Clean modern photographs were seen in training, no damaged, faded or hand-tinted ones."
 AGED = (
     "Modern photographs were seen in training, a share of {:.0%} of them made to look faded, grainy and blurred; "
@@ -42,12 +39,13 @@ def release(
     command: str,
     terms: str,
     counts: dict[str, dict[str, int]] | None = None,
+    limits: Sequence[str] = (),
 ) -> dict:
     """Writes the model of the run in `output` to its sub-folder `model`, and `report.json`; returns the report.
 
     `command` and `terms` go into the card as they are, `terms` also into a licence note beside the weights.
     `counts`, for the card, are the pictures of each part by collection, of which `photos` may be a sample;
-    without it `photos` are all.
+    without it `photos` are all. `limits` are what it does badly, besides what is true of every model.
     """
     network, centres = training.trained(output, options)
     classifies = objectives.classifies(options.network)
@@ -84,7 +82,7 @@ def release(
         command=command,
         terms=terms,
         confidence=CONFIDENCE + (SPREAD if spreads else PALENESS),
-        limits=[*LIMITS, AGED.format(options.aging) if options.aging else CLEAN],
+        limits=[GUESSES, *limits, AGED.format(options.aging) if options.aging else CLEAN],
     )
     write_card(partial, card)
     shutil.copy(Path(output) / BINS, partial / BINS)

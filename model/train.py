@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add_arguments(result)
     result.add_argument("--name", help="of the model (default: the network's)")
     result.add_argument("--version", default="1", help="of the model (default: %(default)s)")
+    result.add_argument("--limits", nargs="+", metavar="SENTENCE", help="what it does badly, for the card")
     result.add_argument("--terms", metavar="FILE", help="the data and its terms, for the card and a licence")
     return result
 
@@ -155,6 +156,7 @@ def _release(photos, counts: dict, arguments: argparse.Namespace, options: Optio
         command=_command(arguments),
         terms=terms,
         counts=counts,
+        limits=arguments.limits or (),
     )
     model = Path(arguments.output) / release.MODEL
     print(f"exported and reported in {time.monotonic() - started:.0f} s: {model}")

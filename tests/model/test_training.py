@@ -78,6 +78,7 @@ def test_the_run_ends_in_a_model_with_a_checked_card(run):
     words = read.command.split()
     assert words[:3] == ["python", "-m", "model.train"] and words[5:8] == ["--output", "run", "--layers"]
     assert str(folder.parent) not in (model / card.CARD).read_text()
+    assert read.limits[0] == release.GUESSES
     assert read.limits[-1] == release.AGED.format(0.25) and "25%" in read.limits[-1]
     assert (model / release.LICENSE).is_file()
     chroma, confidence = serving.load(model)(np.full((2, 32, 32, 1), 50, np.float32))
