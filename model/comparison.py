@@ -148,7 +148,7 @@ def write_controls(output: Path, photos: Photos, sheet: list[Photo], size: int) 
     references = sorted(photos.train, key=lambda photo: photo.digest)[:_REFERENCES]
     makers: dict[str, Callable] = {
         "grey": lambda: lambda rgb, grey, lightness: np.zeros((*grey.shape, 2), np.float32),
-        "mean chroma": lambda: evaluation.constant(*average),
+        "mean chroma": lambda: lambda rgb, grey, lightness: evaluation.constant(*average)(lightness)[0],
         "lightness table": lambda: luminance_table.predictor(luminance_table.fit(photos.train)),
         "rules": lambda: rules.predictor(rules.fit(photos.train)),
         "exemplar transfer": lambda: exemplar.predictor(
