@@ -27,7 +27,7 @@ SAVED_EVERY = 60.0  # seconds: what a kill may cost
 _MEASURED = 8  # batches that a warm start takes its statistics from
 _SEEDS = "seeds"  # in the state: where dropout's numbers go on, which Keras does not save
 # What may change from one sitting of a run to the next.
-_FREE = {"epochs", "rate", "size", "temperature", "debias", "gain", "strength", "strength_reason"}
+_FREE = {"epochs", "steps", "rate", "size", "temperature", "debias", "gain", "strength", "strength_reason"}
 
 
 class RunError(ValueError):
@@ -136,6 +136,7 @@ def begin(options: Options, folder: Path) -> None:
         raise RunError(
             f"{folder / OPTIONS} is of no run of this version ({error}); choose another folder"
         ) from None
+    there, here = json.loads(json.dumps(there)), json.loads(json.dumps(here))  # tuples and lists are the same
     changed = [name for name in here if name not in _FREE and there[name] != here[name]]
     if changed:
         words = "; ".join(f"--{name} was {there[name]}, not {here[name]}" for name in changed)
@@ -294,8 +295,6 @@ def _optimizer(options: Options) -> keras.optimizers.Optimizer:
 def _load(part: keras.Model, path: Path) -> None:
     """Goes on where a `Checkpoint` was made, with weights, optimiser, step and dropout's numbers."""
     part.load_weights(path)
-    if not int(ops.convert_to_numpy(part.optimizer.iterations)):  # Keras has no more than a warning for it
-        raise RunError(f"{path} lacks the optimiser of a run with these options; choose another folder")
     with h5py.File(path) as file:
         for number, seed in enumerate(_seeds(part)):
             seed.assign(file[f"{_SEEDS}/{number}"][()])
