@@ -1,6 +1,7 @@
 """The exported network behind Beam's RunInference: batches of views in, chroma and confidence out."""
 
 import atexit
+import contextlib
 import functools
 import shutil
 import tempfile
@@ -61,11 +62,9 @@ class Network:
         import tensorflow as tf
 
         if threads:
-            try:
+            with contextlib.suppress(RuntimeError):  # TensorFlow has started already, in a notebook say
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
                 tf.config.threading.set_inter_op_parallelism_threads(1)
-            except RuntimeError:  # TensorFlow has started already, in a notebook say
-                pass
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
         try:

@@ -9,7 +9,12 @@ DESCRIPTIVE_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation 1...8; 1 where there is none or the tag is nonsense."""
+    """EXIF orientation 1...8; 1 where there is none or the tag is nonsense.
+
+    Raises whatever Pillow does for broken pixels of a PNG, which it decodes to find the EXIF block behind them.
+    """
+    if image.format == "PNG":
+        image.load()
     try:
         value = image.getexif().get(ORIENTATION_TAG, 1)
     except Exception:  # a broken EXIF block says nothing about the pixels

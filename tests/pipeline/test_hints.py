@@ -66,6 +66,12 @@ def png(pixels, **options):
     return buffer.getvalue()
 
 
+def damaged(data):
+    """A PNG with a byte of its pixels turned over."""
+    at = (data.index(b"IDAT") + data.index(b"IEND")) // 2
+    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+
 def copy_with(*marks, of=None):
     """A grey copy of the scan with squares of colour at x, y."""
     pixels = np.repeat((scan() if of is None else of)[..., None], 3, axis=-1)
@@ -303,6 +309,7 @@ BAD = {
         "most of the picture is in colour",
     ),
     "broken": ("png", png(copy_with((20, 30, RED_MARK)))[:150], "cannot be read as a PNG"),
+    "damaged": ("png", damaged(png(copy_with((20, 30, RED_MARK)))), "cannot be read as a PNG"),
     "a jpeg by another name": ("png", Path(__file__).read_bytes(), "cannot be read as a PNG"),
 }
 

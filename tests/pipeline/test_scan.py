@@ -583,6 +583,19 @@ def test_damage_gives_a_scan_or_a_refusal_and_nothing_else(master, data):
     assert result.detail if isinstance(result, Refusal) else result.guide.dtype == np.uint8
 
 
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), output_format=st.sampled_from(["jpeg", "png"]))
+def test_a_png_whose_pixels_cannot_be_decoded_is_refused(data, output_format):
+    # Pillow decodes it twice, first in search of EXIF: the second time a failed decoder is silent.
+    broken = bytearray(MASTERS["png"])
+    at = data.draw(st.integers(broken.index(b"IDAT") + 8, broken.index(b"IEND") - 13))
+    broken[at] ^= data.draw(st.integers(1, 255))
+    try:
+        Image.open(io.BytesIO(broken)).load()
+    except OSError:
+        assert isinstance(attempt(bytes(broken), output_format), Refusal)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.binary(max_size=300)
