@@ -54,7 +54,7 @@ def truths_colorfulness(photos: list[Photo], size: int) -> np.ndarray:
 
 
 def operating_strength(photos: list[Photo], size: int, predictor: Predictor) -> float:
-    """The one factor on chroma at which mean colourfulness is `SHARE` of the truth's."""
+    """The one factor on chroma, at most 8, at which mean colourfulness is `SHARE` of the truth's."""
     strengths = np.array([0, 0.3, 0.5, 0.7, 0.9, 1.2, 1.6, 2.5, 4, 8])
     found = np.zeros(len(strengths))
     for _, grey, lightness in pictures(photos, size):
