@@ -37,6 +37,7 @@ TEST = [
     "psutil>=6",
     "pytest>=8",
     "pytest-timeout>=2",
+    "pytest-xdist>=3.6",
     "ruff>=0.8",
 ]
 

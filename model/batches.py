@@ -38,11 +38,11 @@ def squashed(
 def random_crop(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A part of the picture, at most 2:1, mirrored half of the time.
 
-    Height and width are drawn each on its own, 65 to 100 % of the side: squashed to a square, the part has
-    aspect jitter of up to 1.54:1 either way.
+    Height and width are drawn each on its own, half to all of the side: squashed to a square, the part has
+    aspect jitter of up to 2:1 either way.
     """
     height, width = pixels.shape[:2]
-    high, wide = (rng.uniform(0.65, 1, 2) * (height, width)).astype(int)
+    high, wide = (rng.uniform(0.5, 1, 2) * (height, width)).astype(int)
     high, wide = min(high, 2 * wide), min(wide, 2 * high)
     top, left = rng.integers(0, height - high + 1), rng.integers(0, width - wide + 1)
     part = pixels[top : top + high, left : left + wide]
@@ -51,7 +51,16 @@ def random_crop(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def as_scanned(lightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lightness [H, W, 1], 0..100, with the contrast and gamma of some other exposure, half of the time."""
+    """Lightness [H, W, 1], 0..100, as another scan of the same picture.
+
+    Half of the time it has the contrast and gamma of some other exposure, and a third of the time the blur of a scan
+    of 40 to 100 % of the pixels: a photograph's colours must not depend on how sharp it is.
+    """
+    if rng.random() < 1 / 3:
+        height, width = lightness.shape[:2]
+        share = rng.uniform(0.4, 1)
+        fewer = resized(lightness, round(share * height), round(share * width))
+        lightness = resized(fewer, height, width)[..., None]
     if rng.random() < 0.5:
         return lightness
     gamma, contrast, offset = np.exp(rng.uniform(-0.25, 0.25)), rng.uniform(0.8, 1.1), rng.uniform(-4, 4)

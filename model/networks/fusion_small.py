@@ -28,6 +28,7 @@ class Config:
         gain: factor on the chroma so decoded.
         stem, stages: filters at a half of the size, then (filters, blocks) at 1/4, 1/8, 1/16 and 1/32.
         fused, decoder: filters where local and global features meet (1/16), then (filters, blocks) at 1/8 and 1/4.
+        dropout: share of the scene's features, and of the last ones, that a training step leaves out.
         folded: without batch norm, its scale and offset being part of the convolutions; see `fold`.
     """
 
@@ -38,7 +39,12 @@ class Config:
     stages: tuple[tuple[int, int], ...] = ((96, 2), (192, 3), (384, 3), (512, 2))
     fused: int = 256
     decoder: tuple[tuple[int, int], ...] = ((256, 2), (160, 2))
+    dropout: float = 0.0
     folded: bool = False
+
+    def __post_init__(self):
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
 
 
 def build(config: Config) -> keras.Model:
@@ -71,7 +77,7 @@ def build(config: Config) -> keras.Model:
         features.append(x)
     quarter, eighth, sixteenth, coarse = features
 
-    scene = layers.GlobalAveragePooling2D()(coarse)
+    scene = layers.Dropout(config.dropout)(layers.GlobalAveragePooling2D()(coarse))
     scene = layers.Dense(config.fused, activation="relu", name="scene_hidden")(scene)
     scene = layers.Reshape((1, 1, config.fused))(layers.Dense(config.fused, name="scene")(scene))
     x = layers.ReLU()(layers.Add()([normalised(layers.Conv2D(config.fused, 1), sixteenth), scene]))
@@ -81,6 +87,7 @@ def build(config: Config) -> keras.Model:
         for _ in range(blocks):
             x = separable(x, filters)
 
+    x = layers.SpatialDropout2D(config.dropout)(x)
     logits = layers.Conv2D(len(config.centres), 1, dtype="float32", name="logits")(x)
     chroma = AnnealedMean(config.centres, config.temperature, config.gain, dtype="float32")(logits)
     return keras.Model(lightness, Enlarged(SCALE, name="chroma")(chroma))

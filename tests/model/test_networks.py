@@ -1,6 +1,7 @@
 """Every network keeps the one interface, and what they share does what it says."""
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -231,6 +232,19 @@ def test_folding_batch_norm_changes_no_color():
     np.testing.assert_allclose(
         ops.convert_to_numpy(folded(batch)), ops.convert_to_numpy(model(batch)), atol=1e-3
     )
+
+
+def test_dropout_acts_in_training_only():
+    config = fusion_small.Config(centres=CENTRES, dropout=0.5, **SMALL)
+    model, without = fusion_small.build(config), fusion_small.build(replace(config, dropout=0.0))
+    random_norms(model)
+    without.set_weights(model.get_weights())
+    batch = lightness(2, 64, 64)
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(network(batch)) for network in (model, without)))
+    once, again = (ops.convert_to_numpy(model(batch, training=True)) for _ in range(2))
+    assert np.abs(once - again).max() > 1
+    with pytest.raises(ValueError, match="dropout"):
+        replace(config, dropout=1.0)
 
 
 def unfolded_once():
