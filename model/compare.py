@@ -19,7 +19,7 @@ from pathlib import Path
 
 from model.options import Options, OptionsError, load, own, write_json
 
-EPOCHS = 10  # points of a learning curve
+EPOCHS = 10  # points of a learning curve, as far as the first guess of a row's pace is right
 WARM, TIMED = 3, 8  # steps before the clock is trusted, and steps that it then measures
 SECONDS, SIZE = "seconds.json", 128  # pixels that networks are trained and compared at
 FEW = 200  # photographs of a collection that are enough for a figure
@@ -133,7 +133,7 @@ def _compare(arguments: argparse.Namespace) -> None:
                 f"{entry.name}: {options.epochs * options.steps} steps of {options.batch} pictures",
                 flush=True,
             )
-            seconds = _trained(photos, options, folder)
+            options, seconds = _trained(photos, options, folder, 60 * arguments.budget)
             network = comparison.measured(folder, entry.name, options, photos, sheet, SIZE)
             write_json(
                 folder / comparison.FIGURES,
@@ -205,32 +205,27 @@ def _seconds_a_step(photos, options: Options) -> float:
     return (stamps[-1] - stamps[-1 - TIMED]) / TIMED
 
 
-def _trained(photos, options: Options, folder: Path) -> float:
-    """Trains the row to its end; returns the seconds that it took, those of earlier sittings included."""
+def _trained(photos, options: Options, folder: Path, budget: float) -> tuple[Options, float]:
+    """Trains the row for about `budget` seconds, those of earlier sittings included.
+
+    Returns its options, with the epochs that fitted, and the seconds that it took.
+    """
     from model import training
-    from model.progress import RunProgress
-
-    file = folder / SECONDS
-    before, began = json.loads(file.read_text()) if file.is_file() else 0.0, time.monotonic()
-
-    def note() -> None:
-        write_json(file, before + time.monotonic() - began)
+    from model.progress import Pace, RunProgress
 
     some = dataclasses.replace(photos, validation=photos.validation[: FEW // 2])
-    training.train(some, options, str(folder), (RunProgress(options), _each_epoch(note)))
-    return json.loads(file.read_text())
+    while True:
+        pace = Pace(folder / SECONDS, budget, options.epochs)
+        training.train(some, options, str(folder), (RunProgress(options), pace))
+        if pace.epochs == options.epochs:
+            return options, pace.seconds
+        options = dataclasses.replace(options, epochs=pace.epochs)
 
 
 def _each_batch(act: Callable[[], None]):
     import keras
 
     return keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: act())
-
-
-def _each_epoch(act: Callable[[], None]):
-    import keras
-
-    return keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: act())
 
 
 if __name__ == "__main__":

@@ -252,8 +252,8 @@ def _tables(rows: list[dict], budget: float) -> str:
             )
             costs.append([row["row"], *cells])
     words = (
-        f"Each network was trained on the same photographs for as many steps as {budget:g} minutes seemed to allow "
-        f"when it began, and measured on {counts} that none has seen. By collection: RMSE of a\\*b\\* and CIEDE2000, "
+        f"Each network was trained on the same photographs for about {budget:g} minutes, and measured on {counts} that "
+        "none has seen. By collection: RMSE of a\\*b\\* and CIEDE2000, "
         "each over that of the grey picture, with chroma scaled so that the mean colourfulness on the validation "
         f"pictures is 60 % of the truth's, but for {', '.join(GIVEN)}, which are as they are. All other figures at "
         "full strength, means over pictures: AuC is that of the raw accuracy, bleeding the gradient of chroma in Lab "

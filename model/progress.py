@@ -1,12 +1,14 @@
-"""Progress of a whole run: a bar with rate and time left on a terminal, a line an epoch elsewhere."""
+"""Progress of a whole run: a bar with rate and time left on a terminal, a line an epoch elsewhere; its pace."""
 
+import json
 import time
+from pathlib import Path
 
 import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model.options import Options
+from model.options import Options, write_json
 
 
 class RunProgress(keras.callbacks.Callback):
@@ -48,3 +50,28 @@ class RunProgress(keras.callbacks.Callback):
 
     def _rate(self) -> float:
         return self.done * self.options.batch / (time.monotonic() - self.started)
+
+
+class Pace(keras.callbacks.Callback):
+    """Stops a run early in which another number of epochs than planned fits into its time, to be planned anew.
+
+    Attributes:
+        epochs: how many fit by the pace so far, of which it is sure enough after each of `REVIEWED`.
+        seconds: that the run has taken, in all its sittings; kept in a file, which a killed epoch does not reach.
+    """
+
+    REVIEWED = (2, 4, 6, 8)
+
+    def __init__(self, file: Path, budget: float, epochs: int):
+        super().__init__()
+        self.file, self.budget, self.planned, self.epochs = file, budget, epochs, epochs
+        self.before = json.loads(file.read_text()) if file.is_file() else 0.0
+        self.seconds, self.began = self.before, time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds = self.before + time.monotonic() - self.began
+        write_json(self.file, self.seconds)
+        done = epoch + 1
+        if done in self.REVIEWED:
+            self.epochs = max(done, round(done * self.budget / self.seconds))
+            self.model.stop_training = self.epochs != self.planned

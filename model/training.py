@@ -51,7 +51,8 @@ def train(
 
     Args:
         photos: of which bins and validation are made, and, without `batches`, training batches.
-        callbacks: get the figures `loss` and `chroma_error`, with `val_` before them those of validation.
+        callbacks: get the figures `loss` and `chroma_error`, with `val_` before them those of validation. One that
+            sets its model's `stop_training` after an epoch ends this sitting; a later one may go on.
         batches: a function of `batches.Views` and the step to begin at that gives endless batches, such as
             `records.training_batches` of some files; `photos.train` is then a sample of what it draws from.
         warm: folder of an exported model of the same architecture. A new run starts from its weights,
@@ -118,7 +119,7 @@ def train(
             fit(step, epoch, epoch + 1, options.steps - begun)
             _load(part, folder / STATE)  # `fit` has put the average in the weights' place at its end
             epoch += 1
-        if epoch < options.epochs:
+        if epoch < options.epochs and not part.stop_training:
             fit(epoch * options.steps, epoch, options.epochs, options.steps)
 
 
@@ -160,6 +161,7 @@ def _fit_adversary(
     stream = iter(batches(views, step))
     listeners = keras.callbacks.CallbackList([History(folder / HISTORY), *callbacks], model=generator)
     listeners.on_train_begin()
+    generator.stop_training = False
     for epoch in range(step // options.steps, options.epochs):
         listeners.on_epoch_begin(epoch)
         figures = []
@@ -175,6 +177,8 @@ def _fit_adversary(
             logs["val_chroma_error"] = float(np.mean(_errors(generator, validation)))
         listeners.on_epoch_end(epoch, logs)
         adversary.save(state)
+        if generator.stop_training:
+            break
     listeners.on_train_end()
 
 
