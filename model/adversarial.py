@@ -75,6 +75,7 @@ class Adversary:
         _compile(self._critic, {"discriminator": 1.0}, rate)
         self.discriminators.trainable = False
         _compile(self._combined, WEIGHTS[config.variant], rate)
+        self._steps = keras.Variable(0, dtype="int32", trainable=False)
 
     def step(self, lightness: np.ndarray, chroma: np.ndarray) -> dict[str, float]:
         """Trains the discriminators and the generator once on one batch.
@@ -91,12 +92,13 @@ class Adversary:
         self.discriminators.trainable = True
         found = _train(self._critic, [lightness, chroma, made])
         self.discriminators.trainable = False
+        self._steps.assign_add(1)
         return found | _train(self._combined, [lightness, chroma])
 
     @property
-    def iterations(self) -> int:
-        """Steps made, those before the saved state that was loaded included."""
-        return int(ops.convert_to_numpy(self._combined.optimizer.iterations))
+    def steps(self) -> int:
+        """Steps made, those before the saved state that was loaded included; loss scaling may have skipped some."""
+        return int(ops.convert_to_numpy(self._steps))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes all that the next step depends on, whole or not at all, as a NumPy archive (`.npz`).
@@ -124,6 +126,7 @@ class Adversary:
             "discriminators": self.discriminators.variables,
             "generator_optimizer": self._combined.optimizer.variables,
             "discriminator_optimizer": self._critic.optimizer.variables,
+            "steps": [self._steps],
         }
 
 

@@ -25,7 +25,8 @@ from model.warm_start import Exported, WarmStartError
 OPTIONS, STATE, ADVERSARY, HISTORY = "options.json", "state.weights.h5", "state.npz", "history.json"
 SAVED_EVERY = 60.0  # seconds: what a kill may cost
 _MEASURED = 8  # batches that a warm start takes its statistics from
-_SEEDS = "seeds"  # in the state: where dropout's numbers go on, which Keras does not save
+# In the state: batches seen, of which loss scaling may have skipped some, and where dropout's numbers go on.
+_STEP, _SEEDS = "step", "seeds"
 # What may change from one sitting of a run to the next.
 _FREE = {"epochs", "steps", "rate", "size", "temperature", "debias", "gain", "strength", "strength_reason"}
 
@@ -93,9 +94,9 @@ def train(
             adversary = Adversary(model, config, options.peak)
             _fit_adversary(adversary, options, batches, views, validation, folder, callbacks)
             return
-        part = _compiled(model, options, objective)
+        part, step = _compiled(model, options, objective), 0
         if (folder / STATE).exists():
-            _load(part, folder / STATE)
+            step = _load(part, folder / STATE)
         elif exported is not None:
             first = TrainingBatches(photos.train, picture_weights(photos.train, options.weights), views)
             lightness = (first[index][0] for index in range(_MEASURED))
@@ -110,10 +111,13 @@ def train(
                 steps_per_epoch=steps,
                 shuffle=False,
                 verbose=0,
-                callbacks=[History(folder / HISTORY), Checkpoint(folder / STATE, SAVED_EVERY), *callbacks],
+                callbacks=[
+                    History(folder / HISTORY),
+                    Checkpoint(folder / STATE, SAVED_EVERY, start),
+                    *callbacks,
+                ],
             )
 
-        step = int(ops.convert_to_numpy(part.optimizer.iterations))
         epoch, begun = divmod(step, options.steps)
         if begun and epoch < options.epochs:
             fit(step, epoch, epoch + 1, options.steps - begun)
@@ -157,7 +161,7 @@ def _fit_adversary(
     state, generator = folder / ADVERSARY, adversary.generator
     if state.exists():
         adversary.load(state)
-    step, saved = adversary.iterations, time.monotonic()
+    step, saved = adversary.steps, time.monotonic()
     stream = iter(batches(views, step))
     listeners = keras.callbacks.CallbackList([History(folder / HISTORY), *callbacks], model=generator)
     listeners.on_train_begin()
@@ -296,12 +300,13 @@ def _optimizer(options: Options) -> keras.optimizers.Optimizer:
     return keras.optimizers.LossScaleOptimizer(optimizer) if mixed else optimizer
 
 
-def _load(part: keras.Model, path: Path) -> None:
-    """Goes on where a `Checkpoint` was made, with weights, optimiser, step and dropout's numbers."""
+def _load(part: keras.Model, path: Path) -> int:
+    """Goes on where a `Checkpoint` was made, with weights, optimiser and dropout's numbers; returns its step."""
     part.load_weights(path)
     with h5py.File(path) as file:
         for number, seed in enumerate(_seeds(part)):
             seed.assign(file[f"{_SEEDS}/{number}"][()])
+        return int(file[_STEP][()])
 
 
 def _seeds(part: keras.Model) -> list:
@@ -309,13 +314,17 @@ def _seeds(part: keras.Model) -> list:
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """After each epoch, and every `seconds` between, all that `_load` needs, replaced as a whole."""
+    """After each epoch, and every `seconds` between, all that `_load` needs, replaced as a whole.
 
-    def __init__(self, path: Path, seconds: float):
+    Steps are counted from `step`, the one that a sitting begins at.
+    """
+
+    def __init__(self, path: Path, seconds: float, step: int):
         super().__init__()
-        self.path, self.seconds, self.saved = path, seconds, time.monotonic()
+        self.path, self.seconds, self.step, self.saved = path, seconds, step, time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
         if time.monotonic() - self.saved >= self.seconds:
             self._save()
 
@@ -326,6 +335,7 @@ class Checkpoint(keras.callbacks.Callback):
         partial = self.path.with_name("partial.weights.h5")
         self.model.save_weights(partial, overwrite=True)
         with h5py.File(partial, "a") as file:
+            file[_STEP] = self.step
             for number, seed in enumerate(_seeds(self.model)):
                 file[f"{_SEEDS}/{number}"] = ops.convert_to_numpy(seed)
         os.replace(partial, self.path)

@@ -53,7 +53,7 @@ def test_the_generator_learns_a_small_picture_in_seconds(variant):
     for _ in range(120):
         figures = trained.step(lightness, chroma)
     assert figures.keys() == FIGURES[variant]
-    assert trained.iterations == 120
+    assert trained.steps == 120
     found = ops.convert_to_numpy(trained.generator(lightness))
     assert np.abs(found - chroma)[0, [8, 24], 16].max() < 8
     if variant == "multiscale":
@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
 
     resumed = adversary("pix2pix", seed=1)
     resumed.load(tmp_path / "state.npz")
-    assert resumed.iterations == 3
+    assert resumed.steps == 3
     for one in expected:
         assert resumed.step(*batch) == pytest.approx(one, rel=1e-3)
     for one, other in zip(whole.generator.get_weights(), resumed.generator.get_weights(), strict=True):
