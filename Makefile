@@ -7,6 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 TFX := .venv-tfx/bin
 UV := uv==0.13.9
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo pipeline test lint bench lock clean
 
@@ -18,8 +19,8 @@ pipeline: .venv/demo .venv-tfx/ready
 	$(TFX)/python -m tfx_pipeline.demo --worker_python $(BIN)/python
 
 test: .venv/test .venv-tfx/ready
-	$(BIN)/python -m pytest
-	$(TFX)/python -m pytest tests/tfx_pipeline
+	$(BIN)/python -m pytest $(PARALLEL)
+	$(TFX)/python -m pytest $(PARALLEL) tests/tfx_pipeline
 
 lint: .venv/test
 	$(BIN)/ruff check
