@@ -302,6 +302,9 @@ def _optimizer(options: Options) -> keras.optimizers.Optimizer:
 
 def _load(part: keras.Model, path: Path) -> int:
     """Goes on where a `Checkpoint` was made, with weights, optimiser and dropout's numbers; returns its step."""
+    with h5py.File(path) as file:
+        if _STEP not in file:
+            raise RunError(f"{path} is of no run of this version; choose another folder")
     part.load_weights(path)
     with h5py.File(path) as file:
         for number, seed in enumerate(_seeds(part)):

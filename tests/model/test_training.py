@@ -187,6 +187,15 @@ def test_a_run_does_not_go_on_with_other_options(changes, words, tmp_path):
     assert (tmp_path / training.OPTIONS).read_text() == saved
 
 
+def test_a_run_of_an_earlier_version_is_not_gone_on_with(tmp_path):
+    options = dataclasses.replace(OPTIONS, epochs=1, steps=1)
+    training.train(ALBUM, options, tmp_path)
+    with h5py.File(tmp_path / training.STATE, "a") as state:
+        del state["step"]
+    with pytest.raises(training.RunError, match="no run of this version"):
+        training.train(ALBUM, options, tmp_path)
+
+
 def test_mixed_precision_trains_what_is_exported_in_single(tmp_path):
     options = dataclasses.replace(OPTIONS, precision="mixed_bfloat16")
     training.train(ALBUM, options, tmp_path)
