@@ -51,7 +51,7 @@ def picture(seed: int, *, old: bool = False, height: int = 132, width: int = 168
     )
     lightness = 25 + 55 * np.clip(clouds, 0, 1) + rng.normal(0, 1.5, (height, width))
     if old:
-        lightness += 9 * np.sin(np.arange(height) * np.pi / 4)[:, None]
+        lightness += 9 * np.sin(np.arange(height) * np.pi / 8)[:, None]
     warm = (lightness - 52) / 30 * (-1 if old else 1)
     lab = np.stack([lightness, 15 * warm, 40 * warm], axis=-1).astype(np.float32)
     return np.uint8(np.rint(255 * np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1)))
@@ -140,7 +140,7 @@ def environment(source: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
 
 
-SHORT = ("--epochs", "4", "--steps", "25", "--weights", "mill=7")
+SHORT = ("--epochs", "5", "--steps", "40", "--weights", "mill=7")
 
 
 @pytest.fixture(scope="session")
