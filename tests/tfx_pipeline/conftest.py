@@ -140,7 +140,7 @@ def environment(source: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
 
 
-SHORT = ("--epochs", "5", "--steps", "40", "--weights", "mill=7")
+SHORT = ("--epochs", "4", "--steps", "25", "--weights", "mill=7")
 
 
 @pytest.fixture(scope="session")

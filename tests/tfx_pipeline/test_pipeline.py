@@ -83,7 +83,7 @@ def test_the_card_of_a_pushed_model_says_what_it_was_trained_on_and_by(pipeline,
     card = read_card(registry.resolve(str(pipeline.root / "pushed")))
     assert card.data["kept"] == sum(card.data["parts"].values()) > 100
     assert set(card.data["manifests"].values()) and all(len(d) == 64 for d in card.data["manifests"].values())
-    assert card.git_revision and "--epochs 5" in card.command
+    assert card.git_revision and "--epochs 4" in card.command
 
 
 def test_broken_grey_and_duplicate_pictures_are_left_out_with_a_reason_each(pipeline, good):
