@@ -305,8 +305,7 @@ def _load(part: keras.Model, path: Path) -> int:
     with h5py.File(path) as file:
         if _STEP not in file:
             raise RunError(f"{path} is of no run of this version; choose another folder")
-    part.load_weights(path)
-    with h5py.File(path) as file:
+        part.load_weights(path)
         for number, seed in enumerate(_seeds(part)):
             seed.assign(file[f"{_SEEDS}/{number}"][()])
         return int(file[_STEP][()])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from model import compare, comparison
-from model.options import own
+from model.options import load, own
 from model.photos import read_photos
 from tests.model.conftest import landscape
 
@@ -50,7 +50,11 @@ def test_networks_have_figures_of_quality_and_of_cost(compared):
     assert set(row["collections"]) == {"coast", "hills"}
     assert row["parameters"] == 32202
     assert row["gmac"] > 0 and row["milliseconds_at_1"] > 0 and row["milliseconds_at_16"] > 0
-    assert row["seconds"] >= 0 and row["steps"] >= 1
+    folder = comparison.folder_of(compared, "alpha")
+    options = load(folder / "options.json")
+    assert row["seconds"] == round(json.loads((folder / compare.SECONDS).read_text()))
+    assert row["steps"] == options.epochs * options.steps
+    assert len(json.loads((folder / "history.json").read_text())) == options.epochs
 
 
 def test_a_grey_picture_is_the_measure_of_all(compared):
