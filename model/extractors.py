@@ -1,10 +1,11 @@
-"""Classifiers of ImageNet, frozen, that tell a colouriser what is in a picture: from lightness to an embedding.
+"""Classifiers of ImageNet that tell a colouriser what is in a picture: from lightness to an embedding, or to features.
 
-A classifier sees the grey picture thrice, at its own size and scaled as in its training. Its weights come from
-`keras.applications`, which downloads them once, or from a file.
+A classifier sees the grey picture thrice, scaled as in its training. Its weights come from `keras.applications`,
+which downloads them once, from a package, or from a file.
 """
 
 import contextlib
+import functools
 import os
 import socket
 import tempfile
@@ -18,7 +19,7 @@ import keras
 import numpy as np
 from keras import applications, layers, ops
 
-from model import color
+from model import color, efficientnet_lite
 
 RANDOM, IMAGENET = "random", "imagenet"
 EMBEDDINGS = {"logits": None, "probabilities": "softmax"}  # and the activation behind the last layer
@@ -33,10 +34,10 @@ class ExtractorError(ValueError):
 
 @dataclass(frozen=True)
 class Extractor:
-    """A classifier of `keras.applications`.
+    """A classifier.
 
     Attributes:
-        build: its function.
+        build: its function, one of `keras.applications` or like them.
         scale: its own preprocessing of RGB 0..255 [N, S, S, 3].
         size: height and width that it was trained at, in pixels.
     """
@@ -54,6 +55,7 @@ EXTRACTORS = {
     "mobilenet_v2": Extractor(applications.MobileNetV2, applications.mobilenet_v2.preprocess_input, 224),
     # The third scales its input itself.
     "mobilenet_v3": Extractor(applications.MobileNetV3Large, applications.mobilenet_v3.preprocess_input, 224),
+    "efficientnet_lite0": Extractor(efficientnet_lite.build, efficientnet_lite.preprocess, 224),
 }
 
 
@@ -78,7 +80,35 @@ def build(name: str, weights: str = IMAGENET, embedding: str = "logits") -> kera
     return model
 
 
-def check(name: str, embedding: str) -> None:
+def pyramid(name: str, weights: str = IMAGENET, momentum: float = 0.99) -> keras.Model:
+    """From lightness [N, H, W, 1], L* 0..100, to its features at 1/4, 1/8, 1/16 and 1/32 of the size; to be trained.
+
+    H and W are multiples of 32; `weights` are those of `build`, `momentum` that of its batch norms. Of each size it is
+    what the classifier's last layer there gives. Raises ExtractorError as `build` does, and where a classifier does
+    not halve its input evenly.
+    """
+    check(name)
+    extractor = EXTRACTORS[name]
+    classifier = _classifier(name, weights, None)
+    # The same layers for pictures of any size, and without those behind the features.
+    free = extractor.build(weights=None, include_top=False, input_shape=(None, None, 3))
+    last = {}
+    for layer, source in zip(free.layers, classifier.layers, strict=False):
+        layer.set_weights(source.get_weights())
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = momentum
+        last[source.output.shape[1:-1]] = layer.output
+    try:
+        outputs = [last[(extractor.size // factor,) * 2] for factor in (4, 8, 16, 32)]
+    except KeyError:
+        raise ExtractorError(f"{name} does not halve its input evenly; choose another extractor") from None
+    lightness = keras.Input((None, None, 1), name="seen_lightness")
+    picture = Seen(None, extractor.scale, dtype="float32", name="seen")(lightness)
+    features = keras.Model(free.input, outputs, name="features")(picture)
+    return keras.Model(lightness, features, name="pyramid")
+
+
+def check(name: str, embedding: str = "logits") -> None:
     """Raises ExtractorError where there is no classifier or no embedding of that name."""
     for value, known in ((name, EXTRACTORS), (embedding, EMBEDDINGS)):
         if value not in known:
@@ -86,19 +116,23 @@ def check(name: str, embedding: str) -> None:
 
 
 class Seen(layers.Layer):
-    """Lightness [N, H, W, 1] to what a classifier takes, [N, size, size, 3]: `scale` of its grey in 0..255."""
+    """Lightness [N, H, W, 1] to what a classifier takes: `scale` of its grey in 0..255, [N, size, size, 3].
 
-    def __init__(self, size: int, scale: Callable, **kwargs):
+    Where `size` is None, it is at its own size.
+    """
+
+    def __init__(self, size: int | None, scale: Callable, **kwargs):
         super().__init__(**kwargs)
         self.size, self.scale = size, scale
 
     def call(self, lightness):
         grey = 255 * color.grey_of_lightness(lightness)
-        grey = ops.image.resize(grey, (self.size, self.size), data_format="channels_last")
+        if self.size is not None:
+            grey = ops.image.resize(grey, (self.size, self.size), data_format="channels_last")
         return self.scale(ops.repeat(grey, 3, axis=-1), data_format="channels_last")
 
     def compute_output_shape(self, shape):
-        return (shape[0], self.size, self.size, 3)
+        return (shape[0], self.size or shape[1], self.size or shape[2], 3)
 
 
 class Frozen(layers.Layer):
@@ -116,7 +150,8 @@ class Frozen(layers.Layer):
 
 
 def _classifier(name: str, weights: str, activation: str | None) -> keras.Model:
-    make = EXTRACTORS[name].build
+    extractor = EXTRACTORS[name]
+    make = functools.partial(extractor.build, input_shape=(extractor.size, extractor.size, 3))
     if weights == IMAGENET:
         with _reachable(name):
             return make(weights=IMAGENET, classifier_activation=activation)
@@ -139,6 +174,8 @@ def _reachable(name: str) -> Iterator[None]:
     socket.setdefaulttimeout(PATIENCE)
     try:
         yield
+    except ModuleNotFoundError as error:
+        raise ExtractorError(f"the ImageNet weights of {name} come as a package: {error}") from error
     except Exception as error:  # the download raises nothing narrower
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExtractorError(

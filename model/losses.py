@@ -59,6 +59,23 @@ def rebalanced_cross_entropy(centres: np.ndarray, weights: np.ndarray, *, grey_m
     return loss
 
 
+def distilled_cross_entropy(centres: np.ndarray, weights: np.ndarray, share: float):
+    """Loss [N] of (chroma [N, h, w, 2] in Lab units, logits [N, h, w, 2Q]): `rebalanced_cross_entropy` with a teacher.
+
+    The first Q logits learn, the others are the teacher's: its distribution makes `share` of the target, the bins
+    of the true chroma the rest (Hinton, Vinyals and Dean 2015, at the temperature 1).
+    """
+
+    def loss(chroma, logits):
+        learner, teacher = ops.split(logits, 2, axis=-1)
+        truth = color.soft_encode(chroma, centres)
+        target = share * ops.softmax(teacher, axis=-1) + (1 - share) * truth
+        crossed = -ops.sum(target * ops.log_softmax(learner, axis=-1), axis=-1)
+        return ops.mean(_expected(weights, truth) * crossed, axis=(1, 2))
+
+    return loss
+
+
 def rebalanced(error, centres: np.ndarray, weights: np.ndarray, unit: float = 1.0):
     """The regression loss `error`, `mse` or `huber`, of chroma with each pixel weighed by the bins of its true colour.
 

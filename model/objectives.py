@@ -8,12 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from model import color, losses, networks, spaces
+from model import color, extractors, losses, networks, spaces
 from model.networks import NETWORKS, fusion, gan
 from model.options import SPACES, Options, OptionsError
 from model.options import check as check_options
 from model.photos import chroma
 
+_TAUGHT = 0.7  # of what is learned, where there is a teacher
 _HUBER = 1 / 16  # of planes -1..1: 8 Lab units, beyond which an error counts once and not squared
 
 
@@ -48,14 +49,18 @@ def require_weights(options: Options) -> None:
     """
     one = config(options, np.zeros((1, 2)))
     one = getattr(one, "network_config", one)  # a GAN's generator
-    if getattr(one, "extractor", fusion.JOINT) != fusion.JOINT:
-        one.extract()
+    if getattr(one, "extractor", fusion.JOINT) not in ("", fusion.JOINT):
+        make = extractors.pyramid if options.network == "fusion_small" else extractors.build
+        make(one.extractor, one.weights)
 
 
 def objective(options: Options, centres: np.ndarray, weights: np.ndarray) -> Objective:
     """The objective of a run, whose chroma bins have `centres` [Q, 2] and `weights` [Q] in the loss."""
     if classifies(options.network):
-        loss = losses.rebalanced_cross_entropy(centres, weights)
+        if options.teacher:
+            loss = losses.distilled_cross_entropy(centres, weights, _TAUGHT)
+        else:
+            loss = losses.rebalanced_cross_entropy(centres, weights)
         return Objective("logits", chroma, loss, _error_of_bins(centres))
     if options.network == "gan":  # it learns from the chroma itself, see `model.adversarial`
         return Objective("chroma", chroma, losses.mae, losses.mae)
@@ -122,6 +127,31 @@ def trained_part(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, model.get_layer("logits" if "logits" in names else "planes").output)
 
 
+def taught(part: keras.Model, teacher: keras.Model, weights: np.ndarray) -> keras.Model:
+    """`part`, whose output are logits [N, h, w, Q], with those of a teacher behind them, [N, h, w, 2Q].
+
+    `teacher` gives logits of what is in pictures; the loss weighs bins by `weights` [Q], and so do its logits then.
+    """
+    logits = Teacher(teacher, weights, dtype="float32", name="teacher")(part.input)
+    return keras.Model(part.input, keras.layers.Concatenate(dtype="float32")([part.output, logits]))
+
+
+class Teacher(keras.layers.Layer):
+    """The logits of a network that stays as it is, and that is no part of the weights of what it teaches."""
+
+    def __init__(self, network: keras.Model, weights: np.ndarray, **kwargs):
+        super().__init__(**kwargs)
+        network.trainable = False
+        self.logits = partial(network, training=False)  # Keras would save with this layer what it finds in it
+        self.offset = np.log(weights).astype("float32")
+
+    def call(self, lightness):
+        return self.logits(lightness) + self.offset
+
+    def compute_output_shape(self, shape):
+        return self.logits.func.compute_output_shape(shape)
+
+
 def _planes(space: str):
     def target(pixels: np.ndarray) -> np.ndarray:
         if space == "lab":  # OpenCV is quicker, and most runs are of this kind
@@ -134,6 +164,7 @@ def _planes(space: str):
 def _error_of_bins(centres: np.ndarray):
     def chroma_error(truth, logits):
         """Root mean square distance [N] in the a*b* plane, at the mean of the bins."""
+        logits = logits[..., : len(centres)]  # behind them may be a teacher's
         squares = ops.sum((color.annealed_mean(logits, centres) - truth) ** 2, axis=-1)
         return ops.sqrt(ops.mean(squares, axis=(1, 2)))
 

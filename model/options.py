@@ -23,7 +23,7 @@ OWN = {
     "gan": _LARGE,
 }
 # Options that say nothing to a network: of bins, of planes, and of the optimiser that a GAN has not.
-_OF_BINS, _OF_PLANES = {"uniform", "temperature", "debias"}, {"space", "loss"}
+_OF_BINS, _OF_PLANES = {"uniform", "temperature", "debias", "teacher"}, {"space", "loss"}
 IDLE = {
     **dict.fromkeys(("alpha", "beta", "fusion", "unet", "attention_unet"), _OF_BINS),
     **dict.fromkeys(("fusion_small", "classification"), _OF_PLANES),
@@ -56,6 +56,7 @@ class Options:
         decay, clip: AdamW's weight decay, and the bound on the norm of all gradients together.
         uniform: parts of the uniform distribution in the rebalancing of bins (1 leaves bins unweighted).
         weights: how often a picture of a collection is drawn, against 1.
+        teacher: folder of another run over the same bins, whose shares of them this one learns too; empty for none.
         aging: chance of a training picture to be made to look like an old scan, see `model.aging`.
         seed: of everything random.
         size: height and width in pixels of what the exported model takes.
@@ -80,6 +81,7 @@ class Options:
     clip: float = 1.0
     uniform: float = 0.5
     weights: dict[str, float] = field(default_factory=dict)
+    teacher: str = ""
     aging: float = 0.0
     seed: int = 0
     size: int = 160
@@ -170,6 +172,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--uniform", type=float, help=_help("rebalancing of bins, 0 most, 1 none", "uniform"))
     words = "how often to draw a collection (default: 1)"
     add("--weights", type=_weight, nargs="+", metavar="NAME=X", help=words)
+    add("--teacher", metavar="DIR", help="run whose shares of chroma bins are learned beside the true ones")
     add("--aging", type=float, help=_help("chance of a picture to look like an old scan", "aging"))
     add("--seed", type=int, help=_help("of everything random", "seed"))
     add("--size", type=int, metavar="PX", help=_help("of the exported model", "size"))

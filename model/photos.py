@@ -154,6 +154,15 @@ def held_out(photos: Photos) -> dict[str, list[str]]:
     return {part: sorted(photo.digest[:_SHORT] for photo in getattr(photos, part)) for part in PARTS[1:]}
 
 
+def unseen(one: dict[str, list[str]], other: dict[str, list[str]]) -> dict[str, list[str]]:
+    """What two runs both held out, of their `held_out`; what either chose its options by is `validation`."""
+    validation, test = (set(one[part]) | set(other[part]) for part in PARTS[1:])
+    both = {digest for its in one.values() for digest in its} & {
+        digest for its in other.values() for digest in its
+    }
+    return {PARTS[1]: sorted(validation & both), PARTS[2]: sorted((test & both) - validation)}
+
+
 def part_of(digest: str, shares: Sequence[float] = SHARES) -> str:
     """Part of a group whose smallest digest, hexadecimal, is given; `shares` of the parts sum to 1."""
     # Hashed anew, as the smallest of many digests is a small one.

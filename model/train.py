@@ -33,10 +33,14 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--output", required=True, metavar="DIR", help="of the run: checkpoints, report, model/"
     )
-    result.add_argument(
+    base = result.add_mutually_exclusive_group()
+    base.add_argument(
         "--warm",
         metavar="DIR",
         help="exported model whose weights, bins and held-out photographs a new run has",
+    )
+    base.add_argument(
+        "--like", metavar="DIR", help="exported model whose bins and held-out photographs a new run has"
     )
     add_arguments(result)
     result.add_argument("--name", help="of the model (default: the network's)")
@@ -83,7 +87,7 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
 
     objectives.check(options)
     objectives.require_weights(options)
-    training.begin(options, Path(arguments.output))
+    training.begin(options, Path(arguments.output), arguments.warm or arguments.like)
     terms = "Terms of the training data: not stated." if arguments.terms is None else _text(arguments.terms)
     photos, counts, batches = (
         _from_records(arguments, options) if arguments.records else _from_photos(arguments)
@@ -102,7 +106,15 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
     left_out = f"{sum(photos.grey.values())} grey, {sum(photos.broken.values())} unreadable"
     print(f"photographs: {parts}; left out: {left_out}")
     callbacks = (RunProgress(options), Curves(Path(arguments.output) / training.HISTORY))
-    training.train(photos, options, arguments.output, callbacks, batches=batches, warm=arguments.warm)
+    training.train(
+        photos,
+        options,
+        arguments.output,
+        callbacks,
+        batches=batches,
+        warm=arguments.warm,
+        like=arguments.like,
+    )
     if keras.backend.backend() == "tensorflow":
         _release(photos, counts, arguments, options, terms)
     else:
@@ -112,23 +124,30 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
 
 def _from_photos(arguments: argparse.Namespace):
     """Photographs, their number by part and collection, and None: batches are made of them."""
-    from model.photos import HELD_OUT, PARTS, read_photos
+    from model.photos import PARTS, read_photos, unseen
+    from model.release import MODEL
 
-    held_out = None
-    if arguments.warm:
-        from model.warm_start import WarmStartError
-
-        try:
-            held_out = json.loads(Path(arguments.warm, HELD_OUT).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            reason = f"{HELD_OUT} does not say which photographs it has not seen ({error})"
-            raise WarmStartError(f"no start from {arguments.warm}: {reason}") from None
+    models = [arguments.warm, arguments.like, arguments.teacher and str(Path(arguments.teacher, MODEL))]
+    held_out = functools.reduce(unseen, map(_held_out, filter(None, models))) if any(models) else None
     photos = read_photos(arguments.photos, held_out=held_out)
     return (
         photos,
         {part: Counter(photo.collection for photo in getattr(photos, part)) for part in PARTS},
         None,
     )
+
+
+def _held_out(model: str) -> dict[str, list[str]]:
+    from model.photos import HELD_OUT, PARTS
+    from model.warm_start import WarmStartError
+
+    try:
+        parts = json.loads(Path(model, HELD_OUT).read_text(encoding="utf-8"))
+        return {part: parts[part] for part in PARTS[1:]}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise WarmStartError(
+            f"{Path(model, HELD_OUT)} does not say which photographs the model has not seen ({error!r})"
+        ) from None
 
 
 def _from_records(arguments: argparse.Namespace, options: Options):
@@ -176,7 +195,7 @@ def _command(arguments: argparse.Namespace) -> str:
     for name, value in vars(arguments).items():
         if value is None or value == getattr(DEFAULTS, name, None):
             continue
-        if name in ("photos", "records", "output", "terms", "warm"):
+        if name in ("photos", "records", "output", "terms", "warm", "like", "teacher"):
             value = Path(value).name
         words.append(f"--{name}")
         if isinstance(value, dict):

@@ -13,14 +13,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from model import losses, networks, objectives, warm_start
+from model import extractors, losses, networks, objectives, warm_start
 from model.adversarial import Adversary, load_generator
 from model.batches import TrainingBatches, Views, WholePhotos, picture_weights
 from model.bins import BINS, count_bins, fit_bins, read_bins
 from model.networks import NETWORKS
 from model.options import Options, load, save, write_json
 from model.photos import Photo, Photos
-from model.warm_start import Exported, WarmStartError
+from model.warm_start import WarmStartError
 
 OPTIONS, STATE, ADVERSARY, HISTORY = "options.json", "state.weights.h5", "state.npz", "history.json"
 SAVED_EVERY = 60.0  # seconds: what a kill may cost
@@ -43,6 +43,7 @@ def train(
     *,
     batches: Callable | None = None,
     warm: str | None = None,
+    like: str | None = None,
 ) -> None:
     """Trains, or goes on with, the run in the folder `output`.
 
@@ -58,16 +59,21 @@ def train(
             `records.training_batches` of some files; `photos.train` is then a sample of what it draws from.
         warm: folder of an exported model of the same architecture. A new run starts from its weights,
             and has its bins; one that goes on has its own weights.
+        like: folder of an exported model whose bins a new run has, so that it can teach another that has them.
 
-    Raises RunError when the folder holds a run on other photographs or with other options, or can be no folder,
-    WarmStartError and CardError when `warm` is no model to start from.
+    Without `warm` and `like` the bins are those of `options.teacher`, if there is one; a run that goes on needs its
+    teacher again.
+
+    Raises RunError when the folder holds a run on other photographs or with other options, or can be no folder, and
+    when the teacher cannot teach it; WarmStartError and CardError when `warm` is no model to start from;
+    `extractors.ExtractorError` when a classifier's weights cannot be had.
     """
     objectives.check(options)
     network = NETWORKS[options.network]
     exported = None if warm is None else warm_start.read(warm)
     folder = Path(output)
-    begin(options, folder)
-    centres, shares = _bins(photos.train, exported)
+    begin(options, folder, warm or like)
+    centres, shares = _bins(photos.train, warm or like or options.teacher)
     _require_same_bins(folder, centres, shares)
     save(options, folder / OPTIONS)
     bins = {"centres": centres.tolist(), "shares": shares.tolist(), "uniform": options.uniform}
@@ -94,7 +100,13 @@ def train(
             adversary = Adversary(model, config, options.peak)
             _fit_adversary(adversary, options, batches, views, validation, folder, callbacks)
             return
-        part, step = _compiled(model, options, objective), 0
+        part, step = objectives.trained_part(model), 0
+        if options.teacher:
+            # Of what is in pictures, without the weights of the teacher's own loss.
+            its = dataclasses.replace(_options(options.teacher), debias=1.0)
+            teacher, _ = trained(options.teacher, its)
+            part = objectives.taught(part, objectives.trained_part(teacher), weights)
+        _compile(part, options, objective)
         if (folder / STATE).exists():
             step = _load(part, folder / STATE)
         elif exported is not None:
@@ -127,25 +139,35 @@ def train(
             fit(epoch * options.steps, epoch, options.epochs, options.steps)
 
 
-def begin(options: Options, folder: Path) -> None:
-    """Makes the folder of a run. Raises RunError where that cannot be, or a run with other options is in it."""
+def begin(options: Options, folder: Path, base: str | None = None) -> None:
+    """Makes the folder of a run, whose bins are those in the folder `base`, if given.
+
+    Raises RunError where that cannot be, or a run with other options is in it, or its teacher cannot teach it.
+    """
+    if base is not None:
+        _centres(base)
+    if options.teacher:
+        _require_teacher(options, base or options.teacher)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder} can be no folder of a run: {error.strerror}") from None
     if not (folder / OPTIONS).exists():
         return
-    try:
-        there, here = dataclasses.asdict(load(folder / OPTIONS)), dataclasses.asdict(options)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(
-            f"{folder / OPTIONS} is of no run of this version ({error}); choose another folder"
-        ) from None
+    there, here = dataclasses.asdict(_options(folder)), dataclasses.asdict(options)
     there, here = json.loads(json.dumps(there)), json.loads(json.dumps(here))  # tuples and lists are the same
     changed = [name for name in here if name not in _FREE and there[name] != here[name]]
     if changed:
         words = "; ".join(f"--{name} was {there[name]}, not {here[name]}" for name in changed)
         raise RunError(f"{folder} holds a run with other options ({words}); choose another folder")
+
+
+def _options(folder: str | Path) -> Options:
+    path = Path(folder, OPTIONS)
+    try:
+        return load(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path} is of no run of this version ({error}); choose another folder") from None
 
 
 def _fit_adversary(
@@ -204,13 +226,16 @@ def trained(output: str, options: Options) -> tuple[keras.Model, np.ndarray]:
     bins = read_bins(output)
     centres = np.array(bins["centres"], np.float32)
     config = objectives.config(options, centres, temperature=options.temperature, gain=options.gain)
+    if hasattr(config, "extractor"):
+        config = dataclasses.replace(config, weights=extractors.RANDOM)  # the run has its own
     model = network.build(config)
     if options.network == "gan":
         load_generator(model, Path(output) / ADVERSARY)
         return model, centres
     # Weighted pixels teach a distribution proportional to weight times truth; in logits that is a sum.
     weights = losses.rebalancing_weights(np.array(bins["shares"]), options.uniform)
-    part = _compiled(model, options, objectives.objective(options, centres, weights))
+    part = objectives.trained_part(model)
+    _compile(part, options, objectives.objective(options, centres, weights))
     _load(part, Path(output) / STATE)
     part.optimizer.finalize_variable_values(part.trainable_variables)
     if objectives.classifies(options.network):
@@ -220,10 +245,34 @@ def trained(output: str, options: Options) -> tuple[keras.Model, np.ndarray]:
     return folded, centres
 
 
-def _bins(photos: list[Photo], exported: Exported | None) -> tuple[np.ndarray, np.ndarray]:
-    if exported is None:
+def _bins(photos: list[Photo], folder: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Those of the photographs, or those in the folder of an exported model or a run."""
+    if not folder:
         return fit_bins(photos)
-    return exported.centres, count_bins(photos, exported.centres)
+    centres = _centres(folder)
+    return centres, count_bins(photos, centres)
+
+
+def _centres(folder: str) -> np.ndarray:
+    try:
+        return np.array(read_bins(folder)["centres"], np.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{folder} has no chroma bins to take over ({error!r}); name another folder") from None
+
+
+def _require_teacher(options: Options, base: str) -> None:
+    """Raises RunError unless the teacher gives logits over the bins in `base` for what this run is trained on."""
+    folder = options.teacher
+    its = _options(folder)
+    if not objectives.classifies(its.network) or not Path(folder, STATE).exists():
+        raise RunError(
+            f"{folder} is no run of a network that could teach: it must be trained, over chroma bins"
+        )
+    if not np.array_equal(_centres(folder), _centres(base)):
+        raise RunError(f"the teacher {folder} has other chroma bins; train it with --like {base}")
+    stride = networks.stride(NETWORKS[its.network], objectives.config(its, np.zeros((1, 2))))
+    if any(size % stride for size in options.sizes):
+        raise RunError(f"--sizes must be multiples of {stride}, the stride of the teacher {folder}")
 
 
 def _require_same_bins(folder: Path, centres: np.ndarray, shares: np.ndarray) -> None:
@@ -236,8 +285,7 @@ def _require_same_bins(folder: Path, centres: np.ndarray, shares: np.ndarray) ->
         raise RunError(f"{folder} holds a run on other photographs; choose another folder")
 
 
-def _compiled(model: keras.Model, options: Options, objective: objectives.Objective) -> keras.Model:
-    part = objectives.trained_part(model)
+def _compile(part: keras.Model, options: Options, objective: objectives.Objective) -> None:
     part.compile(
         optimizer=_optimizer(options),
         loss=objective.loss,
@@ -245,7 +293,6 @@ def _compiled(model: keras.Model, options: Options, objective: objectives.Object
         jit_compile=False,  # XLA takes nine times as long for depthwise convolutions on a CPU.
     )
     part.optimizer.build(part.trainable_variables)
-    return part
 
 
 @contextlib.contextmanager

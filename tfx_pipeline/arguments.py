@@ -104,6 +104,8 @@ def settings(
         raise JobError("--shares: each of the three must be positive, or its gate has nothing to look at")
     if options.network == "gan" and arguments.warm != NONE:
         raise OptionsError("a GAN starts from no model: give --warm none")
+    if options.teacher:
+        raise OptionsError("a pipeline has no teacher: distil with model.train, and give --warm the result")
     terms = _terms(arguments.terms)
     warm = _warm(arguments.warm)
 

@@ -2,6 +2,7 @@
 
 The global branch follows Iizuka et al. 2016, the bins and the annealed mean Zhang et al. 2016, the separable
 blocks MobileNet. Built for one CPU core: most arithmetic is in 1x1 convolutions at a quarter of the size or less.
+With the features of a classifier of ImageNet in place of its own encoder it is a teacher for one without.
 """
 
 import itertools
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from model import extractors
 from model.networks.layers import MOMENTUM, AnnealedMean, Enlarged, assign
 
 STRIDE = 32
@@ -28,8 +30,10 @@ class Config:
         gain: factor on the chroma so decoded.
         stem, stages: filters at a half of the size, then (filters, blocks) at 1/4, 1/8, 1/16 and 1/32.
         fused, decoder: filters where local and global features meet (1/16), then (filters, blocks) at 1/8 and 1/4.
+        extractor, weights: a key of `extractors.EXTRACTORS` whose features, trained on, are the encoder in place of
+            `stem` and `stages`, and its weights, see `extractors.pyramid`; empty for none.
         dropout: share of the scene's features, and of the last ones, that a training step leaves out.
-        folded: without batch norm, its scale and offset being part of the convolutions; see `fold`.
+        folded: without batch norm, but for an extractor's: it is part of the convolutions; see `fold`.
     """
 
     centres: tuple[tuple[float, float], ...]
@@ -39,16 +43,23 @@ class Config:
     stages: tuple[tuple[int, int], ...] = ((96, 2), (192, 3), (384, 3), (512, 2))
     fused: int = 256
     decoder: tuple[tuple[int, int], ...] = ((256, 2), (160, 2))
+    extractor: str = ""
+    weights: str = extractors.IMAGENET
     dropout: float = 0.0
     folded: bool = False
 
     def __post_init__(self):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
+        if self.extractor:
+            extractors.check(self.extractor)
 
 
 def build(config: Config) -> keras.Model:
-    """Lightness [N, H, W, 1] to chroma [N, H, W, 2]; the layer `logits` gives [N, H/4, W/4, bins]."""
+    """Lightness [N, H, W, 1] to chroma [N, H, W, 2]; the layer `logits` gives [N, H/4, W/4, bins].
+
+    Raises `extractors.ExtractorError` where a classifier's weights cannot be had.
+    """
 
     numbers = itertools.count()
 
@@ -66,16 +77,19 @@ def build(config: Config) -> keras.Model:
         y = normalised(layers.Conv2D(filters, 1), layers.ReLU()(y))
         return layers.ReLU()(layers.Add()([x, y]) if strides == 1 and x.shape[-1] == filters else y)
 
+    def encoded(lightness):
+        x = layers.Rescaling(1 / 50, offset=-1)(lightness)
+        x = layers.ReLU()(normalised(layers.Conv2D(config.stem, 3, strides=2, padding="same"), x))
+        for filters, blocks in config.stages:
+            x = separable(x, filters, strides=2)
+            for _ in range(blocks - 1):
+                x = separable(x, filters)
+            yield x
+
     lightness = keras.Input((None, None, 1), name="lightness")
-    x = layers.Rescaling(1 / 50, offset=-1)(lightness)
-    x = layers.ReLU()(normalised(layers.Conv2D(config.stem, 3, strides=2, padding="same"), x))
-    features = []
-    for filters, blocks in config.stages:
-        x = separable(x, filters, strides=2)
-        for _ in range(blocks - 1):
-            x = separable(x, filters)
-        features.append(x)
-    quarter, eighth, sixteenth, coarse = features
+    if config.extractor:
+        encoded = extractors.pyramid(config.extractor, config.weights, MOMENTUM)
+    quarter, eighth, sixteenth, coarse = encoded(lightness)
 
     scene = layers.Dropout(config.dropout)(layers.GlobalAveragePooling2D()(coarse))
     scene = layers.Dense(config.fused, activation="relu", name="scene_hidden")(scene)
@@ -94,8 +108,8 @@ def build(config: Config) -> keras.Model:
 
 
 def fold(model: keras.Model, config: Config) -> keras.Model:
-    """The trained network of `config` without batch norm, the same function at less cost."""
-    folded = build(replace(config, folded=True))
+    """The trained network of `config` without batch norm of its own, the same function at less cost."""
+    folded = build(_folded(config))
     for target in folded.layers:
         if not target.weights:
             continue
@@ -120,7 +134,7 @@ def unfold(model: keras.Model, config: Config, weights: dict[str, np.ndarray], l
     takes a batch's own statistics, then starts near the same function. Raises ValueError where names or shapes
     are not those of `config`.
     """
-    folded = build(replace(config, folded=True))
+    folded = build(_folded(config))
     assign(folded, weights)
     statistics = _statistics(folded, lightness)
     for source in folded.layers:
@@ -135,6 +149,10 @@ def unfold(model: keras.Model, config: Config, weights: dict[str, np.ndarray], l
         target.set_weights([kernel])
         norm = model.get_layer(f"{source.name}_norm")
         norm.set_weights([(variance + norm.epsilon) ** 0.5, mean, mean - offset, variance])
+
+
+def _folded(config: Config) -> Config:
+    return replace(config, folded=True, weights=extractors.RANDOM)  # all weights are set afterwards
 
 
 def _statistics(folded: keras.Model, lightness: Iterable) -> dict[str, tuple[np.ndarray, np.ndarray]]:

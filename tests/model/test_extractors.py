@@ -59,6 +59,7 @@ def embedded(weights: object, picture: np.ndarray, embedding: str = "logits") ->
         ("resnet50", (-103.939, -116.779, -123.68), (151.061, 138.221, 131.32)),
         ("mobilenet_v2", (-1, -1, -1), (1, 1, 1)),
         ("mobilenet_v3", (0, 0, 0), (255, 255, 255)),
+        ("efficientnet_lite0", (-0.992, -0.992, -0.992), (1, 1, 1)),
     ],
 )
 def test_a_classifier_sees_the_range_that_it_was_trained_on(name, black, white):
@@ -77,6 +78,7 @@ def test_mobilenet_v3_scales_its_input_itself():
 
 def test_sizes_are_those_that_the_classifiers_take():
     sizes = {"inception_resnet_v2": 299, "resnet50": 224, "mobilenet_v2": 224, "mobilenet_v3": 224}
+    sizes["efficientnet_lite0"] = 224
     assert {name: chosen.size for name, chosen in EXTRACTORS.items()} == sizes
 
 
@@ -88,6 +90,32 @@ def test_the_embedding_is_what_the_classifier_says_of_the_grey_picture(suffix, f
     found = embedded(files[suffix], picture)
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert np.abs(found[0] - found[1]).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "mobilenet_v3", "efficientnet_lite0"])
+def test_a_pyramid_halves_any_size_five_times(name):
+    features = extractors.pyramid(name, "random")(lightness(1, 64, 96))
+    assert [feature.shape[1:3] for feature in features] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+
+
+def test_a_pyramid_has_the_weights_of_the_file(files, classifier):
+    picture = lightness(1, 224, 224)
+    grey = 255 * ops.convert_to_numpy(color.grey_of_lightness(picture))
+    last = keras.Model(classifier.input, classifier.get_layer("out_relu").output)
+    expected = ops.convert_to_numpy(last(np.repeat(grey, 3, axis=-1) / 127.5 - 1))
+    found = extractors.pyramid(NAME, str(files[".weights.h5"]))(picture)[-1]
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=1e-3)
+
+
+def test_a_pyramid_is_trained_with_what_is_built_on_it():
+    own = extractors.build(NAME, "random")
+    assert not own.trainable_weights
+    assert len(extractors.pyramid(NAME, "random").trainable_weights) > 100
+
+
+def test_a_classifier_that_halves_unevenly_has_no_pyramid():
+    with pytest.raises(ExtractorError, match="inception_resnet_v2 does not halve its input evenly"):
+        extractors.pyramid("inception_resnet_v2", "random")
 
 
 def test_probabilities_are_the_softmax_of_the_logits(files):

@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import log_softmax, softmax
 from skimage import data
 
-from model import losses
+from model import color, losses
 
 CENTRES = np.float32([[0, 0], [40, 40], [-40, 0], [0, -60]])
 RARE = np.float32([0.5, 2, 3, 4])  # weights of the bins
@@ -88,6 +89,27 @@ def test_cross_entropy_of_even_logits_is_the_bins_weight_times_log_q():
     chroma = np.broadcast_to(CENTRES[:, None, None], (4, 2, 2, 2))
     found = losses.rebalanced_cross_entropy(CENTRES, RARE)(chroma, np.zeros((4, 2, 2, 4), np.float32))
     np.testing.assert_allclose(numbers(found), RARE * np.log(4), rtol=1e-4)
+
+
+def test_a_teachers_share_of_the_target_is_what_it_says():
+    """A loss is linear in its target: the truth's loss and that of the teacher's distribution, in parts."""
+    rng = np.random.default_rng(0)
+    centres = np.array([(0, 0), (30, 0), (0, 30)], np.float32)
+    chroma = rng.uniform(-5, 35, (2, 4, 4, 2)).astype(np.float32)
+    learner, teacher = (rng.normal(size=(2, 4, 4, 3)).astype(np.float32) for _ in range(2))
+    weights = np.array([0.5, 1, 3], np.float32)
+    both = np.concatenate([learner, teacher], axis=-1)
+
+    def loss(share):
+        return numbers(losses.distilled_cross_entropy(centres, weights, share)(chroma, both))
+
+    np.testing.assert_allclose(
+        loss(0.0), numbers(losses.rebalanced_cross_entropy(centres, weights)(chroma, learner)), rtol=1e-5
+    )
+    weight = numbers(color.soft_encode(chroma, centres)) @ weights
+    shares, logs = softmax(teacher, axis=-1), log_softmax(learner, axis=-1)
+    np.testing.assert_allclose(loss(1.0), -(weight * (shares * logs).sum(-1)).mean(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(loss(0.7), 0.3 * loss(0.0) + 0.7 * loss(1.0), rtol=1e-5)
 
 
 def test_the_grey_mask_drops_pictures_without_color_and_no_others():

@@ -93,6 +93,13 @@ def test_the_split_is_about_80_10_10_and_depends_on_contents_alone(album, tmp_pa
         assert {p.digest for p in getattr(one, part)} == {p.digest for p in getattr(other, part)}
 
 
+def test_of_two_runs_only_what_both_held_out_is_unseen():
+    one = {"validation": ["a", "b", "c"], "test": ["d", "e", "f"]}
+    other = {"validation": ["a", "d"], "test": ["b", "e", "g"]}
+    assert photos.unseen(one, other) == {"validation": ["a", "b", "d"], "test": ["e"]}
+    assert photos.unseen(other, one) == photos.unseen(one, other)
+
+
 def test_a_run_that_starts_from_a_model_holds_out_only_what_that_model_has_never_seen():
     rng = np.random.default_rng(2)
     digests = [rng.bytes(32).hex() for _ in range(6)]

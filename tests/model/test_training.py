@@ -297,7 +297,11 @@ def test_a_folder_with_a_run_on_other_photographs_is_not_continued(run, tmp_path
         (["--network", "alpha", "--temperature", "0.5"], "--temperature says nothing to the network alpha"),
         (["--network", "gan", "--average", "0.9"], "--average says nothing to the network gan"),
         (["--network", "gan", "--layers", '{"generator_config": {"space": "cmyk"}}'], "space must be one of"),
-        (["--warm", "nowhere"], "held_out.json"),
+        (["--warm", "nowhere"], "nowhere has no chroma bins"),
+        (["--like", "nowhere"], "nowhere has no chroma bins"),
+        (["--teacher", "nowhere"], "nowhere/options.json is of no run"),
+        (["--network", "beta", "--teacher", "run"], "--teacher says nothing to the network beta"),
+        (["--layers", '{"extractor": "vgg16"}'], "there is no vgg16"),
         (["--output", __file__], "can be no folder of a run"),
     ],
 )

