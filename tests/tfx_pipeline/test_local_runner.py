@@ -29,6 +29,7 @@ def manifest(tmp_path_factory):
         (("--side", "8"), "--side must be between 16 and 4096 pixels, got 8"),
         (("--shares", "0.9", "0.1", "0"), "--shares: each of the three must be positive"),
         (("--warm", "/no/model"), "--warm: no such model: /no/model"),
+        (("--teacher", "/no/run"), "a pipeline has no teacher"),
         (("--terms", "/no/terms"), "cannot read --terms /no/terms"),
         (("--root", "gs://bucket/run"), "--root must be on this machine"),
         (("--root", f"{__file__}/run"), "cannot make the folder --root"),
