@@ -13,8 +13,9 @@ from model.bins import BINS
 from model.card import ModelCard, weights_sha256, write_card
 from model.options import Options, write_json
 from model.photos import HELD_OUT, PARTS, Photos, held_out
+from model.training import MODEL
 
-MODEL, REPORT, LICENSE = "model", "report.json", "LICENSE.txt"
+REPORT, LICENSE = "report.json", "LICENSE.txt"
 CONFIDENCE = "c means that a share c of the validation pictures was less sure, that is, "
 SPREAD = (
     "had a larger expected error: the root mean square distance of the chroma bins from their mean, under the "

@@ -125,7 +125,7 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
 def _from_photos(arguments: argparse.Namespace):
     """Photographs, their number by part and collection, and None: batches are made of them."""
     from model.photos import PARTS, read_photos, unseen
-    from model.release import MODEL
+    from model.training import MODEL
 
     models = [arguments.warm, arguments.like, arguments.teacher and str(Path(arguments.teacher, MODEL))]
     held_out = functools.reduce(unseen, map(_held_out, filter(None, models))) if any(models) else None

@@ -23,6 +23,7 @@ from model.photos import Photo, Photos
 from model.warm_start import WarmStartError
 
 OPTIONS, STATE, ADVERSARY, HISTORY = "options.json", "state.weights.h5", "state.npz", "history.json"
+MODEL = "model"  # the folder in which the run is exported
 SAVED_EVERY = 60.0  # seconds: what a kill may cost
 _MEASURED = 8  # batches that a warm start takes its statistics from
 # In the state: batches seen, of which loss scaling may have skipped some, and where dropout's numbers go on.
