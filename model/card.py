@@ -30,7 +30,8 @@ class ModelCard:
             where `metrics` are taken.
         temperature, debias, gain: how bins were decoded: of the annealed mean; how much of the rebalancing was
             taken back (0 none, 1 all); factor on chroma within the model.
-        training: collections and the number of pictures of each part.
+        training: collections and the number of pictures of each part; name, version, `weights_sha256` and `command`
+            of a teacher, if there was one.
         metrics: figures on the test part by collection, of the model; `controls`: the same of grey, mean chroma
             and the luminance table.
         gates: verdicts of a training pipeline's gates, each with its `gate` and its `verdict` ("passed", "failed"

@@ -9,6 +9,7 @@ it needs. `comparison.md` and `comparison.jpg` are written anew after each row.
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from model.options import Options, OptionsError, load, own, write_json
+from model.options import Options, OptionsError, own, write_json
 
 EPOCHS = 10  # points of a learning curve, as far as the first guess of a row's pace is right
 WARM, TIMED = 3, 8  # steps before the clock is trusted, and steps that it then measures
@@ -71,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     add("--budget", required=True, type=float, metavar="MINUTES", help="of training, for each network")
     add("--only", nargs="+", metavar="ROW", help="rows to train now (default: all)")
     add("--sheet", metavar="DIR", help="photographs for the picture (default: twelve of the test part)")
-    add("--weights", metavar="DIR", help="holds NAME.weights.h5 of the extractors (default: by their names)")
+    add("--weights", metavar="DIR", help="holds NAME.weights.h5 of extractors (default: by their names)")
     add("--batch", type=int, default=16, help="pictures a batch, but for GANs, which take 4 (default: 16)")
     return result
 
@@ -96,8 +97,8 @@ def _compare(arguments: argparse.Namespace) -> None:
     from model import comparison, default_model
     from model.photos import HELD_OUT, PARTS, PhotosError, read_photos
 
-    if not arguments.budget > 0:
-        raise OptionsError(f"--budget must be positive, got {arguments.budget}")
+    if not 0 < arguments.budget < math.inf:
+        raise OptionsError(f"--budget must be a positive number of minutes, got {arguments.budget}")
     known = {entry.name for entry in ENTRIES}
     unknown = set(arguments.only or ()) - known
     if unknown:
@@ -105,7 +106,10 @@ def _compare(arguments: argparse.Namespace) -> None:
             f"--only: no row {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
         )
     output = Path(arguments.output)
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionsError(f"--output {output} can be no folder: {error.strerror}") from None
     # What the shipped model held out, so that it may stand beside the others.
     held_out = json.loads(Path(default_model(), HELD_OUT).read_text(encoding="utf-8"))
     photos = read_photos(arguments.photos, held_out=held_out)
@@ -115,6 +119,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         raise PhotosError(f"too few photographs in {arguments.photos}: none is left to measure on")
     photos = dataclasses.replace(photos, **{part: _few(getattr(photos, part)) for part in PARTS[1:]})
     sheet = comparison.pictures_of(photos.test, arguments.sheet)
+    comparison.require_same(output, photos, sheet, {"budget": arguments.budget, "batch": arguments.batch})
     comparison.write_controls(output, photos, sheet, SIZE)
     comparison.write(output, [entry.name for entry in ENTRIES], arguments.budget)
     for entry in ENTRIES:
@@ -169,16 +174,17 @@ def _missing(entry: Entry, weights: str | None) -> str:
 
 
 def _file(entry: Entry, weights: str | None) -> str:
-    return str(Path(weights, f"{entry.extractor}.weights.h5")) if weights else "imagenet"
+    """The extractor's file, or where there is none its name, by which its weights are fetched."""
+    file = Path(weights or "", f"{entry.extractor}.weights.h5")
+    return str(file) if weights and file.is_file() else "imagenet"
 
 
 def _options(entry: Entry, arguments: argparse.Namespace, photos, folder: Path) -> Options:
     """The row's options: those it was begun with, or as many steps as fit into the budget here and now."""
     from model import training
 
-    begun = folder / training.OPTIONS
-    if begun.is_file():
-        return load(begun)
+    if (folder / training.OPTIONS).is_file():
+        return training.options_of(folder)
     # Bins are decoded to the mean of what pixels are, as the networks that regress are taught.
     same = {
         "batch": arguments.batch,

@@ -1,5 +1,6 @@
 """The rows of a comparison: figures of networks and of other ways of colouring, their table, their pictures."""
 
+import hashlib
 import json
 import textwrap
 import time
@@ -13,13 +14,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from model import batches, color, default_model, evaluation, metrics, training
 from model.card import read_card
-from model.options import Options, write_json
-from model.photos import Photo, Photos, chroma, read_photos
+from model.options import Options, OptionsError, write_json
+from model.photos import PARTS, Photo, Photos, chroma, read_photos
 from model.serving import Doubting
 from model.serving import load as load_model
 from model.traditional import exemplar, luminance_table, propagation, rules
 
 TABLE, SHEET, PART, FIGURES = "comparison.md", "comparison.jpg", "sheet.png", "figures.json"
+CONDITIONS = "conditions.json"
 PICTURES, CELL = 12, 128  # rows of the sheet, and pixels of a picture in it
 SHIPPED = "fusion-small as it ships"
 MARKS, MARK = 40, 7  # marks of the truth's colours, and pixels of a side of each, that propagation is given
@@ -57,6 +59,23 @@ def is_done(folder: Path) -> bool:
     """Whether a row has its figures; one that lacked its weights is tried again."""
     file = folder / FIGURES
     return file.is_file() and "not_run" not in json.loads(file.read_text(encoding="utf-8"))
+
+
+def require_same(output: Path, photos: Photos, sheet: list[Photo], conditions: dict[str, float]) -> None:
+    """Raises OptionsError where the rows in `output` were made of other photographs or under other conditions."""
+    parts = {part: getattr(photos, part) for part in PARTS} | {"sheet": sheet}
+    digests = {
+        part: hashlib.sha256("".join(sorted(photo.digest for photo in some)).encode()).hexdigest()
+        for part, some in parts.items()
+    }
+    file, here = output / CONDITIONS, conditions | digests
+    there = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else here
+    changed = [name for name in here if there.get(name) != here[name]]
+    if changed:
+        raise OptionsError(
+            f"{output} holds a comparison with another {', '.join(changed)}; choose another folder"
+        )
+    write_json(file, here)
 
 
 def pictures_of(test: list[Photo], folder: str | None) -> list[Photo]:
@@ -143,7 +162,10 @@ def _at_work(photos: Photos, size: int, predictor: evaluation.Predictor) -> tupl
 
 
 def write_controls(output: Path, photos: Photos, sheet: list[Photo], size: int) -> None:
-    """The rows that need no training, and the shipped model's; those that are there are left."""
+    """The rows that need no training, and the shipped model's; those that are there are left.
+
+    That of the model that shipped before is replaced.
+    """
     average = np.mean([chroma(photo.pixels).mean(axis=(0, 1)) for photo in photos.train], axis=0)
     references = sorted(photos.train, key=lambda photo: photo.digest)[:_REFERENCES]
     makers: dict[str, Callable] = {
@@ -157,15 +179,18 @@ def write_controls(output: Path, photos: Photos, sheet: list[Photo], size: int) 
         MARKED: lambda: _marked,
         SHIPPED: lambda: load_model(default_model()),
     }
+    shipped = read_card(default_model())
     for name, make in makers.items():
         folder = folder_of(output, name)
-        if (folder / FIGURES).is_file():
+        identity = {"weights_sha256": shipped.weights_sha256} if name == SHIPPED else {}
+        file = folder / FIGURES
+        if file.is_file() and identity.items() <= json.loads(file.read_text(encoding="utf-8")).items():
             continue
         print(f"{name} ...", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
-        own = read_card(default_model()).size if name == SHIPPED else size
+        own = shipped.size if name == SHIPPED else size
         way = (make(), 1.0) if name in GIVEN else _at_work(photos, own, make())
-        write_json(folder / FIGURES, _row(name, photos, sheet, own, *way, folder))
+        write_json(file, _row(name, photos, sheet, own, *way, folder) | identity)
     truth = [batches.resized(photo.pixels, CELL, CELL) for photo in sheet]
     Image.fromarray(np.concatenate(truth)).save(output / f"truth_{PART}")
 
@@ -253,12 +278,12 @@ def _tables(rows: list[dict], budget: float) -> str:
             costs.append([row["row"], *cells])
     words = (
         f"Each network was trained on the same photographs for about {budget:g} minutes, and measured on {counts} that "
-        "none has seen. By collection: RMSE of a\\*b\\* and CIEDE2000, "
-        "each over that of the grey picture, with chroma scaled so that the mean colourfulness on the validation "
-        f"pictures is 60 % of the truth's, but for {', '.join(GIVEN)}, which are as they are. All other figures at "
-        "full strength, means over pictures: AuC is that of the raw accuracy, bleeding the gradient of chroma in Lab "
-        "units a pixel where luma is flat, grey the share of pictures left without colour. The shipped model is "
-        "measured at its own size."
+        "none was trained on, but for what a classifier saw of ImageNet. By collection: RMSE of a\\*b\\* and "
+        "CIEDE2000, each over that of the grey picture, with chroma scaled so that the mean colourfulness on the "
+        f"validation pictures is 60 % of the truth's, but for {', '.join(GIVEN)}, which are as they are. All other "
+        "figures at full strength, means over pictures: AuC is that of the raw accuracy, bleeding the gradient of "
+        "chroma in Lab units a pixel where luma is flat, grey the share of pictures left without colour. The shipped "
+        "model is measured at its own size."
     )
     parts = [words, _markdown(quality), _markdown(costs)]
     return "\n\n".join(parts + ["Not there: " + "; ".join(not_run) + "."] * bool(not_run)) + "\n"

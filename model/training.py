@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from model import extractors, losses, networks, objectives, warm_start
+from model import losses, networks, objectives, warm_start
 from model.adversarial import Adversary, load_generator
 from model.batches import TrainingBatches, Views, WholePhotos, picture_weights
 from model.bins import BINS, count_bins, fit_bins, read_bins
@@ -81,6 +81,8 @@ def train(
     write_json(folder / BINS, bins)
 
     config = objectives.config(options, centres)
+    if is_begun(folder):
+        config = objectives.unlearned(config)
     scale = networks.scale(network, config)
     weights = losses.rebalancing_weights(shares, options.uniform)
     objective = objectives.objective(options, centres, weights)
@@ -93,7 +95,9 @@ def train(
 
     keras.utils.set_random_seed(options.seed)
     validation = _validation(photos, options, scale, objective.target)
-    with _precision(options.precision), _devices():
+    # An adversary's steps are written for one device.
+    devices = contextlib.nullcontext() if options.network == "gan" else _devices()
+    with _precision(options.precision), devices:
         model = network.build(config)
         if options.network == "gan":
             if exported is not None:
@@ -104,7 +108,7 @@ def train(
         part, step = objectives.trained_part(model), 0
         if options.teacher:
             # Of what is in pictures, without the weights of the teacher's own loss.
-            its = dataclasses.replace(_options(options.teacher), debias=1.0)
+            its = dataclasses.replace(options_of(options.teacher), debias=1.0)
             teacher, _ = trained(options.teacher, its)
             part = objectives.taught(part, objectives.trained_part(teacher), weights)
         _compile(part, options, objective)
@@ -141,9 +145,10 @@ def train(
 
 
 def begin(options: Options, folder: Path, base: str | None = None) -> None:
-    """Makes the folder of a run, whose bins are those in the folder `base`, if given.
+    """Makes the folder of a run, before the time that reading photographs takes.
 
-    Raises RunError where that cannot be, or a run with other options is in it, or its teacher cannot teach it.
+    Raises RunError where that cannot be, or a run with other options is in it, or there are no bins in the folder
+    `base`, if given, or the teacher cannot teach them.
     """
     if base is not None:
         _centres(base)
@@ -155,7 +160,7 @@ def begin(options: Options, folder: Path, base: str | None = None) -> None:
         raise RunError(f"{folder} can be no folder of a run: {error.strerror}") from None
     if not (folder / OPTIONS).exists():
         return
-    there, here = dataclasses.asdict(_options(folder)), dataclasses.asdict(options)
+    there, here = dataclasses.asdict(options_of(folder)), dataclasses.asdict(options)
     there, here = json.loads(json.dumps(there)), json.loads(json.dumps(here))  # tuples and lists are the same
     changed = [name for name in here if name not in _FREE and there[name] != here[name]]
     if changed:
@@ -163,7 +168,13 @@ def begin(options: Options, folder: Path, base: str | None = None) -> None:
         raise RunError(f"{folder} holds a run with other options ({words}); choose another folder")
 
 
-def _options(folder: str | Path) -> Options:
+def is_begun(folder: Path) -> bool:
+    """Whether a run in the folder has weights of its own to go on with."""
+    return any((folder / state).exists() for state in (STATE, ADVERSARY))
+
+
+def options_of(folder: str | Path) -> Options:
+    """Those of the run in a folder. Raises RunError where there are none of this version."""
     path = Path(folder, OPTIONS)
     try:
         return load(path)
@@ -227,8 +238,7 @@ def trained(output: str, options: Options) -> tuple[keras.Model, np.ndarray]:
     bins = read_bins(output)
     centres = np.array(bins["centres"], np.float32)
     config = objectives.config(options, centres, temperature=options.temperature, gain=options.gain)
-    if hasattr(config, "extractor"):
-        config = dataclasses.replace(config, weights=extractors.RANDOM)  # the run has its own
+    config = objectives.unlearned(config)
     model = network.build(config)
     if options.network == "gan":
         load_generator(model, Path(output) / ADVERSARY)
@@ -264,7 +274,7 @@ def _centres(folder: str) -> np.ndarray:
 def _require_teacher(options: Options, base: str) -> None:
     """Raises RunError unless the teacher gives logits over the bins in `base` for what this run is trained on."""
     folder = options.teacher
-    its = _options(folder)
+    its = options_of(folder)
     if not objectives.classifies(its.network) or not Path(folder, STATE).exists():
         raise RunError(
             f"{folder} is no run of a network that could teach: it must be trained, over chroma bins"
@@ -283,7 +293,10 @@ def _require_same_bins(folder: Path, centres: np.ndarray, shares: np.ndarray) ->
     same = np.array_equal(bins["centres"], centres.tolist())
     # Another machine's OpenCV may count a pixel or two differently.
     if not same or not np.allclose(bins["shares"], shares, atol=1e-3):
-        raise RunError(f"{folder} holds a run on other photographs; choose another folder")
+        raise RunError(
+            f"{folder} holds a run on other photographs, or with other bins (--warm, --like, --teacher); "
+            "choose another folder"
+        )
 
 
 def _compile(part: keras.Model, options: Options, objective: objectives.Objective) -> None:
@@ -292,6 +305,7 @@ def _compile(part: keras.Model, options: Options, objective: objectives.Objectiv
         loss=objective.loss,
         metrics=[objective.metric],
         jit_compile=False,  # XLA takes nine times as long for depthwise convolutions on a CPU.
+        auto_scale_loss=False,  # by what the policy now is; `_optimizer` goes by the run's own
     )
     part.optimizer.build(part.trainable_variables)
 

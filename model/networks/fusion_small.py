@@ -54,6 +54,10 @@ class Config:
         if self.extractor:
             extractors.check(self.extractor)
 
+    def extract(self) -> keras.Model:
+        """From lightness [N, H, W, 1] to a classifier's features at four sizes, see `extractors.pyramid`."""
+        return extractors.pyramid(self.extractor, self.weights, MOMENTUM)
+
 
 def build(config: Config) -> keras.Model:
     """Lightness [N, H, W, 1] to chroma [N, H, W, 2]; the layer `logits` gives [N, H/4, W/4, bins].
@@ -88,7 +92,7 @@ def build(config: Config) -> keras.Model:
 
     lightness = keras.Input((None, None, 1), name="lightness")
     if config.extractor:
-        encoded = extractors.pyramid(config.extractor, config.weights, MOMENTUM)
+        encoded = config.extract()
     quarter, eighth, sixteenth, coarse = encoded(lightness)
 
     scene = layers.Dropout(config.dropout)(layers.GlobalAveragePooling2D()(coarse))

@@ -1,13 +1,14 @@
 """The comparison trains its rows, goes on where it was, and shows them all side by side."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from model import compare, comparison
-from model.options import load, own
+from model.options import load, own, save
 from model.photos import read_photos
 from tests.model.conftest import landscape
 
@@ -81,6 +82,7 @@ def test_finished_rows_are_not_run_again(album, compared, capsys):
 
 def test_a_row_without_its_imagenet_weights_says_so_and_is_tried_again(album, compared, tmp_path, capsys):
     row = "fusion, MobileNetV2"
+    (tmp_path / "mobilenet_v2.weights.h5").write_text("none")
     more = ("--only", row, "--weights", str(tmp_path))
     assert compare.main(["--photos", str(album), "--output", str(compared), *BUDGET, *more]) == 0
     assert "mobilenet_v2.weights.h5" in figures(compared, row)["not_run"]
@@ -88,6 +90,41 @@ def test_a_row_without_its_imagenet_weights_says_so_and_is_tried_again(album, co
     assert compare.main(["--photos", str(album), "--output", str(compared), *BUDGET, *more]) == 0
     assert capsys.readouterr().out.count(f"{row}: not run") == 2
     comparison.folder_of(compared, row).joinpath(comparison.FIGURES).unlink()
+
+
+def test_the_row_of_a_model_that_ships_no_more_is_made_anew(album, compared):
+    file = comparison.folder_of(compared, comparison.SHIPPED) / comparison.FIGURES
+    now = json.loads(file.read_text())
+    file.write_text(json.dumps(now | {"weights_sha256": "of another", "strength": 9}))
+    assert compare.main(["--photos", str(album), "--output", str(compared), *BUDGET, "--only", "alpha"]) == 0
+    assert json.loads(file.read_text()) == now
+
+
+def test_a_row_by_a_classifier_has_its_weights_by_name_or_from_the_folder_that_has_them(tmp_path):
+    entry = next(entry for entry in compare.ENTRIES if entry.extractor == "efficientnet_lite0")
+    assert compare._file(entry, None) == compare._file(entry, str(tmp_path)) == "imagenet"
+    file = tmp_path / "efficientnet_lite0.weights.h5"
+    file.touch()
+    assert compare._file(entry, str(tmp_path)) == str(file)
+
+
+def test_a_row_on_a_classifiers_features_goes_on_with_the_options_it_was_begun_with(
+    album, compared, tmp_path
+):
+    row = "fusion-small on EfficientNet-Lite0"
+    folder = comparison.folder_of(compared, row)
+    folder.mkdir()
+    layers = {"extractor": "efficientnet_lite0", "fused": 8, "decoder": [[8, 1], [8, 1]]}
+    begun = replace(
+        own("fusion_small"), layers=layers, epochs=1, steps=1, batch=2, sizes=(128,), size=128, seed=7
+    )
+    save(begun, folder / "options.json")
+    argv = ["--photos", str(album), "--output", str(compared), *BUDGET, "--only", row]
+    assert compare.main(argv) == 0
+    assert load(folder / "options.json") == begun
+    found = figures(compared, row)
+    assert found["steps"] == 1 and found["parameters"] > 3e6
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +148,9 @@ def test_a_row_takes_its_time_whatever_was_planned(album, tmp_path, network, pla
     ("options", "words"),
     [
         (("--only", "gamma"), "no row gamma"),
-        (("--budget", "0"), "--budget must be positive"),
+        (("--budget", "0"), "--budget must be a positive number"),
+        (("--budget", "inf"), "--budget must be a positive number"),
+        (("--output", __file__), "can be no folder"),
         (("--photos", "/nowhere"), "no such folder"),
     ],
 )
@@ -120,3 +159,23 @@ def test_a_users_mistake_is_one_line(album, tmp_path, capsys, options, words):
     assert compare.main(argv) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(("--budget", "3"), "another budget"), (("--batch", "3"), "another batch")],
+)
+def test_rows_under_other_conditions_do_not_stand_beside_each_other(album, compared, capsys, options, words):
+    argv = ["--photos", str(album), "--output", str(compared), *BUDGET, *options]
+    assert compare.main(argv) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_rows_of_other_photographs_do_not_stand_beside_each_other(album, compared, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(album, other)
+    next(other.glob("*/*.png")).unlink()
+    assert compare.main(["--photos", str(other), "--output", str(compared), *BUDGET]) == 2
+    error = capsys.readouterr().err
+    assert "another " in error and error.count("\n") == 1

@@ -12,6 +12,7 @@ from keras import ops
 
 from model import efficientnet_lite, objectives, release, train, training
 from model.bins import read_bins
+from model.card import read_card
 from model.networks import fusion_small
 from model.options import Options
 from model.photos import HELD_OUT, Photo, Photos
@@ -90,6 +91,26 @@ def test_a_run_that_stopped_goes_on_with_its_teacher(teacher, tmp_path):
         training.train(pictures(), SHORT, tmp_path / "stopped", like=teacher)
 
 
+def test_a_teacher_in_single_precision_teaches_in_mixed(teacher, tmp_path, monkeypatch):
+    heard = []
+    taught = objectives.taught
+
+    def listened(part, network, weights):
+        heard.append(network)
+        return taught(part, network, weights)
+
+    monkeypatch.setattr(objectives, "taught", listened)
+    mixed = dataclasses.replace(SHORT, teacher=str(teacher), precision="mixed_float16")
+    training.train(pictures(), mixed, tmp_path)
+    itself, _ = training.trained(teacher, dataclasses.replace(LONG, debias=1.0))
+    view = lightness(2, 32, 32)
+    there, here = (
+        ops.convert_to_numpy(network(view)) for network in (heard[0], objectives.trained_part(itself))
+    )
+    np.testing.assert_allclose(there, here, atol=0.1)
+    assert np.ptp(here) > 1
+
+
 class StoppedAfterOne(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.model.stop_training = True
@@ -161,7 +182,22 @@ def test_the_command_keeps_out_what_the_teacher_has_not_seen(album, tmp_path, ca
     assert json.loads((tmp_path / "run" / release.MODEL / HELD_OUT).read_text()) == moved
     card = json.loads((tmp_path / "run" / release.MODEL / "model_card.json").read_text())
     assert "--teacher teacher" in card["command"] and str(tmp_path) not in card["command"]
+    its = read_card(tmp_path / "teacher" / release.MODEL)
+    assert card["training"]["teacher"] == {
+        "name": "fusion-small",
+        "version": "1",
+        "weights_sha256": its.weights_sha256,
+        "command": its.command,
+    }
+    like = ["--photos", str(album), "--output", str(tmp_path / "like"), *short]
+    assert train.main([*like, "--like", str(tmp_path / "teacher" / release.MODEL)]) == 0
+    assert json.loads((tmp_path / "like" / release.MODEL / HELD_OUT).read_text()) == moved
+    assert read_bins(tmp_path / "like") | {"shares": 0} == read_bins(tmp_path / "teacher") | {"shares": 0}
     capsys.readouterr()
+    held_out.unlink()
+    assert train.main([*command[:3], str(tmp_path / "late"), *command[4:], *short]) == 2
+    error = capsys.readouterr().err
+    assert "of a run that was exported" in error and error.count("\n") == 1
 
 
 def test_a_network_on_a_classifiers_features_teaches_and_is_started_from(teacher, tmp_path, monkeypatch):

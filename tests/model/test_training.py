@@ -198,7 +198,14 @@ def test_a_run_of_an_earlier_version_is_not_gone_on_with(tmp_path):
 
 def test_mixed_precision_trains_what_is_exported_in_single(tmp_path):
     options = dataclasses.replace(OPTIONS, precision="mixed_bfloat16")
-    training.train(ALBUM, options, tmp_path)
+    seen = set()
+
+    class Precision(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.update(layer.compute_dtype for layer in self.model.layers if "conv" in layer.name)
+
+    training.train(ALBUM, options, tmp_path, (Precision(),))
+    assert seen == {"bfloat16"}
     assert keras.config.dtype_policy().name == "float32"
     network, _ = training.trained(tmp_path, options)
     assert {layer.compute_dtype for layer in network.layers} == {"float32"}
@@ -225,21 +232,27 @@ def test_a_step_that_loss_scaling_skips_is_a_step(changes, tmp_path, monkeypatch
     assert begun == [0, 4]
 
 
-def test_several_devices_train_one_network(tmp_path):
+@pytest.mark.parametrize(("network", "replicas"), [("alpha", 2), ("gan", 1)])
+def test_several_devices_train_one_network_but_for_an_adversary(network, replicas, tmp_path):
+    layers = {"generator": "alpha", "width": 0.05} if network == "gan" else {}
     code = f"""
+import dataclasses
+import keras
 import tensorflow as tf
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 from tests.model.test_training import ALBUM, OPTIONS, training
 devices = training._devices
 training._devices = lambda: devices("CPU")
-training.train(ALBUM, OPTIONS, {str(tmp_path)!r})
-with devices("CPU"):
-    print("replicas", tf.distribute.get_strategy().num_replicas_in_sync)
+class Replicas(keras.callbacks.Callback):
+    def on_train_end(self, logs=None):
+        print("replicas", tf.distribute.get_strategy().num_replicas_in_sync)
+options = dataclasses.replace(OPTIONS, network={network!r}, layers={layers!r})
+training.train(ALBUM, options, {str(tmp_path)!r}, (Replicas(),))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.endswith("replicas 2\n"), done.stderr[-2000:]
-    assert steps_done(tmp_path) == 8
+    assert done.stdout.endswith(f"replicas {replicas}\n"), done.stderr[-2000:]
+    assert (tmp_path / training.HISTORY).is_file()
 
 
 def test_the_learning_curve_is_a_picture(run):
