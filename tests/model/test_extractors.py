@@ -92,6 +92,13 @@ def test_the_embedding_is_what_the_classifier_says_of_the_grey_picture(suffix, f
     assert np.abs(found[0] - found[1]).max() > 0.01
 
 
+@pytest.mark.parametrize("name", ["inception_resnet_v2", "resnet50"])
+def test_a_large_classifier_embeds_pictures_of_any_size(name):
+    found = ops.convert_to_numpy(extractors.build(name, "random")(lightness(2, 32, 64)))
+    assert found.shape == (2, 1000)
+    assert np.isfinite(found).all() and np.ptp(found) > 0
+
+
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "mobilenet_v3", "efficientnet_lite0"])
 def test_a_pyramid_halves_any_size_five_times(name):
     features = extractors.pyramid(name, "random")(lightness(1, 64, 96))

@@ -346,6 +346,13 @@ def test_help_is_quick_because_it_loads_neither_keras_nor_tensorflow():
     assert printed.endswith("[]\n")
 
 
+def test_training_loads_nothing_that_needs_tensorflow():
+    code = "import sys; from model import curves, objectives, progress, train, training; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    loaded = set(done.stdout.split())
+    assert "model.training" in loaded and not loaded & {"model.serving", "model.release", "model.evaluation"}
+
+
 def test_every_option_can_be_given_on_the_command_line():
     arguments = vars(train.parser().parse_args(["--photos", "p", "--output", "o"]))
     assert {field.name for field in dataclasses.fields(Options)} <= set(arguments)
