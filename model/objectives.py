@@ -136,31 +136,6 @@ def trained_part(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, model.get_layer("logits" if "logits" in names else "planes").output)
 
 
-def taught(part: keras.Model, teacher: keras.Model, weights: np.ndarray) -> keras.Model:
-    """`part`, whose output are logits [N, h, w, Q], with those of a teacher behind them, [N, h, w, 2Q].
-
-    `teacher` gives logits of what is in pictures; the loss weighs bins by `weights` [Q], and so do its logits then.
-    """
-    logits = Teacher(teacher, weights, dtype="float32", name="teacher")(part.input)
-    return keras.Model(part.input, keras.layers.Concatenate(dtype="float32")([part.output, logits]))
-
-
-class Teacher(keras.layers.Layer):
-    """The logits of a network that stays as it is, and that is no part of the weights of what it teaches."""
-
-    def __init__(self, network: keras.Model, weights: np.ndarray, **kwargs):
-        super().__init__(**kwargs)
-        network.trainable = False
-        self.logits = partial(network, training=False)  # Keras would save with this layer what it finds in it
-        self.offset = np.log(weights).astype("float32")
-
-    def call(self, lightness):
-        return self.logits(lightness) + self.offset
-
-    def compute_output_shape(self, shape):
-        return self.logits.func.compute_output_shape(shape)
-
-
 def _planes(space: str):
     def target(pixels: np.ndarray) -> np.ndarray:
         if space == "lab":  # OpenCV is quicker, and most runs are of this kind

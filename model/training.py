@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from model import losses, networks, objectives, warm_start
+from model import losses, networks, objectives, teaching, warm_start
 from model.adversarial import Adversary, load_generator
 from model.batches import TrainingBatches, Views, WholePhotos, picture_weights
 from model.bins import BINS, count_bins, fit_bins, read_bins
@@ -110,7 +110,7 @@ def train(
             # Of what is in pictures, without the weights of the teacher's own loss.
             its = dataclasses.replace(options_of(options.teacher), debias=1.0)
             teacher, _ = trained(options.teacher, its)
-            part = objectives.taught(part, objectives.trained_part(teacher), weights)
+            part = teaching.taught(part, objectives.trained_part(teacher), weights)
         _compile(part, options, objective)
         if (folder / STATE).exists():
             step = _load(part, folder / STATE)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from model import extractors
+from model import extractors, teaching
 from model.networks.layers import MOMENTUM, AnnealedMean, Enlarged, assign
 
 STRIDE = 32
@@ -94,6 +94,10 @@ def build(config: Config) -> keras.Model:
     if config.extractor:
         encoded = config.extract()
     quarter, eighth, sixteenth, coarse = encoded(lightness)
+    sixteenth, coarse = (
+        layers.Identity(name=name)(features)
+        for name, features in zip(teaching.FEATURES, (sixteenth, coarse), strict=True)
+    )
 
     scene = layers.Dropout(config.dropout)(layers.GlobalAveragePooling2D()(coarse))
     scene = layers.Dense(config.fused, activation="relu", name="scene_hidden")(scene)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from model import efficientnet_lite, objectives, release, train, training
+from model import batches, efficientnet_lite, objectives, release, teaching, train, training
 from model.bins import read_bins
 from model.card import read_card
 from model.networks import fusion_small
@@ -74,7 +74,8 @@ def test_what_is_learned_is_the_teachers_by_its_share(share, like_teacher, teach
 def test_a_run_holds_no_weights_of_its_teacher(teacher, tmp_path):
     training.train(pictures(), SHORT, tmp_path / "alone", like=teacher)
     training.train(pictures(), dataclasses.replace(SHORT, teacher=str(teacher)), tmp_path / "taught")
-    assert weights(tmp_path / "alone" / training.STATE) == weights(tmp_path / "taught" / training.STATE)
+    alone, taught = (weights(tmp_path / run / training.STATE) for run in ("alone", "taught"))
+    assert alone < taught and all(name.startswith("layers/hint") for name in taught - alone)
     bins = [read_bins(tmp_path / run)["centres"] for run in ("alone", "taught")]
     assert bins[0] == bins[1] == read_bins(teacher)["centres"]
 
@@ -91,15 +92,63 @@ def test_a_run_that_stopped_goes_on_with_its_teacher(teacher, tmp_path):
         training.train(pictures(), SHORT, tmp_path / "stopped", like=teacher)
 
 
+def test_a_hint_is_the_share_of_what_the_teacher_sees_that_the_learner_does_not_tell():
+    rng = np.random.default_rng(0)
+    own = rng.normal(3, 2, (8, 4, 4, 6)).astype("float32")
+    noise = rng.normal(0, 1, (8, 4, 4, 3))
+    its = (own @ rng.normal(0, 1, (6, 3)) * [0, 0.3, 3] + noise).astype("float32")
+    flat = np.concatenate([own.reshape(-1, 6), np.ones((128, 1))], axis=1)
+    expected = np.linalg.lstsq(flat, its.reshape(-1, 3), rcond=None)[1] / 128 / its.reshape(-1, 3).var(axis=0)
+    assert expected[0] > 0.9 and 0.1 < expected[1] < 0.9 and expected[2] < 0.1
+    hint = teaching.Hint()
+    logits = np.ones((8, 16, 16, 5), np.float32)
+    for factor in (1, 1, 100):
+        np.testing.assert_array_equal(hint(logits, own, factor * its, training=True), logits)
+    (found,) = hint.losses
+    assert float(found) == pytest.approx(teaching._HINT * expected.mean(), rel=0.01)
+    kept = [ops.convert_to_numpy(weight) for weight in hint.weights]
+    hint(logits, own, its, training=False)
+    assert not hint.losses
+    for before, after in zip(kept, hint.weights, strict=True):
+        np.testing.assert_array_equal(before, ops.convert_to_numpy(after))
+
+
+def test_a_learner_comes_to_see_what_its_teacher_sees(teacher, tmp_path, monkeypatch):
+    hinted = {}
+    for weight in (0.0, 3.0):
+        monkeypatch.setattr(teaching, "_HINT", weight)
+        run = tmp_path / str(weight)
+        training.train(pictures(), dataclasses.replace(LONG, teacher=str(teacher)), run)
+        hinted[weight] = unexplained(run, teacher)
+    assert hinted[3.0] < 0.8 * hinted[0.0]
+
+
+def unexplained(run, teacher) -> float:
+    """Share of the variance of a teacher's features that a linear map from those of a run leaves."""
+    views = np.concatenate(
+        [lightness(1, 32, 32)] + [batches.lightness(landscape(seed))[None, :32, :32] for seed in range(20)]
+    )
+    own, its = (
+        ops.convert_to_numpy(
+            keras.Model(network.input, network.get_layer(teaching.FEATURES[0]).output)(views)
+        ).reshape(-1, 8)
+        for network, _ in (training.trained(str(folder), LONG) for folder in (run, teacher))
+    )
+    its = its[:, its.std(axis=0) > 1e-3]
+    own = np.concatenate([own, np.ones((len(own), 1))], axis=1)
+    left = its - own @ np.linalg.lstsq(own, its, rcond=None)[0]
+    return float((left.var(axis=0) / its.var(axis=0)).mean())
+
+
 def test_a_teacher_in_single_precision_teaches_in_mixed(teacher, tmp_path, monkeypatch):
     heard = []
-    taught = objectives.taught
+    taught = teaching.taught
 
     def listened(part, network, weights):
         heard.append(network)
         return taught(part, network, weights)
 
-    monkeypatch.setattr(objectives, "taught", listened)
+    monkeypatch.setattr(teaching, "taught", listened)
     mixed = dataclasses.replace(SHORT, teacher=str(teacher), precision="mixed_float16")
     training.train(pictures(), mixed, tmp_path)
     itself, _ = training.trained(teacher, dataclasses.replace(LONG, debias=1.0))
