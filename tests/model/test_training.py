@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import bins, card, curves, losses, objectives, photos, release, serving, train, training
+from model import bins, card, curves, losses, networks, objectives, photos, release, serving, train, training
 from model.options import NETWORKS, Options, OptionsError, check, own
 from tests.model.conftest import landscape
 
@@ -356,6 +356,24 @@ def test_training_loads_nothing_that_needs_tensorflow():
 def test_every_option_can_be_given_on_the_command_line():
     arguments = vars(train.parser().parse_args(["--photos", "p", "--output", "o"]))
     assert {field.name for field in dataclasses.fields(Options)} <= set(arguments)
+
+
+def test_the_command_that_is_published_names_no_folder_of_weights():
+    inner = {"extractor": "resnet50", "weights": "/disk/resnet50.weights.h5"}
+    for layers in (inner, {"generator": "fusion", "generator_config": inner}):
+        argv = ["--photos", "/disk/p", "--output", "/disk/o", "--layers", json.dumps(layers)]
+        command = train._command(train.parser().parse_args(argv))
+        assert "disk" not in command and '"weights": "resnet50.weights.h5"' in command
+
+
+def test_a_run_that_has_weights_wants_none_of_a_classifier():
+    inner = {"extractor": "resnet50", "weights": "imagenet"}
+    own = objectives.unlearned(networks.NETWORKS["fusion"].Config(**inner))
+    generator = networks.NETWORKS["gan"].Config(generator="fusion", generator_config=inner)
+    assert own.weights == objectives.unlearned(generator).network_config.weights == "random"
+    assert own.extractor == objectives.unlearned(generator).network_config.extractor == "resnet50"
+    plain = networks.NETWORKS["gan"].Config(generator="beta")
+    assert objectives.unlearned(plain) == plain
 
 
 @pytest.mark.parametrize("network", NETWORKS)
