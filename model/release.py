@@ -10,7 +10,7 @@ from pathlib import Path
 
 from model import evaluation, objectives, serving, training
 from model.bins import BINS
-from model.card import CardError, ModelCard, read_card, weights_sha256, write_card
+from model.card import ModelCard, read_card, weights_sha256, write_card
 from model.options import Options, write_json
 from model.photos import HELD_OUT, PARTS, Photos, held_out
 from model.training import MODEL
@@ -97,11 +97,10 @@ def release(
 
 
 def _teacher(run: Path) -> dict[str, str]:
-    """Which model a run taught, and how that one was made; of one that was never exported its folder's name."""
-    try:
-        card = read_card(run / MODEL)
-    except CardError:
+    """Which model the teacher in a run's folder is and how it was made; if never exported, the folder's name."""
+    if not (run / MODEL).is_dir():
         return {"name": run.name}
+    card = read_card(run / MODEL)
     return {name: getattr(card, name) for name in ("name", "version", "weights_sha256", "command")}
 
 

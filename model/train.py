@@ -213,14 +213,9 @@ def _command(arguments: argparse.Namespace) -> str:
 
 def _without_folders(layers: dict) -> dict:
     """The same fields, files of weights by their own names only."""
-    return {
-        name: _without_folders(value)
-        if isinstance(value, dict)
-        else Path(value).name
-        if name == "weights"
-        else value
-        for name, value in layers.items()
-    }
+    inner = {name: _without_folders(value) for name, value in layers.items() if isinstance(value, dict)}
+    files = {"weights": Path(layers["weights"]).name} if "weights" in layers else {}
+    return layers | inner | files
 
 
 if __name__ == "__main__":
