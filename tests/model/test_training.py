@@ -134,7 +134,7 @@ def test_a_killed_run_goes_on_at_its_step_with_the_batches_that_are_left(changes
 
     def batches(views, start):
         begun.append(start)
-        return training.TrainingBatches(ALBUM.train, np.full(8, 1 / 8), views, start)
+        return iter(training.TrainingBatches(ALBUM.train, np.full(8, 1 / 8), views, start))
 
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ended.append(batch))
     training.train(ALBUM, options, tmp_path, (count,), batches=batches)
@@ -225,7 +225,7 @@ def test_a_step_that_loss_scaling_skips_is_a_step(changes, tmp_path, monkeypatch
 
     def batches(views, start):
         begun.append(start)
-        return training.TrainingBatches(ALBUM.train, np.full(8, 1 / 8), views, start)
+        return iter(training.TrainingBatches(ALBUM.train, np.full(8, 1 / 8), views, start))
 
     for epochs in (1, 2):
         training.train(ALBUM, dataclasses.replace(options, epochs=epochs), tmp_path, batches=batches)
