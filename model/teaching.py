@@ -52,7 +52,7 @@ class Teacher(layers.Layer):
 
     def call(self, lightness):
         logits, *features = keras.tree.flatten(self.outputs(lightness))
-        return [logits + self.offset, *features]
+        return [ops.add(logits, self.offset), *features]
 
     def compute_output_shape(self, shape):
         return self.shapes  # JAX cannot follow sizes that are not known yet

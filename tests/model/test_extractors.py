@@ -60,6 +60,7 @@ def embedded(weights: object, picture: np.ndarray, embedding: str = "logits") ->
         ("mobilenet_v2", (-1, -1, -1), (1, 1, 1)),
         ("mobilenet_v3", (0, 0, 0), (255, 255, 255)),
         ("efficientnet_lite0", (-0.992, -0.992, -0.992), (1, 1, 1)),
+        ("efficientnet_lite2", (-0.992, -0.992, -0.992), (1, 1, 1)),
     ],
 )
 def test_a_classifier_sees_the_range_that_it_was_trained_on(name, black, white):
@@ -78,7 +79,7 @@ def test_mobilenet_v3_scales_its_input_itself():
 
 def test_sizes_are_those_that_the_classifiers_take():
     sizes = {"inception_resnet_v2": 299, "resnet50": 224, "mobilenet_v2": 224, "mobilenet_v3": 224}
-    sizes["efficientnet_lite0"] = 224
+    sizes |= {"efficientnet_lite0": 224, "efficientnet_lite2": 256}
     assert {name: chosen.size for name, chosen in EXTRACTORS.items()} == sizes
 
 
@@ -99,7 +100,9 @@ def test_a_large_classifier_embeds_pictures_of_any_size(name):
     assert np.isfinite(found).all() and np.ptp(found) > 0
 
 
-@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2", "mobilenet_v3", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name", ["resnet50", "mobilenet_v2", "mobilenet_v3", "efficientnet_lite0", "efficientnet_lite2"]
+)
 def test_a_pyramid_halves_any_size_five_times(name):
     features = extractors.pyramid(name, "random")(lightness(1, 64, 96))
     assert [feature.shape[1:3] for feature in features] == [(16, 24), (8, 12), (4, 6), (2, 3)]

@@ -1,0 +1,45 @@
+"""What trains on another back end of Keras is exported by TensorFlow."""
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import pytest
+
+from model import training
+from tests.model.conftest import landscape
+from tests.model.test_distillation import LAYERS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of photographs that is split into all three parts."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "photos" / "coast").mkdir(parents=True)
+    for seed in range(30):
+        cv2.imwrite(str(folder / "photos" / "coast" / f"{seed}.png"), landscape(seed)[..., ::-1])
+    return folder
+
+
+def trained(folder, backend: str, output: str, *words: str) -> str:
+    """What the command says that trains a small network on a back end."""
+    command = [sys.executable, "-m", "model.train", "--photos", "photos", "--output", output]
+    command += ["--batch", "4", "--steps", "2", "--sizes", "64", "32", "--size", "32", *words]
+    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_jax_trains_with_a_teacher_and_tensorflow_exports(folder):
+    network = ["--layers", json.dumps(LAYERS), "--average", "0.5"]
+    trained(folder, "jax", "teacher", *network, "--epochs", "1")
+    trained(folder, "tensorflow", "teacher", *network, "--epochs", "1")
+    taught = [*network, "--teacher", "teacher"]
+    said = trained(folder, "jax", "run", *taught, "--epochs", "1")
+    assert "the same command with KERAS_BACKEND=tensorflow exports and reports it" in said
+    said = trained(folder, "tensorflow", "run", *taught, "--epochs", "2")
+    assert "epoch 2/2" in said and "epoch 1/2" not in said
+    assert (folder / "run" / training.MODEL / "model_card.json").is_file()
