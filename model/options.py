@@ -98,6 +98,11 @@ class Options:
             return self.rate
         return RATES.get(self.network, 1e-3)
 
+    @property
+    def kept(self) -> float:
+        """Share, 0..1, of the weights that the run begins with in their average at its end."""
+        return self.average ** (self.epochs * self.steps)
+
 
 def check(options: Options, stride: int) -> None:
     """Raises OptionsError unless the options make sense for a network of that stride."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from model.options import Options, OptionsError, add_arguments, from_arguments
 
 DEFAULTS = Options()
+_KEPT = 0.05  # of the first weights, that no one needs to be told of
 SAMPLE = 2000  # records of each part that are held as photographs, for bins, calibration and the report
 
 
@@ -107,6 +108,9 @@ def _train(arguments: argparse.Namespace, options: Options) -> None:
     parts = ", ".join(f"{sum(by_collection.values())} for {part}" for part, by_collection in counts.items())
     left_out = f"{sum(photos.grey.values())} grey, {sum(photos.broken.values())} unreadable"
     print(f"photographs: {parts}; left out: {left_out}")
+    if options.kept > _KEPT:
+        words = f"--average {options.average:g} leaves {options.kept:.0%} of the first weights in what is exported"
+        print(f"{words}: lower it, or train longer")
     training.train(
         photos,
         options,
