@@ -1,11 +1,11 @@
-"""Encodings of training pictures, and how much faster records are read than a network learns from them.
+"""Encodings of training pictures, and how much faster batches are made than a network learns from them.
 
     python -m tests.benchmarks.lab_records        a few minutes
 
 Pictures are crops of the sample photographs that other packages install, 224 x 224. Rates of the table are by the
-CPU time of all threads. The ratio is of wall time: reading, decoding and augmenting by
-`records.training_batches` with all cores, over training of the default network on ready-made batches
-with all cores, by turns in one run; medians.
+CPU time of all threads. The ratios are of wall time: batches of records, read, decoded and augmented by
+`records.training_batches` with all cores, and of photographs in memory by `batches.TrainingBatches`, over
+training of the default network on ready-made batches with all cores, by turns in one run; medians.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from model import metrics, records, training
-from model.batches import Views
+from model.batches import TrainingBatches, Views, picture_weights
 from model.features import COLLECTION, KEY, LAB, SHA256
 from model.networks import NETWORKS
 from model.options import Options
@@ -55,11 +55,12 @@ def main() -> None:
         print(f"{'encoding':32}{'bytes':>9}{'encode ms':>11}{'records/s':>11}{'dE00':>7}")
         for encoding in ENCODINGS:
             print(_row(encoding, pictures[:100], Path(folder, "table")))
-        read, learned = _rates(pictures, Path(folder), arguments.rounds)
-    print(
-        f"{read / learned:.1f} times as fast as the network (at least {LEAST}): "
-        f"{read:.0f} pictures/s read, decoded and augmented, {learned:.0f} learned from"
-    )
+        made, learned = _rates(pictures, Path(folder), arguments.rounds)
+    for material, rate in made.items():
+        print(
+            f"{material}: {rate / learned:.1f} times as fast as the network (at least {LEAST}): "
+            f"{rate:.0f} pictures/s, {learned:.0f} learned from"
+        )
 
 
 def _crops(number: int) -> Iterator[np.ndarray]:
@@ -98,20 +99,24 @@ def _write(file: Path, contents: list[bytes], compression: str) -> None:
             writer.write(content)
 
 
-def _rates(pictures: list[np.ndarray], folder: Path, rounds: int) -> tuple[float, float]:
-    """Pictures a second, medians over rounds: read, and learned from."""
+def _rates(pictures: list[np.ndarray], folder: Path, rounds: int) -> tuple[dict[str, float], float]:
+    """Pictures a second, medians over rounds: made into batches, by material, and learned from."""
     options = Options(epochs=rounds + 1, steps=15)
     photos = [Photo(str(index), "samples", f"{index:064x}", pixels) for index, pixels in enumerate(pictures)]
     for index in range(SHARDS):
         _write(folder / f"{index}.gz", [_example(photo) for photo in photos[index::SHARDS]], "GZIP")
     views = Views(options.sizes, options.batch, NETWORKS[options.network].SCALE)
-    stream = records.training_batches([str(folder / "*.gz")], views, weights={}).as_numpy_iterator()
-    ready = ReadyMade([next(stream) for _ in range(options.steps)])
-    turns = Turns(stream, options)
+    streams = {
+        "records": records.training_batches([str(folder / "*.gz")], views, weights={}).as_numpy_iterator(),
+        "photographs": iter(TrainingBatches(photos, picture_weights(photos, {}), views)),
+    }
+    ready = ReadyMade([next(streams["records"]) for _ in range(options.steps)])
+    turns = Turns(streams, options)
     album = Photos(train=photos[:50], validation=[], test=[], grey={}, broken={})
     training.train(album, options, str(folder / "run"), (turns,), batches=lambda views, start: ready)
     # The first epoch builds the graph.
-    return statistics.median(turns.read[1:]), statistics.median(turns.learned[1:])
+    made = {material: statistics.median(rates[1:]) for material, rates in turns.made.items()}
+    return made, statistics.median(turns.learned[1:])
 
 
 def _example(photo: Photo) -> bytes:
@@ -141,17 +146,17 @@ class ReadyMade(keras.utils.PyDataset):
 
 
 class Turns(keras.callbacks.Callback):
-    """Times each epoch, and between epochs the reading of as many batches."""
+    """Times each epoch, and between epochs the making of as many batches of each stream."""
 
-    BUFFERED = 8  # batches at most that lie ready in the stream, and are not timed
+    BUFFERED = 8  # batches at most that lie ready in a stream, and are not timed
 
-    def __init__(self, stream: Iterator, options: Options):
+    def __init__(self, streams: dict[str, Iterator], options: Options):
         super().__init__()
-        self.stream, self.options = stream, options
-        self.read, self.learned = [], []
+        self.streams, self.options = streams, options
+        self.made, self.learned = {material: [] for material in streams}, []
 
     def on_epoch_begin(self, epoch, logs=None):
-        time.sleep(1)  # the stream fills its buffers, then rests
+        time.sleep(1)  # the streams fill their buffers, then rest
         self.started = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -160,12 +165,14 @@ class Turns(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         pictures = self.options.steps * self.options.batch
         self.learned.append(pictures / (self.ended - self.started))
-        for _ in range(self.BUFFERED):
-            next(self.stream)
-        started = time.perf_counter()
-        for _ in range(self.options.steps):
-            next(self.stream)
-        self.read.append(pictures / (time.perf_counter() - started))
+        for material, stream in self.streams.items():
+            for _ in range(self.BUFFERED):
+                next(stream)
+            started = time.perf_counter()
+            for _ in range(self.options.steps):
+                next(stream)
+            self.made[material].append(pictures / (time.perf_counter() - started))
+            time.sleep(1)
 
 
 def _lab(rgb: np.ndarray) -> np.ndarray:

@@ -118,7 +118,7 @@ def test_a_learner_comes_to_see_what_its_teacher_sees(teacher, tmp_path, monkeyp
     for weight in (0.0, 3.0):
         monkeypatch.setattr(teaching, "_HINT", weight)
         run = tmp_path / str(weight)
-        training.train(pictures(), dataclasses.replace(LONG, teacher=str(teacher)), run)
+        training.train(pictures(), dataclasses.replace(LONG, teacher=str(teacher), steps=200), run)
         hinted[weight] = unexplained(run, teacher)
     assert hinted[3.0] < 0.8 * hinted[0.0]
 
