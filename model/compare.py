@@ -46,6 +46,7 @@ ENTRIES = (
     Entry("fusion, Inception-ResNet-v2", "fusion", extractor="inception_resnet_v2"),
     Entry("fusion, ResNet50", "fusion", extractor="resnet50"),
     Entry("fusion, MobileNetV2", "fusion", extractor="mobilenet_v2"),
+    Entry("fusion, MobileNetV3", "fusion", extractor="mobilenet_v3"),
     Entry("fusion, EfficientNet-Lite0", "fusion", extractor="efficientnet_lite0"),
     Entry("fusion-small", "fusion_small"),
     Entry("fusion-small on EfficientNet-Lite0", "fusion_small", extractor="efficientnet_lite0"),
