@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from model import edges
-from pipeline import chroma, metadata, storage
+from pipeline import chroma, metadata, png, storage
 from pipeline.collections import Item, JobError, base_folder
 from pipeline.record import Reason, Refusal
 
@@ -230,7 +230,10 @@ def _pixels(data: bytes, size: tuple[int, int]) -> np.ndarray:
                 raise _refusal(
                     f"the picture has {own[0]} x {own[1]} pixels, the upright scan {size[0]} x {size[1]}"
                 )
-            return metadata.upright(np.asarray(image.convert("RGBA")), turned)
+            rgba = image.convert("RGBA")
+            if not png.is_whole(data, image):
+                raise _refusal("rows of the picture are missing that its header promises")
+            return metadata.upright(np.asarray(rgba), turned)
     except Refusal:
         raise
     except Exception as error:  # decoders raise whatever a broken file makes them stumble over

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pipeline import graft, icc, metadata
+from pipeline import graft, icc, metadata, png
 from pipeline.metadata import upright
 from pipeline.record import Reason, Refusal
 
@@ -133,6 +133,8 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
             if image.format == "JPEG2000" and not _is_whole_jpeg2000(data):
                 raise Refusal(Reason.TRUNCATED, "the codestream's end is missing")
             yield image
+            if image.format == "PNG" and not png.is_whole(data, image):
+                raise Refusal(Reason.TRUNCATED, "rows that its header promises are missing")
     except Refusal:
         raise
     except Image.UnidentifiedImageError as error:

@@ -27,7 +27,7 @@ def trained(folder, backend: str, output: str, *words: str) -> str:
     """What the command says that trains a small network on a back end."""
     command = [sys.executable, "-m", "model.train", "--photos", "photos", "--output", output]
     command += ["--batch", "4", "--steps", "2", "--sizes", "64", "32", "--size", "32", *words]
-    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.getcwd()}
+    environment = os.environ | {"KERAS_BACKEND": backend}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -14,6 +14,7 @@ from pipeline import hints, provenance, storage
 from pipeline.collections import JobError
 from pipeline.metadata import xmp
 from pipeline.record import Outcome, Reason, Refusal
+from tests.pipeline.test_png import claiming
 
 SIZE = WIDTH, HEIGHT = 96, 64
 RED_MARK, BLUE_MARK = (200, 40, 40), (40, 60, 200)
@@ -310,6 +311,11 @@ BAD = {
     ),
     "broken": ("png", png(copy_with((20, 30, RED_MARK)))[:150], "cannot be read as a PNG"),
     "damaged": ("png", damaged(png(copy_with((20, 30, RED_MARK)))), "cannot be read as a PNG"),
+    "rows short": (
+        "png",
+        claiming(png(copy_with((20, 30, RED_MARK))[:-8]), HEIGHT),
+        "rows of the picture are missing",
+    ),
     "a jpeg by another name": ("png", Path(__file__).read_bytes(), "cannot be read as a PNG"),
 }
 

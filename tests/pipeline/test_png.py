@@ -1,0 +1,66 @@
+"""A PNG whose compressed data end before its last row is no whole one, whatever its header says."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import png, scan
+from pipeline.record import Reason, Refusal
+
+
+def file(picture: Image.Image) -> bytes:
+    target = io.BytesIO()
+    picture.save(target, "PNG")
+    return target.getvalue()
+
+
+def claiming(data: bytes, rows: int) -> bytes:
+    """The same file with another height in its header, and the header's checksum right."""
+    header = bytearray(data[12:29])
+    header[8:12] = struct.pack(">I", rows)
+    return data[:12] + bytes(header) + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
+def whole(data: bytes) -> bool:
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        return png.is_whole(data, image)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("level", [0, 1])
+def test_every_row_is_counted_in_every_mode(mode, level):
+    picture = Image.fromarray(np.full((50, 41), level, np.uint16 if mode == "I;16" else np.uint8))
+    data = file(picture if mode == "I;16" else picture.convert(mode))
+    assert whole(data)
+    assert not whole(claiming(data, 52))
+    assert not whole(claiming(data, 500))
+
+
+@pytest.mark.parametrize("level", [0, 200])
+@pytest.mark.parametrize(("rows", "expected"), [(11, True), (10, False)])
+def test_an_interlaced_picture_has_the_rows_of_seven_passes(rows, expected, level):
+    # Of 5 x 5 pixels the passes have rows of 1; 1; 2; 1, 1; 3; 2, 2, 2; 5, 5 pixels, with a byte before each.
+    widths = (1, 1, 2, 1, 1, 3, 2, 2, 2, 5, 5)[:rows]
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 5, 5, 8, 0, 0, 0, 1)
+    pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + bytes([level]) * width for width in widths)))
+    assert whole(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")) == expected
+
+
+def test_a_scan_that_ends_too_soon_is_refused():
+    data = file(Image.fromarray(np.full((60, 80), 200, np.uint8)))
+    options = {"output_format": "jpeg", "max_pixels": 10**6}
+    assert scan.read_scan(data, **options).size == (80, 60)
+    with pytest.raises(Refusal, match="rows that its header promises are missing") as refusal:
+        scan.read_scan(claiming(data, 90), **options)
+    assert refusal.value.reason == Reason.TRUNCATED
