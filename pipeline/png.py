@@ -32,6 +32,15 @@ def is_whole(data: bytes, image: Image.Image) -> bool:
     return missing <= 0
 
 
+def gamma(image: Image.Image) -> float | None:
+    """The gamma that a PNG states, where nothing that overrules it does: neither a profile nor sRGB (section 12.9)."""
+    info = image.info
+    if image.format != "PNG" or info.get("icc_profile") or "srgb" in info:
+        return None
+    value = info.get("gamma")
+    return value if value and 0.05 < value < 20 else None
+
+
 def _size(data: bytes) -> int:
     """Bytes of all rows, uncompressed, by the header."""
     width, height, depth, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
