@@ -178,9 +178,10 @@ def is_grey_but_for_a_part(rgb: np.ndarray) -> bool:
     for _ in range(3):  # what is coloured shifts the means that it is measured against
         strong = _squared_deviation(flat, grey.ravel()).reshape(grey.shape) > PART_CHROMA**2
         grey = ~cv2.dilate(strong.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
-        if grey.mean() < 1 - PART_SHARE:
+        if grey.mean() < 0.5:
             return False
-    return bool(np.sqrt(_squared_deviation(flat, grey.ravel())[grey.ravel()].mean()) <= PART_REST)
+    rest = np.sqrt(_squared_deviation(flat, grey.ravel())[grey.ravel()].mean())
+    return bool(grey.mean() >= 1 - PART_SHARE and rest <= PART_REST)
 
 
 def _spread_view(rgb: np.ndarray) -> np.ndarray:
