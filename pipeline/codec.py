@@ -299,7 +299,8 @@ def _words(error: OSError) -> str:
 def serve() -> None:
     """Answers requests (method, arguments, deadline in seconds) on a socket until its other end is gone.
 
-    Before the answer may come `Pixels`, which ask for more time. The command line has the socket's descriptor and the settings. The worker holds the other end of stdin.
+    Before the answer, `Pixels` may ask for more time. The command line has the socket's descriptor and the settings.
+    The worker holds the other end of stdin.
     """
     settings = Settings.from_json(sys.argv[2])
     for request_to_stop in (signal.SIGINT, signal.SIGTERM):  # the worker finishes what is in flight

@@ -224,7 +224,9 @@ def _pixels(data: bytes, size: tuple[int, int]) -> np.ndarray:
     """RGBA uint8 [H, W, 4] of a picture that has the scan's size."""
     try:
         with open_image(data, ["PNG"]) as image:
-            _check_size(image.size, size, {size, size[::-1]})  # before its pixels are decoded, for its orientation
+            _check_size(
+                image.size, size, {size, size[::-1]}
+            )  # before its pixels are decoded, for its orientation
             turned = metadata.orientation(image)
             _check_size(image.size, size, {size if turned < 5 else size[::-1]})
             rgba = image.convert("RGBA")

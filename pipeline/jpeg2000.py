@@ -210,7 +210,8 @@ def _is_whole(stream: _Codestream) -> bool:
 
 def _components(stream: _Codestream) -> list[np.ndarray]:
     """uint8 or uint16 [H, W] of each component."""
-    decoded = imagecodecs.jpeg2k_decode(bytes(stream.data), numthreads=1)
+    # OpenJPEG wants an end of codestream, also where all tile-parts are there without it.
+    decoded = imagecodecs.jpeg2k_decode(bytes(stream.data) + _EOC, numthreads=1)
     decoded = decoded[..., None] if decoded.ndim == 2 else decoded
     if decoded.shape != (stream.height, stream.width, len(stream.bits)):
         words = f"decoded it is of the shape {decoded.shape}, which its header does not promise"

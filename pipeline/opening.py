@@ -52,6 +52,8 @@ def opened(
             image = open_image(data)
             check_pages(image)
             check(*image.size)
+            if image.format == "PNG":
+                png.mend_transparency(data, image)
         with image:
             yield image
             if image.format == "PNG" and not png.is_whole(data, image):

@@ -211,7 +211,9 @@ def _check_segments(page: TiffPage, size: int) -> None:
                 )
                 raise Refusal(Reason.TRUNCATED, words)
             count = needed[index]
-        if not place or place + count > size:
+        if not place:
+            raise Refusal(Reason.TRUNCATED, f"{name} {index + 1} of {len(places)} was never written")
+        if place + count > size:
             raise Refusal(Reason.TRUNCATED, f"{name} {index + 1} of {len(places)} lies behind the file's end")
 
 

@@ -4,7 +4,6 @@ import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.util import BatchElements
 
@@ -28,7 +27,7 @@ def handler(**options):
 def test_a_scan_that_fills_more_than_a_batch_comes_alone_and_no_batch_is_empty(first):
     scans = [first, opened("a", 1), opened("b", 1), first, opened("c", 1)]
     wanted = [[first.item.key], ["a", "b"], [first.item.key], ["c"]]
-    with TestPipeline(FnApiRunner()) as root:
+    with beam.Pipeline(FnApiRunner()) as root:
         together = root | beam.Create([scans]) | beam.FlatMap(lambda many: many)
         batches = together | BatchElements(**handler().batch_elements_kwargs())
         keys = batches | beam.Map(lambda batch: [one.item.key for one in batch])
