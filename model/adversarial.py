@@ -14,6 +14,7 @@ import numpy as np
 from keras import layers, ops
 
 from model import losses
+from model.files import replacing
 from model.networks import gan
 
 RATE, MOMENTUM = 2e-4, 0.5  # both variants': Adam and its first beta
@@ -111,10 +112,8 @@ class Adversary:
             for part, variables in self._state().items()
             for name, variable in _numbered(part, variables)
         }
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)
-        os.replace(partial, path)
 
     def load(self, path: str | os.PathLike) -> None:
         """Goes on where `save` was called. Raises StateError where the file is of other networks, or broken."""

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 import cv2
 import keras
 import numpy as np
-from keras import ops
 
 from model import color
 from model.aging import aged, emulsion
 from model.photos import Photo, PhotosError, chroma
-
-_LIGHTNESS = np.float32(ops.convert_to_numpy(color.lightness_of_grey(np.arange(256) / 255)))
+from model.srgb import LIGHTNESS
 
 
 def lightness(pixels: np.ndarray) -> np.ndarray:
     """Network input [H, W, 1] float32, L* 0..100, of RGB [H, W, 3] uint8: the lightness of its grey scan."""
-    return _LIGHTNESS[color.luma_uint8(pixels)][..., None]
+    return LIGHTNESS[color.luma_uint8(pixels)][..., None]
 
 
 def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -122,7 +120,7 @@ class Views:
         square = resized(random_crop(pixels, rng), size, size)
         target = resized(self.target(square), size // self.scale, size // self.scale)
         if self.aging and rng.random() < self.aging:
-            return aged(_LIGHTNESS[emulsion(square, rng)][..., None], rng), target
+            return aged(LIGHTNESS[emulsion(square, rng)][..., None], rng), target
         return as_scanned(lightness(square), rng), target
 
 

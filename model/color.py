@@ -7,27 +7,21 @@ chroma (a*, b*) in Lab units. Formulas: IEC 61966-2-1 (sRGB), CIE 15 (Lab), ITU-
 import numpy as np
 from keras import ops
 
-RGB_TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-)
-WHITE = np.array([0.95047, 1.0, 1.08883])
-LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])
-# The smallest and largest a* and b* of any sRGB colour; /128 therefore never leaves -1..1.
-GAMUT = ((-86.2, 98.3), (-107.9, 94.5))
-_DELTA = 6 / 29
+from model.srgb import DARK, DELTA, GAIN, LUMA_WEIGHTS, OFFSET, POWER, RGB_TO_XYZ, SLOPE, WHITE
 
 
 def srgb_to_linear(rgb):
     """Gamma-coded sRGB 0..1 to linear light 0..1, any shape."""
     rgb = ops.convert_to_tensor(rgb)
-    return ops.where(rgb <= 0.04045, rgb / 12.92, ((ops.maximum(rgb, 0.04045) + 0.055) / 1.055) ** 2.4)
+    knee = DARK * SLOPE
+    return ops.where(rgb <= knee, rgb / SLOPE, ((ops.maximum(rgb, knee) + OFFSET) / GAIN) ** POWER)
 
 
 def linear_to_srgb(linear):
     """Linear light to gamma-coded sRGB, any shape; what lies outside 0..1 stays outside."""
     linear = ops.convert_to_tensor(linear)
-    power = 1.055 * ops.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
-    return ops.where(linear <= 0.0031308, linear * 12.92, power)
+    power = GAIN * ops.maximum(linear, DARK) ** (1 / POWER) - OFFSET
+    return ops.where(linear <= DARK, linear * SLOPE, power)
 
 
 def _matrix(values, like):
@@ -48,7 +42,7 @@ def lab_to_rgb(lab):
     lab = ops.convert_to_tensor(lab)
     y = (lab[..., 0] + 16) / 116
     f = ops.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
-    xyz = ops.where(f > _DELTA, f**3, 3 * _DELTA**2 * (f - 4 / 29))
+    xyz = ops.where(f > DELTA, f**3, 3 * DELTA**2 * (f - 4 / 29))
     return linear_to_srgb(ops.matmul(xyz, _matrix(np.linalg.inv(RGB_TO_XYZ / WHITE[:, None]).T, xyz)))
 
 
@@ -72,12 +66,12 @@ def lightness_of_grey(grey):
 def grey_of_lightness(lightness):
     """The neutral grey R = G = B 0..1 whose L* is `lightness` 0..100, any shape: the inverse of `lightness_of_grey`."""
     f = (ops.convert_to_tensor(lightness) + 16) / 116
-    return linear_to_srgb(ops.where(f > _DELTA, f**3, 3 * _DELTA**2 * (f - 4 / 29)))
+    return linear_to_srgb(ops.where(f > DELTA, f**3, 3 * DELTA**2 * (f - 4 / 29)))
 
 
 def _cube_root(t):
     """CIE 15's f(t): the cube root, and a line below (6/29)^3."""
-    return ops.where(t > _DELTA**3, ops.maximum(t, _DELTA**3) ** (1 / 3), t / (3 * _DELTA**2) + 4 / 29)
+    return ops.where(t > DELTA**3, ops.maximum(t, DELTA**3) ** (1 / 3), t / (3 * DELTA**2) + 4 / 29)
 
 
 def grid_bins(chroma: np.ndarray, step: float = 10.0, least: float = 1e-5) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from model import batches, color, default_model, evaluation, metrics, training
 from model.card import read_card
+from model.files import replacing
 from model.options import Options, OptionsError, write_json
 from model.photos import PARTS, Photo, Photos, chroma, read_photos
 from model.serving import Doubting
@@ -246,9 +247,8 @@ def write(output: Path, names: list[str], budget: float) -> None:
         file = folder_of(output, name) / FIGURES
         if file.is_file():
             rows.append((file.parent, json.loads(file.read_text(encoding="utf-8"))))
-    partial = output / f".{TABLE}.partial"
-    partial.write_text(_tables([row for _, row in rows], budget), encoding="utf-8")
-    partial.replace(output / TABLE)
+    with replacing(output / TABLE) as partial:
+        partial.write_text(_tables([row for _, row in rows], budget), encoding="utf-8")
     columns = {row["row"]: folder / PART for folder, row in rows if "not_run" not in row}
     _sheet(columns | {"truth": output / f"truth_{PART}"}, output / SHEET)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from model.files import replacing
 from model.options import OptionsError
 
 CURVES = "curves.png"
@@ -43,6 +44,5 @@ def draw(history: list[dict], path: Path) -> None:
         axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=100)
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=100)

@@ -6,7 +6,6 @@ which downloads them once, from a package, or from a file.
 
 import contextlib
 import functools
-import os
 import socket
 import tempfile
 import warnings
@@ -20,11 +19,11 @@ import numpy as np
 from keras import applications, layers, ops
 
 from model import color, efficientnet_lite
+from pipeline import storage
 
 RANDOM, IMAGENET = "random", "imagenet"
 EMBEDDINGS = {"logits": None, "probabilities": "softmax"}  # and the activation behind the last layer
 PATIENCE = 20.0  # seconds without an answer after which a machine counts as offline
-_GCS = "gs://"
 _SUFFIXES = (".weights.h5", ".keras", ".h5")
 
 
@@ -92,6 +91,23 @@ def pyramid(name: str, weights: str = IMAGENET, momentum: float = 0.99) -> keras
     not halve its input evenly.
     """
     check(name)
+    lightness = keras.Input((None, None, 1), name="seen_lightness")
+    picture = Seen(None, EXTRACTORS[name].scale, dtype="float32", name="seen")(lightness)
+    return keras.Model(lightness, _features(name, weights, momentum)(picture), name="pyramid")
+
+
+def judge(name: str, weights: str = IMAGENET) -> keras.Model:
+    """From RGB [N, H, W, 3], sRGB 0..1, to its features at 1/4 to 1/32 of the size, as of `pyramid`; frozen."""
+    check(name)
+    rgb = keras.Input((None, None, 3), name="rgb")
+    picture = Scaled(EXTRACTORS[name].scale, dtype="float32", name="scaled")(rgb)
+    model = keras.Model(rgb, _features(name, weights)(picture), name="judge")
+    model.trainable = False
+    return model
+
+
+def _features(name: str, weights: str, momentum: float = 0.99) -> keras.Model:
+    """From pictures [N, H, W, 3] in a classifier's own scaling to its features at 1/4, 1/8, 1/16 and 1/32."""
     extractor = EXTRACTORS[name]
     classifier = _classifier(name, weights, None)
     # The same layers for pictures of any size, and without those behind the features.
@@ -106,10 +122,7 @@ def pyramid(name: str, weights: str = IMAGENET, momentum: float = 0.99) -> keras
         outputs = [last[(extractor.size // factor,) * 2] for factor in (4, 8, 16, 32)]
     except KeyError:
         raise ExtractorError(f"{name} does not halve its input evenly; choose another extractor") from None
-    lightness = keras.Input((None, None, 1), name="seen_lightness")
-    picture = Seen(None, extractor.scale, dtype="float32", name="seen")(lightness)
-    features = keras.Model(free.input, outputs, name="features")(picture)
-    return keras.Model(lightness, features, name="pyramid")
+    return keras.Model(free.input, outputs, name="features")
 
 
 def check(name: str, embedding: str = "logits") -> None:
@@ -137,6 +150,17 @@ class Seen(layers.Layer):
 
     def compute_output_shape(self, shape):
         return (shape[0], self.size or shape[1], self.size or shape[2], 3)
+
+
+class Scaled(layers.Layer):
+    """RGB 0..1 [N, H, W, 3] to what a classifier takes: `scale` of it in 0..255."""
+
+    def __init__(self, scale: Callable, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def call(self, rgb):
+        return self.scale(255 * rgb, data_format="channels_last")
 
 
 class Frozen(layers.Layer):
@@ -212,30 +236,17 @@ def _load(classifier: keras.Model, path: Path, name: str, weights: str) -> None:
 @contextlib.contextmanager
 def _local(weights: str) -> Iterator[Path]:
     """The file itself, or a copy of one in Cloud Storage for as long as it is needed."""
-    if not weights.startswith(_GCS):
+    if not storage.is_gcs(weights):
         path = Path(weights).expanduser()
         if not path.is_file():
             raise ExtractorError(f"there is no file of weights {weights}")
         yield path
         return
-    from google.api_core.exceptions import GoogleAPIError
-    from google.auth.credentials import AnonymousCredentials
-    from google.auth.exceptions import GoogleAuthError
-    from google.cloud import storage
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    bucket, _, key = weights.removeprefix(_GCS).partition("/")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / key.rsplit("/", 1)[-1]
+        path = Path(folder) / weights.rsplit("/", 1)[-1]
         try:
-            if os.environ.get("STORAGE_EMULATOR_HOST"):  # looking for credentials would take long
-                client = storage.Client(project="emulator", credentials=AnonymousCredentials())
-            else:
-                client = storage.Client()
-            client.bucket(bucket).blob(key).download_to_filename(
-                str(path), timeout=PATIENCE, retry=DEFAULT_RETRY.with_timeout(PATIENCE)
-            )
-        except (GoogleAPIError, GoogleAuthError, OSError) as error:
+            path.write_bytes(storage.read(weights))
+        except OSError as error:
             raise ExtractorError(
                 f"{weights} cannot be read ({error}); check its name and your rights"
             ) from error

@@ -10,27 +10,25 @@ from keras import ops
 
 from model import color
 
-GREY = 5.0  # Lab units: a picture whose every |a*| and |b*| is no more teaches no colour (Zhang et al. 2016)
-
 
 def mae(truth, prediction):
     """Mean absolute error [N] of planes (the L1 of Isola et al. 2017, equation 3)."""
     return _mean(ops.abs(ops.subtract(prediction, truth)))
 
 
-def mse(truth, prediction, weight=None):
-    """Mean squared error [N] of planes; `weight` [N, h, w] multiplies that of each pixel."""
-    return _mean(_weighed(ops.subtract(prediction, truth) ** 2, weight))
+def mse(truth, prediction):
+    """Mean squared error [N] of planes."""
+    return _mean(ops.subtract(prediction, truth) ** 2)
 
 
-def huber(truth, prediction, weight=None, delta: float = 1.0):
+def huber(truth, prediction, delta: float = 1.0):
     """Huber's loss [N] of planes: half the square of an error up to `delta`, in the planes' unit, and linear beyond.
 
-    Huber 1964; with `delta` 1 the smooth L1 of Zhang et al. 2017. `weight` is that of `mse`.
+    Huber 1964; with `delta` 1 the smooth L1 of Zhang et al. 2017.
     """
     error = ops.abs(ops.subtract(prediction, truth))
     square = ops.minimum(error, delta)
-    return _mean(_weighed(0.5 * square**2 + delta * (error - square), weight))
+    return _mean(0.5 * square**2 + delta * (error - square))
 
 
 def rebalancing_weights(shares: np.ndarray, uniform: float = 0.5) -> np.ndarray:
@@ -43,18 +41,16 @@ def rebalancing_weights(shares: np.ndarray, uniform: float = 0.5) -> np.ndarray:
     return (weights / np.sum(shares * weights)).astype(np.float32)
 
 
-def rebalanced_cross_entropy(centres: np.ndarray, weights: np.ndarray, *, grey_mask: bool = False):
+def rebalanced_cross_entropy(centres: np.ndarray, weights: np.ndarray):
     """Loss [N] of (chroma [N, h, w, 2] in Lab units, logits [N, h, w, Q]) (Zhang et al. 2016, equation 2).
 
-    `weights` [Q] are those of the bins. With `grey_mask` a picture of grey chroma has no loss, as in the
-    code that came with the paper.
+    `weights` [Q] are those of the bins.
     """
 
     def loss(chroma, logits):
         target = color.soft_encode(chroma, centres)
         crossed = -ops.sum(target * ops.log_softmax(logits, axis=-1), axis=-1)
-        found = ops.mean(_expected(weights, target) * crossed, axis=(1, 2))
-        return found * colored(chroma) if grey_mask else found
+        return ops.mean(_expected(weights, target) * crossed, axis=(1, 2))
 
     return loss
 
@@ -74,25 +70,6 @@ def distilled_cross_entropy(centres: np.ndarray, weights: np.ndarray, share: flo
         return ops.mean(_expected(weights, truth) * crossed, axis=(1, 2))
 
     return loss
-
-
-def rebalanced(error, centres: np.ndarray, weights: np.ndarray, unit: float = 1.0):
-    """The regression loss `error`, `mse` or `huber`, of chroma with each pixel weighed by the bins of its true colour.
-
-    `weights` [Q] are those of the bins; `unit` is how many Lab units make 1 in the planes [N, h, w, 2].
-    """
-
-    def loss(truth, prediction):
-        target = color.soft_encode(unit * ops.convert_to_tensor(truth), centres)
-        return error(truth, prediction, _expected(weights, target))
-
-    return loss
-
-
-def colored(chroma):
-    """0.0 for each picture of chroma [N, h, w, 2] that is grey throughout, by `GREY`, and 1.0 else: [N]."""
-    most = ops.max(ops.abs(ops.convert_to_tensor(chroma)), axis=(1, 2, 3))
-    return ops.cast(most > GREY, most.dtype)
 
 
 def adversarial_generator(generated):
@@ -156,10 +133,6 @@ def _features(extractor: keras.Model, rgb) -> list:
 def _expected(weights: np.ndarray, target):
     """Weight [N, h, w] of pixels whose shares of the bins are [N, h, w, Q]."""
     return ops.sum(ops.multiply(target, weights), axis=-1)
-
-
-def _weighed(errors, weight):
-    return errors if weight is None else errors * ops.convert_to_tensor(weight)[..., None]
 
 
 def _mean(values):

@@ -5,6 +5,7 @@ Those that end in `[N]` take pictures [N, H, W, C] and give one number for each.
 
 import numpy as np
 from keras import ops
+from scipy.stats import spearmanr
 
 from model import color
 
@@ -36,50 +37,15 @@ def is_grey(rgb):
     return ops.cast(found < GREY, found.dtype)
 
 
-def difference_of_colorfulness(truth, found):
-    """Mean absolute difference of the colourfulness [P] of pictures and of their truths [P].
-
-    A picture that is too pale and one that is too vivid both count.
-    """
-    return ops.mean(ops.abs(ops.subtract(found, truth)))
-
-
-def difference_of_mean_colorfulness(truth, found):
-    """Absolute difference of the mean colourfulness of pictures, each [P], from that of their truths.
-
-    What is too pale makes up for what is too vivid: never more than `difference_of_colorfulness`, and the
-    smaller of the two that are published under the name of delta colourfulness.
-    """
-    return ops.abs(ops.mean(found) - ops.mean(truth))
-
-
-def raw_accuracy(truth, chroma, weights=None):
+def raw_accuracy(truth, chroma):
     """Raw accuracy [N], 0..1, of chroma [N, H, W, 2] in Lab units: the area under its curve (AuC).
 
     The curve is the share of pixels whose distance from the truth in the a*b* plane is within a threshold, over
     thresholds from 0 to 150; its area is normalised (Zhang et al. 2016, section 3.1). That area is the mean of
     1 - distance / 150, where it is positive: no sweep is needed.
-
-    `weights` [N, H, W], such as `inverse_shares`, count pixels more or less often. Over several pictures the
-    paper's figure is the mean that weighs each picture by the sum of its weights.
     """
     distance = ops.sqrt(ops.sum(ops.subtract(chroma, truth) ** 2, axis=-1))
-    within = ops.maximum(1 - distance / FARTHEST, 0.0)
-    if weights is None:
-        return ops.mean(within, axis=(1, 2))
-    return ops.sum(within * weights, axis=(1, 2)) / ops.sum(weights, axis=(1, 2))
-
-
-def inverse_shares(truth, centres: np.ndarray, shares: np.ndarray):
-    """Weights [N, H, W] that make every chroma bin count alike: the inverse share of the bin nearest to the truth.
-
-    For chroma [N, H, W, 2], bins at `centres` [Q, 2], of the shares [Q] of all pixels, none of them 0 (Zhang et al.
-    2016, equation 4 with lambda 0, but for smoothing). Takes 4 bytes a pixel and bin.
-    """
-    distances = color.squared_distances(ops.convert_to_tensor(truth), centres)
-    return ops.take(
-        ops.cast(ops.convert_to_tensor(1 / shares), distances.dtype), ops.argmin(distances, axis=-1)
-    )
+    return ops.mean(ops.maximum(1 - distance / FARTHEST, 0.0), axis=(1, 2))
 
 
 def psnr(truth, rgb):
@@ -138,11 +104,6 @@ def _squared_gradient(planes):
     return ops.sum((planes[:, 1:, :-1] - here) ** 2 + (planes[:, :-1, 1:] - here) ** 2, axis=-1)
 
 
-def mean_ciede2000(truth, rgb):
-    """Mean CIEDE2000 [N] over the pixels of two RGB pictures [N, H, W, 3]."""
-    return ops.mean(ciede2000(color.rgb_to_lab(truth), color.rgb_to_lab(rgb)), axis=(1, 2))
-
-
 def ciede2000(one, other):
     """CIEDE2000 colour difference [...] of Lab [..., 3] (Sharma, Wu and Dalal 2005, equations 2 to 22)."""
     one, other = ops.convert_to_tensor(one), ops.convert_to_tensor(other)
@@ -188,9 +149,10 @@ def _radians(degrees):
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's rank correlation of two series [P] of distinct numbers."""
-    ranks = [np.argsort(np.argsort(series)) for series in (one, other)]
-    return float(np.corrcoef(ranks)[0, 1])
+    """Spearman's rank correlation of two series [P]; not a number where one of them is constant."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(spearmanr(one, other).statistic)
 
 
 def bootstrap(statistic, *series: np.ndarray, rounds: int = 1000, seed: int = 0) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
+import cv2
 import keras
 import numpy as np
 from keras import ops
@@ -15,6 +16,7 @@ from model.options import check as check_options
 from model.photos import chroma
 
 _TAUGHT = 0.7  # of what is learned, where there is a teacher
+_JUDGE = "efficientnet_lite0"  # whose features the perceptual loss compares
 _HUBER = 1 / 16  # of planes -1..1: 8 Lab units, beyond which an error counts once and not squared
 
 
@@ -47,6 +49,8 @@ def require_weights(options: Options) -> None:
 
     It takes seconds, which a run spares that would else read its photographs first.
     """
+    if options.perceptual:
+        extractors.judge(_JUDGE)
     one = config(options, np.zeros((1, 2)))
     one = getattr(one, "network_config", one)  # a GAN's generator
     if getattr(one, "extractor", fusion.JOINT) not in ("", fusion.JOINT):
@@ -69,12 +73,39 @@ def objective(options: Options, centres: np.ndarray, weights: np.ndarray) -> Obj
             loss = losses.distilled_cross_entropy(centres, weights, _TAUGHT)
         else:
             loss = losses.rebalanced_cross_entropy(centres, weights)
-        return Objective("logits", chroma, loss, _error_of_bins(centres))
+        found = Objective("logits", chroma, loss, _error_of_bins(centres))
+        return _perceptual(found, options, _mean_of_bins(centres))
     if options.network == "gan":  # it learns from the chroma itself, see `model.adversarial`
         return Objective("chroma", chroma, losses.mae, losses.mae)
     loss = partial(losses.huber, delta=_HUBER) if options.loss == "huber" else losses.mse
     metric = _error_of_planes(128.0 if options.space == "lab" else 1.0)
-    return Objective("planes", _planes(options.space), loss, metric)
+    found = Objective("planes", _planes(options.space), loss, metric)
+    return _perceptual(found, options, lambda planes: 128.0 * planes)
+
+
+def _perceptual(plain: Objective, options: Options, colors: Callable) -> Objective:
+    """The objective with the loss of a classifier's features added; `colors` gives chroma of the layer's output.
+
+    The target then has the lightness of the true colours behind its own planes.
+    """
+    if not options.perceptual:
+        return plain
+    distance = losses.perceptual(extractors.judge(_JUDGE))
+
+    def target(pixels: np.ndarray) -> np.ndarray:
+        lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+        return np.concatenate([plain.target(pixels), lab], axis=-1)
+
+    def loss(truth, output):
+        own, lab = truth[..., :-3], truth[..., -3:]
+        colored = ops.concatenate([lab[..., :1], ops.cast(colors(output), lab.dtype)], axis=-1)
+        seen = distance(color.lab_to_rgb(lab), color.lab_to_rgb(colored))
+        return plain.loss(own, output) + options.perceptual * seen
+
+    def chroma_error(truth, output):
+        return plain.metric(truth[..., :-3], output)
+
+    return Objective(plain.layer, target, loss, chroma_error)
 
 
 def classifies(network: str) -> bool:
@@ -145,11 +176,17 @@ def _planes(space: str):
     return target
 
 
+def _mean_of_bins(centres: np.ndarray):
+    # Behind the network's own logits may be a teacher's.
+    return lambda logits: color.annealed_mean(logits[..., : len(centres)], centres)
+
+
 def _error_of_bins(centres: np.ndarray):
+    mean = _mean_of_bins(centres)
+
     def chroma_error(truth, logits):
         """Root mean square distance [N] in the a*b* plane, at the mean of the bins."""
-        logits = logits[..., : len(centres)]  # behind them may be a teacher's
-        squares = ops.sum((color.annealed_mean(logits, centres) - truth) ** 2, axis=-1)
+        squares = ops.sum((mean(logits) - truth) ** 2, axis=-1)
         return ops.sqrt(ops.mean(squares, axis=(1, 2)))
 
     return chroma_error

@@ -3,9 +3,10 @@
 import argparse
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from model.files import replacing
 
 # Names in `model.networks.NETWORKS`, which takes seconds to load.
 NETWORKS = ("fusion_small", "alpha", "beta", "fusion", "classification", "unet", "attention_unet", "gan")
@@ -27,7 +28,7 @@ _OF_BINS, _OF_PLANES = {"uniform", "temperature", "debias", "teacher"}, {"space"
 IDLE = {
     **dict.fromkeys(("alpha", "beta", "fusion", "unet", "attention_unet"), _OF_BINS),
     **dict.fromkeys(("fusion_small", "classification"), _OF_PLANES),
-    "gan": {"loss", "average", "decay", "clip", *_OF_BINS},
+    "gan": {"loss", "perceptual", "average", "decay", "clip", *_OF_BINS},
 }
 SPACES = ("lab", "yuv", "hsv", "rgb")  # in `model.spaces.PLANES`
 LOSSES = ("mse", "huber")
@@ -49,6 +50,8 @@ class Options:
         sizes: heights and widths in pixels that training batches are squashed to, by turns.
         space: what a network predicts that does not classify: chroma in `lab`, `yuv` or `hsv`, or `rgb` outright.
         loss: of such a network, `mse` or `huber`.
+        perceptual: weight of the distance of the features that EfficientNet-Lite0 finds in the coloured picture and in
+            the true one, beside the network's own loss; 0 for none.
         rate: peak of the learning rate, reached after one epoch, then a cosine to zero; a GAN's is constant. None
             for the network's own, in `RATES`.
         average: momentum of the moving average of the weights that is exported, such as 0.999; 0 for none.
@@ -74,6 +77,7 @@ class Options:
     sizes: tuple[int, ...] = (96, 128, 96, 160)
     space: str = "lab"
     loss: str = "mse"
+    perceptual: float = 0.0
     rate: float | None = None
     average: float = 0.0
     precision: str = "float32"
@@ -112,7 +116,13 @@ def check(options: Options, stride: int) -> None:
             raise OptionsError(f"--{named} must be positive, got {getattr(options, name)}")
     if options.seed < 0:
         raise OptionsError(f"--seed must not be negative, got {options.seed}")
-    for name in ("uniform", "aging", "debias", "average"):
+    if not 0 <= options.average < 1:
+        raise OptionsError(f"--average must be 0 or more and less than 1, got {options.average}")
+    if not 0 <= options.perceptual < float("inf"):
+        raise OptionsError(f"--perceptual must not be negative, got {options.perceptual}")
+    if options.perceptual and options.space != "lab":
+        raise OptionsError("--perceptual goes with --space lab alone")
+    for name in ("uniform", "aging", "debias"):
         if not 0 <= getattr(options, name) <= 1:
             raise OptionsError(f"--{name} must be between 0 and 1, got {getattr(options, name)}")
     if len(options.sizes) > 1:  # Keras learns from the first two batches that sizes differ
@@ -132,9 +142,8 @@ def check(options: Options, stride: int) -> None:
 
 def write_json(path: Path, value) -> None:
     """Writes JSON, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def save(options: Options, path: Path) -> None:
@@ -169,6 +178,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sizes", type=int, nargs="+", metavar="PX", help=_help("of batches, by turns", "sizes"))
     add("--space", choices=SPACES, help=_help("what is predicted, unless the network classifies", "space"))
     add("--loss", choices=LOSSES, help=_help("unless the network classifies", "loss"))
+    words = "weight of a classifier's features in the loss (extra: imagenet)"
+    add("--perceptual", type=float, help=_help(words, "perceptual"))
     add("--rate", type=float, help=f"peak learning rate (default: 0.001; {_rates()})")
     add("--average", type=float, help=_help("momentum of the weights' average", "average"))
     add("--precision", choices=PRECISIONS, help=_help("of the arithmetic", "precision"))

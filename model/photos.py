@@ -13,9 +13,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
 
 from model import duplicates
+from pipeline.judge import photograph
+from pipeline.record import Reason, Refusal
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
 PARTS = ("train", "validation", "test")
@@ -68,13 +69,15 @@ def read_photos(folder: str, side: int = 224, held_out: dict[str, list[str]] | N
     files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     collections = [_collection(root, file) for file in files]
     with ThreadPoolExecutor() as pool:
-        photos = list(pool.map(lambda file, name: _read(root, file, name, side), files, collections))
-    broken = Counter(name for photo, name in zip(photos, collections, strict=True) if photo is None)
-    readable = [photo for photo in photos if photo is not None]
-    colored = [photo for photo in readable if not is_grey(photo.pixels)]
+        found = list(pool.map(lambda file, name: _read(root, file, name, side), files, collections))
+    colored = [photo for photo in found if isinstance(photo, Photo)]
     if not colored:
         raise PhotosError(f"no colour photographs in {folder} ({len(files)} picture files found)")
-    grey = Counter(photo.collection for photo in readable) - Counter(photo.collection for photo in colored)
+    refused = [
+        (name, photo) for name, photo in zip(collections, found, strict=True) if isinstance(photo, Reason)
+    ]
+    grey = Counter(name for name, reason in refused if reason == Reason.GREY)
+    broken = Counter(name for name, reason in refused if reason != Reason.GREY)
     digests = [photo.digest for photo in colored]
     parts = split(digests, [duplicates.signature(photo.pixels) for photo in colored], held_out)
     chosen = {
@@ -88,33 +91,22 @@ def _collection(root: Path, file: Path) -> str:
     return parts[0] if len(parts) > 1 else root.resolve().name
 
 
-def _read(root: Path, file: Path, collection: str, side: int) -> Photo | None:
+def _read(root: Path, file: Path, collection: str, side: int) -> Photo | Reason:
+    """A photograph, or why it is none."""
     try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        with Image.open(file) as image:
-            image.draft("RGB", (2 * side, 2 * side))
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-    scale = side / min(pixels.shape[:2])
-    if scale < 1:
-        size = [max(1, round(edge * scale)) for edge in pixels.shape[1::-1]]
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return Photo(file.relative_to(root).as_posix(), collection, digest, pixels)
+        data = file.read_bytes()
+        pixels = photograph(data, side)
+    except OSError:
+        return Reason.READ_ERROR
+    except Refusal as refusal:
+        return refusal.reason
+    path = file.relative_to(root).as_posix()
+    return Photo(path, collection, hashlib.sha256(data).hexdigest(), pixels)
 
 
 def chroma(pixels: np.ndarray) -> np.ndarray:
     """Chroma a*, b* [..., 2] float32 of RGB [H, W, 3] uint8."""
     return cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[..., 1:]
-
-
-def is_grey(pixels: np.ndarray) -> bool:
-    """Whether RGB [H, W, 3] uint8 holds no colour to learn from: hardly any, or one tint all over."""
-    small = cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA)
-    colors = chroma(small).reshape(-1, 2)
-    strength = np.linalg.norm(colors, axis=1)
-    spread = np.linalg.norm(colors - colors.mean(axis=0), axis=1)
-    return bool(np.percentile(strength, 98) < 4 or spread.mean() < 0.8)
 
 
 def split(

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from model import losses, networks, objectives, teaching, warm_start
 from model.adversarial import Adversary, load_generator
 from model.batches import TrainingBatches, Views, WholePhotos, picture_weights
 from model.bins import BINS, count_bins, fit_bins, read_bins
+from model.files import replacing
 from model.networks import NETWORKS
 from model.options import Options, load, save, write_json
 from model.photos import Photo, Photos
@@ -85,7 +85,10 @@ def train(
         config = objectives.unlearned(config)
     scale = networks.scale(network, config)
     weights = losses.rebalancing_weights(shares, options.uniform)
-    objective = objectives.objective(options, centres, weights)
+    # An adversary's steps are written for one device.
+    devices = contextlib.nullcontext() if options.network == "gan" else _devices()
+    with devices:
+        objective = objectives.objective(options, centres, weights)
     views = Views(options.sizes, options.batch, scale, options.seed, options.aging, objective.target)
     if batches is None:
         chances = picture_weights(photos.train, options.weights)
@@ -95,8 +98,6 @@ def train(
 
     keras.utils.set_random_seed(options.seed)
     validation = _validation(photos, options, scale, objective.target)
-    # An adversary's steps are written for one device.
-    devices = contextlib.nullcontext() if options.network == "gan" else _devices()
     with _precision(options.precision), devices:
         model = network.build(config)
         if options.network == "gan":
@@ -197,7 +198,12 @@ def _fit_adversary(
         adversary.load(state)
     step, saved = adversary.steps, time.monotonic()
     stream = iter(batches(views, step))
-    listeners = keras.callbacks.CallbackList([History(folder / HISTORY), *callbacks], model=generator)
+    # What carries the folder elsewhere comes after what it is to carry.
+    own = [
+        History(folder / HISTORY),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: adversary.save(state)),
+    ]
+    listeners = keras.callbacks.CallbackList([*own, *callbacks], model=generator)
     listeners.on_train_begin()
     generator.stop_training = False
     for epoch in range(step // options.steps, options.epochs):
@@ -214,7 +220,6 @@ def _fit_adversary(
         if validation is not None:
             logs["val_chroma_error"] = float(np.mean(_errors(generator, validation)))
         listeners.on_epoch_end(epoch, logs)
-        adversary.save(state)
         if generator.stop_training:
             break
     listeners.on_train_end()
@@ -246,7 +251,8 @@ def trained(output: str, options: Options) -> tuple[keras.Model, np.ndarray]:
     # Weighted pixels teach a distribution proportional to weight times truth; in logits that is a sum.
     weights = losses.rebalancing_weights(np.array(bins["shares"]), options.uniform)
     part = objectives.trained_part(model)
-    _compile(part, options, objectives.objective(options, centres, weights))
+    alone = dataclasses.replace(options, perceptual=0.0)  # its loss is not asked for
+    _compile(part, alone, objectives.objective(alone, centres, weights))
     _load(part, Path(output) / STATE)
     part.optimizer.finalize_variable_values(part.trainable_variables)
     if objectives.classifies(options.network):
@@ -400,13 +406,12 @@ class Checkpoint(keras.callbacks.Callback):
         self._save()
 
     def _save(self):
-        partial = self.path.with_name("partial.weights.h5")
-        self.model.save_weights(partial, overwrite=True)
-        with h5py.File(partial, "a") as file:
-            file[_STEP] = self.step
-            for number, seed in enumerate(_seeds(self.model)):
-                file[f"{_SEEDS}/{number}"] = ops.convert_to_numpy(seed)
-        os.replace(partial, self.path)
+        with replacing(self.path) as partial:
+            self.model.save_weights(partial, overwrite=True)
+            with h5py.File(partial, "a") as file:
+                file[_STEP] = self.step
+                for number, seed in enumerate(_seeds(self.model)):
+                    file[f"{_SEEDS}/{number}"] = ops.convert_to_numpy(seed)
         self.saved = time.monotonic()
 
 

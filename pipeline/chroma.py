@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from model import edges
+from model.srgb import DARK, DELTA, GAIN, LIGHTNESS, LUMA_WEIGHTS, OFFSET, POWER, RGB_TO_XYZ, SLOPE, WHITE
 
 MAX_SQUASH = 2.0  # a picture of a longer shape is seen as overlapping square tiles
 TILE_STEP = 0.75  # of a tile's side, at most
@@ -17,27 +18,11 @@ GRID = 2  # canvas pixels a side, for each value of the edge model (`model.edges
 
 # R, G, B minus Y' = _TO_RGB @ (Cb, Cr): the BT.601 / JFIF equations.
 _TO_RGB = np.float32([[0, 1.402], [-0.344136, -0.714136], [1.772, 0]])
-_LUMA = np.float32([[0.299, 0.587, 0.114]])
+_LUMA = np.float32([LUMA_WEIGHTS])
 _TO_YCC = (np.float32([[0, 0, 1], [1, 0, 0]]) - _LUMA) / np.float32([[1.772], [1.402]])  # of RGB: Cb, Cr
-_XYZ_TO_RGB = np.float32(  # IEC 61966-2-1, with the D65 white (0.95047, 1, 1.08883) folded in
-    [
-        [3.2404542, -1.5371385, -0.4985314],
-        [-0.9692660, 1.8760108, 0.0415560],
-        [0.0556434, -0.2040259, 1.0572252],
-    ]
-) * np.float32([0.95047, 1.0, 1.08883])
-_KNEE = np.float32(6 / 29)  # of the cube root in L*a*b*
-_DARK = np.float32(0.0031308)  # of the sRGB curve
+_XYZ_TO_RGB = np.float32(np.linalg.inv(RGB_TO_XYZ) * WHITE)  # of XYZ over the white
+_KNEE, _DARK = np.float32(DELTA), np.float32(DARK)
 
-
-def _lightness_table() -> np.ndarray:
-    level = np.arange(256) / 255
-    linear = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
-    cube = np.where(linear > (6 / 29) ** 3, np.cbrt(linear), linear * (29 / 6) ** 2 / 3 + 4 / 29)
-    return np.float32(116 * cube - 16)
-
-
-LIGHTNESS = _lightness_table()  # float32 [256]: L* (0...100) of a grey of that luma: what the network sees
 _STEEPNESS = np.float32(np.gradient(LIGHTNESS))  # L* per level
 
 _WITH_LEVEL = np.arange(256, dtype=np.float32)
@@ -175,5 +160,5 @@ def _lab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarr
     power = np.maximum(f, _KNEE)
     xyz = power * power * power + np.float32(3 * _KNEE**2) * np.minimum(f - _KNEE, 0)
     linear = cv2.transform(xyz, _XYZ_TO_RGB)
-    curved = cv2.pow(np.maximum(linear, _DARK), 1 / 2.4) * np.float32(255 * 1.055)
-    return curved + (np.float32(255 * 12.92) * np.minimum(linear - _DARK, 0) - np.float32(255 * 0.055))
+    curved = cv2.pow(np.maximum(linear, _DARK), 1 / POWER) * np.float32(255 * GAIN)
+    return curved + (np.float32(255 * SLOPE) * np.minimum(linear - _DARK, 0) - np.float32(255 * OFFSET))

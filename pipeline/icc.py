@@ -6,6 +6,8 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
+from model import srgb
+
 UNUSABLE = "its ICC profile could not be used; taken as sRGB"  # words for a record
 
 _LEVELS = np.arange(256, dtype=np.uint8)
@@ -30,13 +32,12 @@ def grey_curve(icc: bytes | None, notes: list[str]) -> np.ndarray | None:
 def gamma_curve(gamma: float) -> np.ndarray | None:
     """uint8 [256]: levels of a file of this gamma -> sRGB levels; None for about the gamma of sRGB, 0.45455.
 
-    Light is the level to the power of 1 / gamma (ISO/IEC 15948, 12.9); sRGB by IEC 61966-2-1.
+    Light is the level to the power of 1 / gamma (ISO/IEC 15948, 12.9); sRGB as in `model.srgb`.
     """
     if abs(gamma / 0.45455 - 1) < 0.05:
         return None
     light = (_LEVELS / 255.0) ** (1 / gamma)
-    coded = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.uint8(np.rint(255 * coded))
+    return np.uint8(np.rint(255 * srgb.encoded(light)))
 
 
 def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:

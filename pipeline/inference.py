@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
+from model.srgb import LIGHTNESS
 from pipeline import storage
-from pipeline.chroma import LIGHTNESS
 from pipeline.codec import View
 from pipeline.collections import Item
 

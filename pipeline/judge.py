@@ -3,8 +3,10 @@
 import cv2
 import numpy as np
 
+from pipeline.opening import MIN_SIDE
 from pipeline.record import Reason, Refusal
-from pipeline.scan import color_spread
+from pipeline.scan import color_spread, read_color
+from pipeline.settings import MAX_PIXELS
 
 NEARLY_GREY = 1.5  # see `scan.color_spread`: below it there is little to learn from
 # A tint, as of sepia or stained paper: warm, of one hue however unevenly strong, and over (nearly) everything.
@@ -27,12 +29,31 @@ def judge(rgb: np.ndarray) -> None:
         raise Refusal(Reason.CLIP_ART, f"{share:.0%} of it is flat colour, as in drawings")
     if is_text_page(rgb):
         raise Refusal(Reason.TEXT_PAGE, "it is mostly paper with rows of strokes, as in text")
+    check_color(rgb)
+
+
+def check_color(rgb: np.ndarray) -> None:
+    """Raises Refusal for RGB [H, W, 3] uint8 that is grey in whatever tint."""
     if (spread := color_spread(rgb)) < NEARLY_GREY:
         raise Refusal(
             Reason.GREY, f"its colours vary by {spread:.1f} at one lightness: too little to learn from"
         )
     if is_tinted(rgb):
         raise Refusal(Reason.GREY, "one warm tint lies over all of it, as on sepia prints")
+
+
+def photograph(data: bytes, side: int) -> np.ndarray:
+    """RGB [h, w, 3] uint8 of a colour photograph in a file, upright sRGB.
+
+    Args:
+      side: pixels to which the shorter side is reduced where it is longer.
+
+    Raises:
+      Refusal: it cannot be read, or is grey.
+    """
+    rgb = read_color(data, max_pixels=MAX_PIXELS, min_side=MIN_SIDE, side=side).rgb
+    check_color(rgb)
+    return rgb
 
 
 def flatness(rgb: np.ndarray) -> float:

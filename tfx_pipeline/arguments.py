@@ -6,7 +6,7 @@ from pathlib import Path
 
 from model import default_model
 from model import options as training
-from model.card import CardError, read_card
+from model.card import CARD, CardError, parse_card, read_card
 from model.options import OptionsError
 from pipeline import registry, storage
 from pipeline.collections import JobError
@@ -107,7 +107,7 @@ def settings(
     if options.teacher:
         raise OptionsError("a pipeline has no teacher: distil with model.train, and give --warm the result")
     terms = _terms(arguments.terms)
-    warm = _warm(arguments.warm)
+    warm, warm_sha256 = _warm(arguments.warm, offline)
 
     from model import objectives
     from pipeline.ingest import Ingestion
@@ -130,6 +130,7 @@ def settings(
         side=arguments.side,
         options=options,
         warm=warm,
+        warm_sha256=warm_sha256,
         name=arguments.name,
         state="" if offline else state(pushed),
         **({} if terms is None else {"terms": terms}),
@@ -181,15 +182,20 @@ def _terms(file: str | None) -> str | None:
         raise JobError(f"cannot read --terms {file}: {error}") from None
 
 
-def _warm(model: str) -> str:
+def _warm(model: str, offline: bool) -> tuple[str, str]:
+    """The folder of the model to start from, and the digest of its weights; a gs:// one is not read `offline`."""
     if model in (LATEST, NONE):
-        return model
+        return model, ""
     if model == SHIPPED:
-        return default_model()
-    folder = registry.resolve(storage.normalize(model))
+        folder = default_model()
+    elif offline and storage.is_gcs(model):
+        return storage.normalize(model), ""
+    else:
+        folder = registry.resolve(storage.normalize(model))
     try:
-        if not storage.is_gcs(folder):
-            read_card(folder)
-    except CardError as error:
+        if storage.is_gcs(folder):
+            file = storage.join(folder, CARD)
+            return folder, parse_card(storage.read(file), file).weights_sha256
+        return folder, read_card(folder).weights_sha256
+    except (CardError, OSError) as error:
         raise JobError(f"--warm: {error}") from None
-    return folder

@@ -38,6 +38,7 @@ class Settings:
         side: height and width in pixels of Lab examples.
         options: of the training.
         warm: `LATEST` (the model in use), `NONE`, or the folder of an exported model to start from.
+        warm_sha256: of that model's weights, so that another model in the same folder is a reason to train again.
         name, command, terms: for the model's card.
         state: of the pushed folder, so that a cached answer about it is not an old one.
         worker_python: interpreter of the batch worker's environment; empty for this one.
@@ -54,6 +55,7 @@ class Settings:
     side: int = 192
     options: Options = field(default_factory=Options)
     warm: str = LATEST
+    warm_sha256: str = ""
     name: str = "fusion"
     command: str = ""
     terms: str = "Terms of the training data: not stated."
@@ -118,6 +120,7 @@ def create_pipeline(
             "options": asdict(settings.options),
             "checkpoints": settings.checkpoints,
             "warm": "" if settings.warm in (LATEST, NONE) else settings.warm,
+            "warm_sha256": settings.warm_sha256,
             "name": settings.name,
             "terms": settings.terms,
             "sources": sources.digest(sources.TRAINING),

@@ -39,6 +39,7 @@ def run_fn(arguments: FnArgs) -> None:
         checkpoints: folder, local or gs://, in which a killed run is found again. It lies outside of the
             execution's own folders, which a retry does not see.
         warm: exported model to start from, a folder; empty for the base model of the component, or none.
+        warm_sha256: of its weights, so that another model in that folder is a reason to train again.
         name, terms: for the model's card. What command it was is the Pusher's to say: another one that
             leaves the model as it is, is no reason to train again.
         sources: digest of the code, so that a change of it is a reason to train again.

@@ -24,13 +24,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model import metrics, records, training
+from model import color, metrics, records, training
 from model.batches import TrainingBatches, Views, picture_weights
 from model.features import COLLECTION, KEY, LAB, SHA256
 from model.networks import NETWORKS
 from model.options import Options
 from model.photos import Photo, Photos
 from pipeline.demo import ADMIRAL, ASTRONAUT, CAT, COFFEE, DAHLIA, MOTORCYCLE, ROCKET, TEMPLE
+from tests.lab import encode_lab
 
 SIDE = 224
 SHARDS = 4
@@ -86,7 +87,8 @@ def _row(encoding: Encoding, pictures: list[np.ndarray], file: Path) -> str:
     decoded = [encoding.decode(content) for content in shard.as_numpy_iterator()]
     rate = len(pictures) / (time.process_time() - started)
     pairs = list(zip(pictures, decoded, strict=True))[:16]
-    losses = metrics.mean_ciede2000(*(np.stack(column) / 255 for column in zip(*pairs, strict=True)))
+    labs = (color.rgb_to_lab(np.stack(column) / 255) for column in zip(*pairs, strict=True))
+    losses = metrics.ciede2000(*labs)
     bytes_a_record = file.stat().st_size // len(pictures)
     return (
         f"{encoding.name:32}{bytes_a_record:9}{1000 * encoding_time:11.1f}{rate:11.0f}{np.mean(losses):7.2f}"
@@ -124,7 +126,7 @@ def _example(photo: Photo) -> bytes:
         KEY: photo.path.encode(),
         COLLECTION: photo.collection.encode(),
         SHA256: photo.digest.encode(),
-        LAB: records.encode_lab(photo.pixels),
+        LAB: encode_lab(photo.pixels),
     }
     feature = {
         name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[it])) for name, it in values.items()
@@ -207,8 +209,8 @@ def _float_rgb(content: bytes) -> np.ndarray:
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 SAMPLES = (ASTRONAUT, CAT, COFFEE, ROCKET, MOTORCYCLE, TEMPLE, DAHLIA, ADMIRAL)
 ENCODINGS = (
-    Encoding("PNG of Lab, in gzip", "GZIP", records.encode_lab, records.decode_lab),
-    Encoding("PNG of Lab", "", records.encode_lab, records.decode_lab),
+    Encoding("PNG of Lab, in gzip", "GZIP", encode_lab, records.decode_lab),
+    Encoding("PNG of Lab", "", encode_lab, records.decode_lab),
     Encoding(
         "JPEG of RGB, quality 95, 4:4:4",
         "",

@@ -17,6 +17,7 @@ def landscape(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
     )
     sky = np.arange(height)[:, None] < horizon
     rgb = np.where(sky[..., None], [110, 170, 240], [70, 110, 30]) + rng.normal(0, 6, (height, width, 1))
+    rgb = rgb + rng.normal(0, 2.5, (height, width, 3))  # or its colour were all lightness, as a tint's is
     return np.clip(rgb, 0, 255).astype(np.uint8)
 
 

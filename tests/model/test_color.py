@@ -45,19 +45,6 @@ def test_luma_of_random_colors_is_pillows_and_the_float_luma_rounded():
     assert np.abs(255 * np.asarray(color.luma(rgb / 255)) - color.luma_uint8(rgb)).max() < 0.51
 
 
-def test_the_gamut_is_that_of_scikit_image():
-    # Extremes lie on the faces of the cube, where one channel is 0 or 1.
-    steps = np.linspace(0, 1, 33)
-    one, other = np.meshgrid(steps, steps)
-    faces = [
-        np.insert(np.stack([one, other], -1), channel, end, axis=-1) for channel in range(3) for end in (0, 1)
-    ]
-    lab = skcolor.rgb2lab(np.stack(faces))
-    for axis, (lowest, highest) in enumerate(color.GAMUT, start=1):
-        assert lab[..., axis].min() == pytest.approx(lowest, abs=0.1)
-        assert lab[..., axis].max() == pytest.approx(highest, abs=0.1)
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0, 1), st.floats(-128, 128), st.floats(-128, 128))
 def test_joined_colors_keep_the_luma_and_stay_in_the_gamut(grey, a, b):

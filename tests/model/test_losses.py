@@ -46,24 +46,6 @@ def test_huber_is_half_a_square_up_to_delta_and_linear_beyond():
     np.testing.assert_allclose(numbers(losses.huber(0 * error, error, delta=2)), [0.125, 2, 2 * (5 - 1)])
 
 
-@pytest.mark.parametrize("loss", [losses.mse, losses.huber])
-def test_a_weight_counts_pixels_as_often_as_it_says(loss):
-    truth, prediction = normal(0, (1, 2, 2, 2), (1, 2, 2, 2))
-    weight = np.float32([[[0, 4], [0, 0]]])
-    expected = loss(truth[:, :1, 1:], prediction[:, :1, 1:])
-    np.testing.assert_allclose(numbers(loss(truth, prediction, weight)), numbers(expected), rtol=1e-6)
-    even = numbers(loss(truth, prediction, np.ones_like(weight)))
-    np.testing.assert_allclose(even, numbers(loss(truth, prediction)), rtol=1e-6)
-
-
-@pytest.mark.parametrize("error", [losses.mse, functools.partial(losses.huber, delta=0.1)])
-def test_rebalanced_regression_weighs_pixels_by_the_bin_of_their_true_color(error):
-    truth = np.broadcast_to(CENTRES[:, None, None] / 128, (4, 3, 3, 2))
-    prediction = truth + np.float32(0.3)
-    found = losses.rebalanced(error, CENTRES, RARE, unit=128)(truth, prediction)
-    np.testing.assert_allclose(numbers(found), RARE * numbers(error(truth, prediction)), rtol=1e-4)
-
-
 def test_rare_bins_weigh_more_and_the_mean_weight_of_pixels_is_one():
     shares = np.array([0.9, 0.09, 0.01])
     weights = losses.rebalancing_weights(shares)
@@ -110,18 +92,6 @@ def test_a_teachers_share_of_the_target_is_what_it_says():
     shares, logs = softmax(teacher, axis=-1), log_softmax(learner, axis=-1)
     np.testing.assert_allclose(loss(1.0), -(weight * (shares * logs).sum(-1)).mean(axis=(1, 2)), rtol=1e-5)
     np.testing.assert_allclose(loss(0.7), 0.3 * loss(0.0) + 0.7 * loss(1.0), rtol=1e-5)
-
-
-def test_the_grey_mask_drops_pictures_without_color_and_no_others():
-    # The mask of Zhang et al.: all |a*|, |b*| at most 5; one pixel of 5.1 is enough to be kept.
-    chroma = np.zeros((3, 4, 4, 2), np.float32)
-    chroma[0, 1, 2], chroma[1, 1, 2] = (5, -5), (0, -5.1)
-    chroma[2] = 40
-    (logits,) = normal(0, (3, 4, 4, 4))
-    plain = losses.rebalanced_cross_entropy(CENTRES, RARE)(chroma, logits)
-    masked = losses.rebalanced_cross_entropy(CENTRES, RARE, grey_mask=True)(chroma, logits)
-    assert np.all(numbers(plain) > 0)
-    np.testing.assert_array_equal(numbers(masked), numbers(plain) * [0, 1, 1])
 
 
 @given(SEEDS)
@@ -235,10 +205,7 @@ def test_the_statistics_of_an_extractors_batch_norm_do_not_move(photograph):
 def test_losses_train_a_network_through_keras():
     chroma = np.broadcast_to(CENTRES[1], (4, 8, 8, 2))
     lightness = np.full((4, 8, 8, 1), 0.5, np.float32)
-    for loss, channels in (
-        (losses.rebalanced_cross_entropy(CENTRES, RARE, grey_mask=True), 4),
-        (losses.rebalanced(losses.huber, CENTRES, RARE), 2),
-    ):
+    for loss, channels in ((losses.rebalanced_cross_entropy(CENTRES, RARE), 4), (losses.huber, 2)):
         model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(channels, 1)])
         model.compile(keras.optimizers.Adam(0.1), loss=loss, jit_compile=False)
         history = model.fit(lightness, chroma, epochs=30, verbose=0).history["loss"]

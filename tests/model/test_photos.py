@@ -10,7 +10,9 @@ from PIL import Image
 from skimage import data
 
 from model import duplicates, photos
+from pipeline.scan import read_color
 from tests.model.conftest import landscape
+from tests.pipeline.test_scan import WIDE_RGB
 
 SIGNATURE = len(duplicates.signature(landscape(0)))
 
@@ -52,15 +54,33 @@ def test_a_folder_without_photographs_is_one_clear_line(tmp_path, content):
     assert str(folder) in str(error.value)
 
 
-def test_grey_and_tinted_pictures_count_as_grey_and_photographs_do_not():
+def test_a_grey_and_a_tinted_picture_count_as_grey_and_photographs_do_not(tmp_path):
     grey = np.repeat(data.camera()[..., None], 3, axis=-1)
-    assert photos.is_grey(grey)
-    noisy = np.clip(grey + np.random.default_rng(0).integers(-2, 3, grey.shape), 0, 255).astype(np.uint8)
-    assert photos.is_grey(noisy)
-    flat_tint = np.full((64, 64, 3), (180, 170, 150), np.uint8)
-    assert photos.is_grey(flat_tint)
-    assert not photos.is_grey(data.astronaut())
-    assert not photos.is_grey(data.coffee())
+    noise = np.random.default_rng(0).integers(-2, 3, grey.shape[:2])[..., None]
+    pictures = {
+        "grey": grey,
+        "noisy": np.clip(grey + noise, 0, 255).astype(np.uint8),
+        "sepia": np.uint8(grey * np.array([1, 0.9, 0.75])),
+        "astronaut": data.astronaut(),
+        "coffee": data.coffee(),
+    }
+    for name, pixels in pictures.items():
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    read = photos.read_photos(tmp_path)
+    assert {photo.path for part in photos.PARTS for photo in getattr(read, part)} == {
+        "astronaut.png",
+        "coffee.png",
+    }
+    assert read.grey == {tmp_path.name: 3}
+
+
+def test_a_photograph_is_read_by_its_profile_as_the_pipeline_reads_it(tmp_path):
+    Image.fromarray(data.astronaut()).save(tmp_path / "wide.png", icc_profile=WIDE_RGB)
+    read = photos.read_photos(tmp_path, side=512)
+    (photo,) = read.train + read.validation + read.test
+    found = read_color((tmp_path / "wide.png").read_bytes(), max_pixels=10**7, min_side=16, side=512)
+    assert np.array_equal(photo.pixels, found.rgb)
+    assert np.abs(np.int16(photo.pixels) - data.astronaut()).mean() > 3
 
 
 def test_near_duplicates_fall_in_the_same_part():

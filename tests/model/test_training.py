@@ -143,6 +143,54 @@ def test_a_killed_run_goes_on_at_its_step_with_the_batches_that_are_left(changes
     assert [row["epoch"] for row in json.loads((tmp_path / training.HISTORY).read_text())] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"network": "gan", "layers": {"generator": "alpha", "width": 0.05}}],
+    ids=["network", "gan"],
+)
+def test_a_callback_finds_the_state_of_its_own_epoch(changes, tmp_path):
+    """So that what carries the folder elsewhere after an epoch does not carry the one before."""
+    options = dataclasses.replace(OPTIONS, **changes)
+    state = tmp_path / (training.ADVERSARY if changes else training.STATE)
+    steps = []
+
+    def look(epoch, logs):
+        if changes:
+            steps.append(int(np.load(state)["steps/0"]))
+        else:
+            with h5py.File(state) as file:
+                steps.append(int(file["step"][()]))
+
+    training.train(ALBUM, options, tmp_path, (keras.callbacks.LambdaCallback(on_epoch_end=look),))
+    assert steps == [options.steps, 2 * options.steps]
+
+
+@pytest.mark.parametrize("network", ["alpha", "fusion_small"])
+def test_the_perceptual_loss_is_added_by_its_weight(network):
+    plain = dataclasses.replace(OPTIONS, network=network, layers={})
+    centres = np.float32([[0, 0], [30, 40], [-40, 10]])
+    weights = np.ones(3, np.float32)
+    pixels = landscape(3, 64, 64)
+    found = {}
+    for share in (0.0, 0.5, 1.0):
+        one = objectives.objective(dataclasses.replace(plain, perceptual=share), centres, weights)
+        target = one.target(pixels)[None]
+        output = np.zeros((1, 64, 64, 3 if one.layer == "logits" else 2), np.float32)
+        found[share] = float(one.loss(target, output)[0])
+        assert np.isfinite(float(one.metric(target, output)[0]))
+    assert found[0.5] > found[0.0]
+    assert found[1.0] - found[0.0] == pytest.approx(2 * (found[0.5] - found[0.0]), rel=1e-4)
+
+
+def test_a_network_learns_with_the_perceptual_loss_and_is_used_without_its_classifier(tmp_path):
+    options = dataclasses.replace(OPTIONS, perceptual=1.0)
+    training.train(ALBUM, options, tmp_path)
+    rows = json.loads((tmp_path / training.HISTORY).read_text())
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    network, _ = training.trained(tmp_path, options)
+    assert np.isfinite(np.asarray(network(np.full((1, 32, 32, 1), 50.0)))).all()
+
+
 SMALL_UNET = {"depth": 5, "width": 0.1}
 
 
@@ -301,6 +349,10 @@ def test_a_folder_with_a_run_on_other_photographs_is_not_continued(run, tmp_path
         (["--sizes", "32", "32"], "32 must not follow 32"),
         (["--network", "unet", "--layers", '{"depth": 5}', "--sizes", "48"], "multiples of 32"),
         (["--uniform", "1.5"], "between 0 and 1"),
+        (["--average", "1"], "--average must be 0 or more and less than 1"),
+        (["--perceptual", "-1"], "--perceptual must not be negative"),
+        (["--network", "beta", "--space", "yuv", "--perceptual", "1"], "--perceptual goes with --space lab"),
+        (["--network", "gan", "--perceptual", "1"], "--perceptual says nothing to the network gan"),
         (["--layers", '{"stories": 3}'], "--layers does not fit"),
         (["--weights", "valley=2"], "no collection of"),
         (["--weights", "hills=-1"], "must not be negative"),

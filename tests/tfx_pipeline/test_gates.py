@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_model_analysis.metrics import metric_types
 
-from model import batches, evaluation, metrics, records
+from model import batches, color, evaluation, metrics, records
 from model.photos import Photo
 from model.serving import load
 from tests.tfx_pipeline.conftest import THRESHOLDS, picture
@@ -215,8 +215,9 @@ def test_training_reads_from_transform_what_went_into_it():
 
     rgb = batches.resized(picture(4), 64, 64)
     back = records.decode_lab(lab_png(tf.io.encode_png(rgb), 64).numpy())
-    error = metrics.mean_ciede2000(rgb[None] / np.float32(255), back[None] / np.float32(255))
-    assert float(error[0]) < 0.6
+    one, other = (color.rgb_to_lab(pixels / np.float32(255)) for pixels in (rgb, back))
+    error = np.mean(metrics.ciede2000(one, other))
+    assert error < 0.6
 
 
 def test_the_locks_of_pipeline_and_worker_agree_on_every_pin_that_they_share():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from model import default_model
-from model.card import read_card, weights_sha256, write_card
+from model.card import parse_card, read_card, weights_sha256, write_card
 from pipeline import registry
 from tests.tfx_pipeline.conftest import THRESHOLDS, write_collection
 from tfx_pipeline import arguments, report, runs
@@ -107,3 +107,29 @@ def test_a_model_to_start_from_may_be_the_shipped_one(manifest, tmp_path):
         parser().parse_args(argv), manifests="m", pushed=str(tmp_path / "none"), checkpoints="c", schema="s"
     )
     assert found.warm == default_model() and found.state == "nothing pushed"
+    assert found.warm_sha256 == read_card(default_model()).weights_sha256
+
+
+def test_another_model_in_the_folder_to_start_from_is_a_reason_to_train_anew(manifest, tmp_path):
+    from tfx_pipeline.local_runner import _made_from, parser
+
+    start = shutil.copytree(default_model(), tmp_path / "start")
+    argv = ["--collections", str(manifest), "--root", str(tmp_path), "--warm", str(start)]
+
+    def made_from():
+        found, _ = arguments.settings(
+            parser().parse_args(argv), manifests=str(tmp_path), pushed="p", checkpoints="c", schema="s"
+        )
+        return _made_from(found)
+
+    before = made_from()
+    assert made_from() == before
+    with open(start / "variables" / "variables.data-00000-of-00001", "ab") as file:
+        file.write(b"other weights")
+    write_card(start, replace(read_unchecked(start), weights_sha256=weights_sha256(start)))
+    assert made_from() != before
+
+
+def read_unchecked(folder):
+    """The card of a model whose weights have changed since."""
+    return parse_card((folder / "model_card.json").read_bytes(), str(folder))

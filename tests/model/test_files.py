@@ -1,0 +1,24 @@
+import pytest
+
+from model.files import replacing
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "state.weights.h5"
+    path.write_text("before")
+    with replacing(path) as partial:
+        partial.write_text("after")
+        assert path.read_text() == "before"
+        assert partial.name.endswith(".weights.h5")
+    assert path.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "state.npz"
+    path.write_text("before")
+    with pytest.raises(OSError, match="full"), replacing(path) as partial:
+        partial.write_text("half")
+        raise OSError("full")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
