@@ -4,6 +4,7 @@ import io
 
 from PIL import Image, ImageOps
 
+from pipeline.opening import opened
 from pipeline.scan import read_scan
 
 
@@ -11,14 +12,11 @@ def thumbnail(data: bytes, side: int, *, max_pixels: int, quality: int = 85) -> 
     """A JPEG of a picture, upright and at most `side` pixels wide and high, with the tones the job sees.
 
     Raises:
-      Whatever decoding raises, and ValueError for more than `max_pixels`.
+      Refusal: the file cannot be read, or has more than `max_pixels`.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        if image.width * image.height > max_pixels:
-            raise ValueError(f"{image.width} x {image.height} is more than {max_pixels} pixels")
+    with opened(data, max_pixels=max_pixels, min_side=1) as image:
         if image.mode.startswith("I"):  # deeper than 8 bits: scaled as for the network
-            scan = read_scan(data, output_format="png", max_pixels=max_pixels)
-            small = Image.fromarray(scan.luma)
+            small = Image.fromarray(read_scan(data, output_format="png", max_pixels=max_pixels).luma)
         else:
             image.draft(None, (side, side))
             small = ImageOps.exif_transpose(image)

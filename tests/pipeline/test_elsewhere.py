@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from pipeline.record import Outcome, Record
+from pipeline.record import Outcome, Record, Refusal
 from tests.pipeline.conftest import ROOT, environment, jpeg, make_archive, picture, start
 
 
@@ -159,3 +160,34 @@ def test_a_notebook_gets_the_same_picture_as_the_job(model, colorize, tmp_path):
     derivative = np.int16(Image.open(run.records["scan.png"].derivative))
     picture_here = np.int16(colorize_image(scan, str(model)))
     assert np.abs(picture_here - derivative).max() <= 1
+
+
+def test_a_notebook_refuses_what_the_job_refuses(model, tmp_path):
+    from pipeline.notebook import colorize_image
+
+    grey = Image.fromarray(np.uint8(np.add.outer(np.arange(64), np.arange(64))))
+    grey.save(tmp_path / "pages.tif", save_all=True, append_images=[grey.rotate(90)])
+    grey.save(tmp_path / "cut.png")
+    data = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    refused = {
+        "too_small": Image.new("L", (8, 8)),
+        "multipage": Image.open(tmp_path / "pages.tif"),
+        "truncated": Image.open(tmp_path / "cut.png"),
+        "unsupported_mode": Image.new("F", (64, 64)),
+    }
+    for reason, image in refused.items():
+        with pytest.raises(Refusal) as caught:
+            colorize_image(image, str(model))
+        assert caught.value.reason == reason
+
+
+def test_a_notebook_reads_an_opened_file_as_the_job_does(model, tmp_path):
+    """Pillow alone takes 12 bits in 16 for nearly black."""
+    from pipeline.notebook import colorize_image
+
+    luma = np.uint8(np.add.outer(np.arange(64), np.arange(64)) + 60)
+    deep = np.uint16(np.rint(luma / 255 * 4095))
+    tifffile.imwrite(tmp_path / "deep.tif", deep, metadata=None, extratags=[(281, 3, 1, 4095, False)])
+    found = colorize_image(Image.open(tmp_path / "deep.tif"), str(model))
+    assert np.abs(np.int16(found.convert("L")) - luma).max() <= 1

@@ -169,6 +169,29 @@ def test_a_thumbnail_is_upright_and_small_and_none_where_there_is_no_picture(gua
     assert guard.thumbnail(str(tmp_path / "none.jpg"), 60) is None
 
 
+def test_a_large_picture_has_a_second_a_megapixel_more_to_be_decoded_in(settings, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (8000, 8000), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG", compress_level=1)
+    large = item(tmp_path, "large.png", buffer.getvalue())
+    guard = Guard(dataclasses.replace(settings, codec_timeout=0.1))  # far less than it takes
+    try:
+        assert isinstance(guard.open(large), View)
+        assert isinstance(guard.examine(large, 16, 64, False), Record)  # grey: it was decoded, too
+    finally:
+        guard.close()
+
+
+@pytest.mark.parametrize("size", [(16, 60_000), (60_000, 16)])
+def test_a_thread_of_a_picture_weighs_no_more_than_one_of_a_megapixel(guard, tmp_path, size):
+    Image.new("L", size, 90).save(tmp_path / "thread.png")
+    view = guard.open(Item("thread.png", str(tmp_path / "thread.png")))
+    assert isinstance(view, View)
+    assert view.tiles.nbytes <= 1_000_000
+    # Held for a batch: itself, its tiles, and their chroma.
+    assert view.pixels <= 6_000_000
+
+
 # Adoption
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.record import Refusal
 from pipeline.thumbnail import thumbnail
 from tests.pipeline.conftest import jpeg, picture
 
@@ -30,5 +31,5 @@ def test_a_deep_scan_keeps_its_tones():
 
 
 def test_a_picture_beyond_the_limit_is_not_decoded():
-    with pytest.raises(ValueError, match="more than"):
+    with pytest.raises(Refusal, match="more than"):
         thumbnail(jpeg(picture(0)), 100, max_pixels=100)
