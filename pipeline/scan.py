@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline import graft, icc, metadata, png
-from pipeline.metadata import upright
+from pipeline.metadata import Carried, upright
 from pipeline.record import Reason, Refusal
 
 MIN_SIDE = 16  # pixels; below it there is no picture to speak of
@@ -38,9 +38,7 @@ class Scan:
     guide: np.ndarray  # uint8 [h, w]: the same luma, at most GUIDE_REDUCTION times smaller
     jpeg: graft.Jpeg | None = None  # the master's own coded luminance
     orientation: int = 1  # EXIF 1...8; other than 1 only where the derivative carries it along
-    exif: bytes = b""  # upright; empty where the master's own segments are carried along
-    xmp: bytes = b""
-    dpi: tuple[float, float] | None = None
+    carried: Carried = Carried()  # what the master said of itself
     note: str = ""  # words for a person about what was assumed
 
     @property
@@ -64,11 +62,24 @@ def read_scan(data: bytes, *, output_format: str, max_pixels: int, colorize_colo
       Refusal: with the reason and words for a person.
     """
     with _opened(data, max_pixels) as image:
-        if output_format == "jpeg":
-            if scan := _keep_jpeg(image, data):
-                return scan
-            _decode_as_ycc(image)
-        return _decode(image, colorize_color)
+        _check_fits(image.size, output_format)
+        said = metadata.read(data, image.info)
+        scan = _keep_jpeg(image, data, said.orientation) if output_format == "jpeg" else None
+        if scan is None:
+            if output_format == "jpeg":
+                _decode_as_ycc(image)
+            scan = _decode(image, colorize_color, said.orientation)
+    return _carrying(scan, said, output_format)
+
+
+def _carrying(scan: Scan, said: metadata.Metadata, output_format: str) -> Scan:
+    """The scan with what its derivative says of the master; what it cannot say is noted."""
+    scan.carried = metadata.carry(
+        said, format=output_format, size=scan.stored_size, orientation=scan.orientation
+    )
+    lost = [f"left out: {', '.join(scan.carried.lost)}"] if scan.carried.lost else []
+    scan.note = "; ".join(filter(None, [scan.note, *lost]))
+    return scan
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -153,7 +164,7 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
 
 def from_image(image: Image.Image) -> Scan:
     """The scan in a Pillow image, as `read_scan` would have it of a lossless file, colour or not."""
-    return _decode(image, colorize_color=True)
+    return _decode(image, colorize_color=True, orientation=metadata.orientation(image))
 
 
 def color_spread(rgb: np.ndarray) -> float:
@@ -207,6 +218,12 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise Refusal(Reason.TOO_SMALL, f"{width} x {height}: a side is under {MIN_SIDE} pixels")
 
 
+def _check_fits(size: tuple[int, int], output_format: str) -> None:
+    if output_format == "jpeg" and max(size) > graft.LARGEST_SIDE:
+        words = f"{size[0]} x {size[1]}: a JPEG has at most {graft.LARGEST_SIDE} pixels a side; --format png or tiff"
+        raise Refusal(Reason.TOO_LARGE, f"{words} can hold it")
+
+
 def _is_whole_jpeg2000(data: bytes) -> bool:
     """Whether a codestream (ITU-T T.800, A.4.4), bare or in the boxes of a JP2 (I.4), has its end."""
     end = b"\xff\xd9"
@@ -222,7 +239,7 @@ def _is_whole_jpeg2000(data: bytes) -> bool:
     return False
 
 
-def _keep_jpeg(image: Image.Image, data: bytes) -> Scan | None:
+def _keep_jpeg(image: Image.Image, data: bytes, orientation: int) -> Scan | None:
     """A scan whose coded luminance is kept, or None where this file must be composed from its pixels."""
     notes = []
     if image.format != "JPEG" or image.mode != "L":
@@ -233,11 +250,10 @@ def _keep_jpeg(image: Image.Image, data: bytes) -> Scan | None:
         jpeg = graft.parse(data)
     except graft.NotGraftable:
         return None
-    size, orientation = image.size, metadata.orientation(image)
+    size = image.size
     reduction = _reduction(size)
     image.draft("L", (size[0] // reduction, size[1] // reduction))
-    guide, xmp = np.asarray(image), metadata.xmp(image)
-    return Scan(size, None, guide, jpeg, orientation, xmp=xmp, note="; ".join(notes))
+    return Scan(size, None, np.asarray(image), jpeg, orientation, note="; ".join(notes))
 
 
 def _decode_as_ycc(image: Image.Image) -> None:
@@ -247,23 +263,17 @@ def _decode_as_ycc(image: Image.Image) -> None:
         image.draft("YCbCr", image.size)
 
 
-def _decode(image: Image.Image, colorize_color: bool) -> Scan:
-    dpi = metadata.dpi(image, turned=metadata.orientation(image) >= 5)
+def _decode(image: Image.Image, colorize_color: bool, orientation: int) -> Scan:
+    stated = metadata.orientation(image)
     image.load()
-    notes, orientation = [], metadata.orientation(image)  # now: Pillow turns a TIFF by itself
+    if image.format == "TIFF" and stated != 1:  # Pillow has turned it by itself
+        orientation = 1
+    notes = []
     deep = image.mode.startswith("I")
     luma = _deep_luma(image, notes) if deep else _luma(image, colorize_color, notes)
     luma = np.ascontiguousarray(upright(luma, orientation))
     height, width = luma.shape
-    return Scan(
-        (width, height),
-        luma,
-        _reduce(luma),
-        exif=metadata.upright_exif(image),
-        xmp=metadata.xmp(image),
-        dpi=dpi,
-        note="; ".join(notes),
-    )
+    return Scan((width, height), luma, _reduce(luma), note="; ".join(notes))
 
 
 def _luma(image: Image.Image, colorize_color: bool, notes: list[str]) -> np.ndarray:
