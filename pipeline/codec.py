@@ -154,7 +154,7 @@ class Codec:
             data, master = storage.read(target), _read(item)
             with Image.open(io.BytesIO(data)) as image:
                 claimed = provenance.read_packet(metadata.packet(data))
-                if claimed is None or image.info.get("icc_profile") != srgb_profile():  # a TIFF ends with it
+                if claimed is None or image.info.get("icc_profile") != srgb_profile():
                     return None
                 image.load()
         except Exception:  # whatever is wrong with it: the scan is done again

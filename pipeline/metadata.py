@@ -77,16 +77,21 @@ _RESOURCES_FORM |= {0x0422, 0x0423, 0x0424, _IPTC}
 _RESOURCES_PLACES = {*range(2000, 2999), 0x0408, 0x041A}  # paths, guides, slices
 
 _XMP_FORM = frozenset(
-    xmp.qualified(name)
-    for name in """
-    tiff:Orientation tiff:ImageWidth tiff:ImageLength tiff:BitsPerSample tiff:Compression tiff:SamplesPerPixel
-    tiff:PhotometricInterpretation tiff:PlanarConfiguration tiff:YCbCrSubSampling tiff:YCbCrPositioning
-    tiff:YCbCrCoefficients tiff:TransferFunction tiff:WhitePoint tiff:PrimaryChromaticities tiff:ReferenceBlackWhite
-    tiff:XResolution tiff:YResolution tiff:ResolutionUnit tiff:NativeDigest exif:NativeDigest
-    exif:PixelXDimension exif:PixelYDimension exif:ColorSpace exif:ComponentsConfiguration
-    exif:CompressedBitsPerPixel exif:Gamma exifEX:Gamma exifEX:InteroperabilityIndex
-    photoshop:ColorMode photoshop:ICCProfile dc:format xmp:Thumbnails xmpNote:HasExtendedXMP
-    """.split()
+    xmp.qualified(f"{prefix}:{name}")
+    for prefix, names in {
+        "tiff": "Orientation ImageWidth ImageLength BitsPerSample Compression SamplesPerPixel "
+        "PhotometricInterpretation PlanarConfiguration YCbCrSubSampling YCbCrPositioning YCbCrCoefficients "
+        "TransferFunction WhitePoint PrimaryChromaticities ReferenceBlackWhite XResolution YResolution "
+        "ResolutionUnit NativeDigest",
+        "exif": "PixelXDimension PixelYDimension ColorSpace ComponentsConfiguration CompressedBitsPerPixel Gamma "
+        "NativeDigest",
+        "exifEX": "Gamma InteroperabilityIndex",
+        "photoshop": "ColorMode ICCProfile",
+        "dc": "format",
+        "xmp": "Thumbnails",
+        "xmpNote": "HasExtendedXMP",
+    }.items()
+    for name in names.split()
 )
 _XMP_PLACES = frozenset(
     map(
@@ -212,7 +217,7 @@ def carry(said: Metadata, *, format: str, size: tuple[int, int], orientation: in
         if comment and format == "tiff":
             lost.append("its comment")
     block = b""
-    if exif or said.orientation != 1:
+    if exif or said.orientation != 1 or format == "tiff":
         _complete(exif, said.order, format, size, orientation, dpi)
         limit, room = _LARGEST.get(format, containers.LARGEST), _TIFF_ENTRIES if format == "tiff" else 0
         block, dropped = ifd.fitted(exif, said.order, limit=limit, room=room)

@@ -4,7 +4,7 @@ import contextlib
 import io
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -38,7 +38,7 @@ class Scan:
     guide: np.ndarray  # uint8 [h, w]: the same luma, at most GUIDE_REDUCTION times smaller
     jpeg: graft.Jpeg | None = None  # the master's own coded luminance
     orientation: int = 1  # EXIF 1...8; other than 1 only where the derivative carries it along
-    carried: Carried = Carried()  # what the master said of itself
+    carried: Carried = field(default_factory=Carried)  # what the master said of itself
     note: str = ""  # words for a person about what was assumed
 
     @property

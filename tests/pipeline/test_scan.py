@@ -224,12 +224,12 @@ def test_orientation_is_applied_once_and_declared_so(orientation, format):
     assert np.array_equal(scan.luma, np.asarray(turned))
     assert scan.size == turned.size
     declared = Image.Exif()
-    declared.load(scan.exif)
+    declared.load(scan.carried.exif)
     assert declared.get(0x0112, 1) == 1
     assert declared[270] == "Market"
     if format != "WEBP":  # which has no resolution
         expected = (600, 300) if orientation >= 5 else (300, 600)
-        assert scan.dpi == pytest.approx(expected, rel=1e-3)
+        assert scan.carried.dpi == pytest.approx(expected, rel=1e-3)
 
 
 def grey_with(orientation):
