@@ -221,9 +221,10 @@ def _png_text(kind: bytes, chunk: bytes, blocks: Blocks) -> None:
 
 def _raw_profile(kind: bytes, text: bytes, blocks: Blocks) -> None:
     """What ImageMagick and ExifTool keep in hexadecimal digits, behind a name and a number of bytes."""
+    found = re.fullmatch(rb"\s*[^\n]*\n\s*\d+\s*\n([0-9A-Fa-f\s\0]*)", text)
     try:
-        profile = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
-    except (ValueError, IndexError):
+        profile = bytes.fromhex(found[1].decode("ascii").replace("\0", ""))
+    except (TypeError, ValueError):
         blocks.lost.append(f"its raw profile {kind.decode('latin-1')!r}, which is damaged")
         return
     if profile.startswith(JPEG_XMP) or kind == b"xmp":

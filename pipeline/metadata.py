@@ -105,8 +105,9 @@ _XMP_PLACES = frozenset(
         ),
     )
 )
-# A PNG's keywords (ISO/IEC 15948, 11.3.3.2) that have a tag.
-_TEXT_TAGS = {"Title": 269, "Description": 270, "Software": 305, "Author": 315, "Copyright": 33432}
+# Keywords of a PNG (ISO/IEC 15948, 11.3.3.2, and ExifTool's) that have a tag.
+_TEXT_TAGS = {"Title": 269, "Description": 270, "Make": 271, "Model": 272, "Software": 305, "Author": 315}
+_TEXT_TAGS |= {"Artist": 315, "Copyright": 33432}
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,10 @@ def test_the_size_is_bounded():
         xmp.parse(of("<dc:a/>" * 2_000_000))
 
 
-@given(st.binary(max_size=200) | st.binary(max_size=80).map(lambda inside: of("").replace(b"</rdf:D", inside + b"</rdf:D")))
+@given(
+    st.binary(max_size=200)
+    | st.binary(max_size=80).map(lambda inside: of("").replace(b"</rdf:D", inside + b"</rdf:D"))
+)
 def test_no_bytes_make_it_fail_otherwise(packet):
     try:
         xmp.serialise(xmp.parse(packet))
@@ -155,15 +158,21 @@ def test_a_packet_is_split_in_two_that_say_the_same(statements):
     assert hashlib.md5(extended).hexdigest().upper().encode() in main
     assert read_packet(main) == read_packet(whole)
     joined = xmp.join(xmp.parse(main), xmp.parse(extended))
-    assert statements_of(joined) - {xmp.qualified("xmpNote:HasExtendedXMP")} == statements_of(xmp.parse(whole))
+    assert statements_of(joined) - {xmp.qualified("xmpNote:HasExtendedXMP")} == statements_of(
+        xmp.parse(whole)
+    )
     assert len(joined[0].findall(".//" + xmp.qualified("dc:source"))) == statements.count(b"<dc:source>")
 
 
 def statements_of(root):
-    return {name for node in xmp.descriptions(root) for name in [*node.attrib, *(child.tag for child in node)]}
+    return {
+        name for node in xmp.descriptions(root) for name in [*node.attrib, *(child.tag for child in node)]
+    }
 
 
 def test_what_is_written_is_well_formed_for_another_parser():
-    main, extended = xmp.split(packet(Record("a", "a"), xmp.parse(of("<dc:a>" + "x" * 70_000 + "</dc:a>"))), 65_502)
+    main, extended = xmp.split(
+        packet(Record("a", "a"), xmp.parse(of("<dc:a>" + "x" * 70_000 + "</dc:a>"))), 65_502
+    )
     for part in (main.split(b"?>", 1)[1].rsplit(b"<?", 1)[0], extended):
         ET.fromstring(part)
