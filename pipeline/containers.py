@@ -73,7 +73,6 @@ def find(data: bytes) -> Blocks | None:
         _psd(data, blocks)
     elif not data.startswith(b"\xff\x4f\xff\x51"):  # a codestream of JPEG 2000 says nothing
         return None
-    blocks.lost = list(dict.fromkeys(blocks.lost))
     return blocks
 
 

@@ -182,7 +182,7 @@ def read(data: bytes, info: Mapping | None = None) -> Metadata:
         tuple(chunk for chunk in blocks.chunks if b":" not in chunk[1].partition(b"\0")[0]),
         blocks.dpi or _dpi(main, order),
         orientation if orientation in range(1, 9) else 1,
-        tuple(lost),
+        tuple(dict.fromkeys(lost)),
     )
 
 

@@ -389,6 +389,18 @@ def test_what_a_bigtiff_says_is_read_in_either_byte_order():
         assert bytes(said.exif[34665][36867].value) == b"1931:05:17 10:00:00\0"
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_pillow_reads_of_other_formats_is_carried(format):
+    exif = Image.Exif()
+    exif[270], exif[274] = "Market", 6
+    packet = packet_with("<dc:source>box 7</dc:source>")
+    derivative, _ = derive(save(photograph(), "AVIF", exif=exif, xmp=packet), format)
+    assert bytes(metadata.read(derivative).exif[270].value) == b"Market\0" and b"box 7" in derivative
+    assert ImageOps.exif_transpose(opened(derivative)).size == (90, 120)
+    derivative, words = derive(save(photograph(), "GIF", comment=b"plate 7"), format)
+    assert b"plate 7" in derivative or words == "left out: its comment"
+
+
 # Left behind
 
 
