@@ -11,6 +11,8 @@ from model import edges
 
 MAX_SQUASH = 2.0  # a picture of a longer shape is seen as overlapping square tiles
 TILE_STEP = 0.75  # of a tile's side, at most
+# Tiles of a long picture: so many for each square of `side` pixels that it has, but not fewer and not more than these.
+TILES_A_SQUARE, FEW_TILES, MANY_TILES = 6, 16, 512
 GRID = 2  # canvas pixels a side, for each value of the edge model (`model.edges`): networks' chroma is coarser still
 
 # R, G, B minus Y' = _TO_RGB @ (Cb, Cr): the BT.601 / JFIF equations.
@@ -44,17 +46,16 @@ _ROOM_BELOW = -1 / np.maximum(_WITH_LEVEL, 0.5)
 
 
 def canvas_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """Width and height of the network's view of a picture: a square, unless that would squash it beyond 2:1."""
-    if max(width, height) <= MAX_SQUASH * min(width, height):
+    """Width and height of the network's view of a picture: a square, unless that would squash it beyond 2:1.
+
+    A longer picture is seen at the full `side` across, and along at most in as many tiles as its pixels are worth.
+    """
+    long, short = max(width, height), min(width, height)
+    if long <= MAX_SQUASH * short:
         return side, side
-    if width > height:
-        return round(side * width / height), side
-    return side, round(side * height / width)
-
-
-def tile_count(width: int, height: int, side: int) -> int:
-    """How many tiles of `side` the network sees of a picture."""
-    return len(_offsets(max(canvas_size(width, height, side)), side))
+    tiles = np.clip(TILES_A_SQUARE * long * short // side**2, FEW_TILES, MANY_TILES)
+    length = min(round(side * long / short), int(side * (1 + TILE_STEP * (tiles - 1))))
+    return (length, side) if width > height else (side, length)
 
 
 def view(luma: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -32,6 +33,7 @@ from pipeline.scan import Scan, read_color, read_scan
 from pipeline.settings import Settings
 from pipeline.thumbnail import thumbnail
 
+_A_TILES_PIXEL = 5  # bytes: its luma, and its chroma when the network has answered
 _LIGHTLY = [cv2.IMWRITE_PNG_COMPRESSION, 2]  # read once, soon
 
 
@@ -40,7 +42,19 @@ class View:
     """What leaves the codec process of an opened scan."""
 
     tiles: np.ndarray  # uint8 [K, S, S], upright luma
-    pixels: int  # what the scan holds in memory
+    pixels: int  # what the scan and its tiles hold in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """How many pixels are going to be decoded: more of them may take longer."""
+
+    number: int
+
+
+def seconds_for(pixels: int) -> int:
+    """What is added to the deadline of a picture: a second a megapixel."""
+    return -(-pixels // 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +87,9 @@ class Codec:
     full disk, becomes a record too: the manifest's own write will stop the job.
     """
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, announce: Callable[[int], None] = lambda pixels: None):
         self.settings = settings
+        self._announce = announce  # called with the pixels of a picture before they are decoded
         self._held: dict[str, _Held] = {}
 
     def open(self, item: Item) -> View | Record:
@@ -91,6 +106,7 @@ class Codec:
                 output_format=self.settings.format,
                 max_pixels=self.settings.max_pixels,
                 colorize_color=self.settings.color_scans == "colorize",
+                announce=self._announce,
             )
             width, height = scan.size
             record = record.replace(width=width, height=height, detail=scan.note)
@@ -104,7 +120,7 @@ class Codec:
             return _refused(record, refusal, time.perf_counter() - started)
         canvas, tiles = chroma.view(guide, self.settings.side)
         self._held[item.key] = _Held(scan, canvas, record, time.perf_counter() - started, marks)
-        return View(tiles, width * height)
+        return View(tiles, width * height + _A_TILES_PIXEL * tiles.size)
 
     def paint(self, item: Item, tiles: np.ndarray, confidence: float, seconds: float) -> Record | None:
         """Composes, encodes and writes the derivative of an opened scan.
@@ -186,7 +202,13 @@ class Codec:
         try:
             data = _read(item)
             record = record.replace(source_bytes=len(data), source_sha256=hashlib.sha256(data).hexdigest())
-            found = read_color(data, max_pixels=self.settings.max_pixels, min_side=min_side, side=side)
+            found = read_color(
+                data,
+                max_pixels=self.settings.max_pixels,
+                min_side=min_side,
+                side=side,
+                announce=self._announce,
+            )
             width, height = found.size
             record = record.replace(width=width, height=height)
             judge(found.rgb)
@@ -276,7 +298,8 @@ def _words(error: OSError) -> str:
 def serve() -> None:
     """Answers requests (method, arguments, deadline in seconds) on a socket until its other end is gone.
 
-    The command line has the socket's descriptor and the settings. The worker holds the other end of stdin.
+    Before the answer, `Pixels` may ask for more time. The command line has the socket's descriptor and the settings.
+    The worker holds the other end of stdin.
     """
     settings = Settings.from_json(sys.argv[2])
     for request_to_stop in (signal.SIGINT, signal.SIGTERM):  # the worker finishes what is in flight
@@ -285,8 +308,13 @@ def serve() -> None:
     fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(0, fcntl.F_SETFL, os.O_ASYNC)
     cv2.setNumThreads(1)  # a worker a core already
-    codec = Codec(settings)
     with Connection(int(sys.argv[1])) as channel, open(os.devnull, "w") as nowhere:
+
+        def announce(pixels: int) -> None:
+            channel.send(Pixels(pixels))
+            signal.alarm(signal.alarm(0) + seconds_for(pixels))
+
+        codec = Codec(settings, announce)
         channel.send("ready")
         os.dup2(nowhere.fileno(), 2)  # what libraries print there of broken files is in the record
         while True:

@@ -6,12 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.codec import Examined, View, refused
+from pipeline.codec import Examined, Pixels, View, refused, seconds_for
 from pipeline.collections import Item
 from pipeline.record import Reason, Record, Refusal
 from pipeline.settings import Settings
@@ -74,16 +75,20 @@ class Guard:
 
     def _ask(self, item: Item, method: str, *arguments, pixels: int = 0):
         """The codec's answer, or the record of a scan that killed it, hung it or met a defect in it."""
-        deadline = self.settings.codec_timeout + pixels / 1e6
+        allowed = self.settings.codec_timeout + seconds_for(pixels)
         if self._process is None:
             self._start()
         try:
-            self._channel.send((method, arguments, deadline))
-            if not self._channel.poll(deadline):
-                self.close()
-                words = f"no answer within {deadline:.0f} s (--codec_timeout)"
-                return self._failed(item, Reason.CODEC_TIMEOUT, words)
-            answer = self._channel.recv()
+            self._channel.send((method, arguments, allowed))
+            answer, until = Pixels(0), time.monotonic() + allowed
+            while isinstance(answer, Pixels):
+                allowed += seconds_for(answer.number)
+                until += seconds_for(answer.number)
+                if not self._channel.poll(max(0.0, until - time.monotonic())):
+                    self.close()
+                    words = f"no answer within {allowed:.0f} s (--codec_timeout)"
+                    return self._failed(item, Reason.CODEC_TIMEOUT, words)
+                answer = self._channel.recv()
         except (EOFError, OSError):
             return self._failed(item, Reason.CODEC_CRASHED, f"the decoder died ({self._ending()})")
         if isinstance(answer, Exception):

@@ -6,18 +6,18 @@ scan with coloured marks or a transparent picture with nothing else.
 
 import dataclasses
 import hashlib
-import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
 from model import edges
 from pipeline import chroma, metadata, png, storage
 from pipeline.collections import Item, JobError, base_folder
+from pipeline.pillow import open_image
 from pipeline.record import Reason, Refusal
 
 TEXT, PICTURE = ".txt", ".png"
@@ -223,13 +223,12 @@ def _painted(data: bytes, grid: tuple[int, int], size: tuple[int, int]) -> tuple
 def _pixels(data: bytes, size: tuple[int, int]) -> np.ndarray:
     """RGBA uint8 [H, W, 4] of a picture that has the scan's size."""
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        with open_image(data, ["PNG"]) as image:
+            _check_size(
+                image.size, size, {size, size[::-1]}
+            )  # before its pixels are decoded, for its orientation
             turned = metadata.orientation(image)
-            own = image.size if turned < 5 else image.size[::-1]
-            if own != size:
-                raise _refusal(
-                    f"the picture has {own[0]} x {own[1]} pixels, the upright scan {size[0]} x {size[1]}"
-                )
+            _check_size(image.size, size, {size if turned < 5 else size[::-1]})
             rgba = image.convert("RGBA")
             if not png.is_whole(data, image):
                 raise _refusal("rows of the picture are missing that its header promises")
@@ -238,6 +237,11 @@ def _pixels(data: bytes, size: tuple[int, int]) -> np.ndarray:
         raise
     except Exception as error:  # decoders raise whatever a broken file makes them stumble over
         raise _refusal(f"the picture cannot be read as a PNG ({type(error).__name__})") from error
+
+
+def _check_size(own: tuple[int, int], size: tuple[int, int], allowed: set[tuple[int, int]]) -> None:
+    if own not in allowed:
+        raise _refusal(f"the picture has {own[0]} x {own[1]} pixels, the upright scan {size[0]} x {size[1]}")
 
 
 def _refusal(words: str) -> Refusal:

@@ -26,6 +26,19 @@ def grey_curve(icc: bytes | None, notes: list[str]) -> np.ndarray | None:
         return None
 
 
+@functools.lru_cache(maxsize=64)
+def gamma_curve(gamma: float) -> np.ndarray | None:
+    """uint8 [256]: levels of a file of this gamma -> sRGB levels; None for about the gamma of sRGB, 0.45455.
+
+    Light is the level to the power of 1 / gamma (ISO/IEC 15948, 12.9); sRGB by IEC 61966-2-1.
+    """
+    if abs(gamma / 0.45455 - 1) < 0.05:
+        return None
+    light = (_LEVELS / 255.0) ** (1 / gamma)
+    coded = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.uint8(np.rint(255 * coded))
+
+
 def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
     """RGB or CMYK -> RGB, by its profile if that is usable; `notes` says where it is not."""
     if icc:

@@ -146,9 +146,12 @@ class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
         return {"min_batch_size": _FULL, "max_batch_size": _FULL, "element_size_fn": self.weight}
 
     def weight(self, opened: Opened) -> int:
-        """A scan's share of a full batch, by count or by pixels, whichever is more."""
+        """A scan's share of a full batch, by count or by pixels, whichever is more.
+
+        At most a full batch: before a heavier element, Beam emits a batch that is still empty.
+        """
         by_count = len(opened.view.tiles) / self._batch_size
-        return round(_FULL * max(by_count, opened.view.pixels / self._max_batch_pixels))
+        return min(_FULL, round(_FULL * max(by_count, opened.view.pixels / self._max_batch_pixels)))
 
     def get_num_bytes(self, batch: Sequence[Opened]) -> int:
         return sum(opened.view.tiles.nbytes for opened in batch)
@@ -159,6 +162,8 @@ class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
 
 def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
     """A prediction for each scan. If the batch fails they go through singly: only the culprit fails."""
+    if not batch:
+        return []
     started = time.perf_counter()
     tiles = np.concatenate([opened.view.tiles for opened in batch])
     try:

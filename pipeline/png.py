@@ -1,4 +1,4 @@
-"""Whether a PNG has all of its pixels: Pillow leaves black, without a word, what its compressed data end before."""
+"""What Pillow does not see to in a PNG: missing rows, which it leaves black, its gamma, a transparent level."""
 
 import struct
 import zlib
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
+
+from pipeline.record import Reason, Refusal
 
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by colour type
 # First column and row and their steps, of the seven passes of an interlaced picture.
@@ -30,6 +32,28 @@ def is_whole(data: bytes, image: Image.Image) -> bool:
             missing -= len(inflater.decompress(part, _STEP))
             part = inflater.unconsumed_tail
     return missing <= 0
+
+
+def gamma(image: Image.Image) -> float | None:
+    """The gamma that a PNG states, where nothing that overrules it does: neither a profile nor sRGB (section 12.9)."""
+    info = image.info
+    if image.format != "PNG" or info.get("icc_profile") or "srgb" in info:
+        return None
+    value = info.get("gamma")
+    return value if value and 0.05 < value < 20 else None
+
+
+def mend_transparency(data: bytes, image: Image.Image) -> None:
+    """Puts the transparent level of a grey PNG of 2 or 4 bits on the scale of its pixels, as Pillow has them.
+
+    Raises Refusal for a transparent colour of 16 bits, of which Pillow has only the upper half. Section 11.3.2.1.
+    """
+    depth, kind = data[24], data[25]
+    level = image.info.get("transparency")
+    if kind == 0 and depth in (2, 4) and isinstance(level, int):
+        image.info["transparency"] = level * 255 // ((1 << depth) - 1)
+    if kind == 2 and depth == 16 and level is not None:
+        raise Refusal(Reason.UNSUPPORTED_MODE, "a transparent colour of 16 bits is not handled")
 
 
 def _size(data: bytes) -> int:

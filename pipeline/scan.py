@@ -1,9 +1,6 @@
 """A master's bytes -> a Scan: decoded once, upright luma for the network, every refusal with its reason."""
 
-import contextlib
-import io
-import struct
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
@@ -12,21 +9,20 @@ from PIL import Image
 
 from pipeline import graft, icc, metadata, png
 from pipeline.metadata import Carried, upright
+from pipeline.opening import check_pages, check_size, opened, refusing
 from pipeline.record import Reason, Refusal
+from pipeline.settings import MAX_PIXELS
 
-MIN_SIDE = 16  # pixels; below it there is no picture to speak of
 GUIDE_REDUCTION = 4  # the guide of chroma has a quarter of a big scan's sides
 GUIDE_SIDE = 512  # pixels; a guide is not reduced below this longer side
 
 # RMS distance of a*b* from their mean at the same lightness. Sepia prints re-encoded at JPEG quality 70 stay
 # below 3.1, unevenly stained ones mostly below 4; nine of ten colour photographs lie above.
 COLOR_SPREAD = 3.3
+# A chart or a stamp beside a grey photograph: so much of it at most, of so much chroma at least, the rest so grey.
+PART_SHARE, PART_CHROMA, PART_REST = 0.1, 8.0, 1.5
+_ON_WHITE = "transparent parts were laid on white"
 _SPREAD_SIDE = 128  # pixels: the picture is reduced to it first, so that noise does not count as colour
-
-_TRUNCATED = ("truncated", "not enough", "eof", "unexpected end", "incomplete")  # in a decoder's words
-
-# TIFF 6.0 and its supplements.
-_NEW_SUBFILE_TYPE, _SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 254, 255, 258, 262, 339
 
 
 @dataclass(eq=False, slots=True)
@@ -48,7 +44,14 @@ class Scan:
         return (height, width) if self.orientation >= 5 else (width, height)
 
 
-def read_scan(data: bytes, *, output_format: str, max_pixels: int, colorize_color: bool = False) -> Scan:
+def read_scan(
+    data: bytes,
+    *,
+    output_format: str,
+    max_pixels: int,
+    colorize_color: bool = False,
+    announce: Callable[[int], None] = lambda pixels: None,
+) -> Scan:
     """Decodes a master.
 
     Args:
@@ -57,19 +60,27 @@ def read_scan(data: bytes, *, output_format: str, max_pixels: int, colorize_colo
         decoded, at a DCT scale.
       max_pixels: larger scans are refused before they are decoded.
       colorize_color: take the luma of pictures that already have colour, too.
+      announce: called with the number of pixels before they are decoded.
 
     Raises:
       Refusal: with the reason and words for a person.
     """
-    with _opened(data, max_pixels) as image:
+    notes: list[str] = []
+    with opened(data, max_pixels=max_pixels, notes=notes, announce=announce) as image:
         _check_fits(image.size, output_format)
         said = metadata.read(data, image.info)
         scan = _keep_jpeg(image, data, said.orientation) if output_format == "jpeg" else None
         if scan is None:
             if output_format == "jpeg":
                 _decode_as_ycc(image)
-            scan = _decode(image, colorize_color, said.orientation)
+            scan = _decode(image, colorize_color, said.orientation, notes)
     return _carrying(scan, said, output_format)
+
+
+def _check_fits(size: tuple[int, int], output_format: str) -> None:
+    if output_format == "jpeg" and max(size) > graft.LARGEST_SIDE:
+        words = f"{size[0]} x {size[1]}: a JPEG has at most {graft.LARGEST_SIDE} pixels a side"
+        raise Refusal(Reason.TOO_LARGE, f"{words}; --format png or tiff can hold it")
 
 
 def _carrying(scan: Scan, said: metadata.Metadata, output_format: str) -> Scan:
@@ -91,7 +102,14 @@ class Photograph:
     mode: str  # of the original's pixels, in Pillow's words
 
 
-def read_color(data: bytes, *, max_pixels: int, min_side: int, side: int) -> Photograph:
+def read_color(
+    data: bytes,
+    *,
+    max_pixels: int,
+    min_side: int,
+    side: int,
+    announce: Callable[[int], None] = lambda pixels: None,
+) -> Photograph:
     """Decodes a picture in its own colours.
 
     Args:
@@ -99,15 +117,13 @@ def read_color(data: bytes, *, max_pixels: int, min_side: int, side: int) -> Pho
       max_pixels: larger pictures are refused before they are decoded.
       min_side: pictures whose shorter side has fewer pixels are refused, too.
       side: pixels to which the shorter side is reduced where it is longer.
+      announce: called with the number of pixels before they are decoded.
 
     Raises:
       Refusal: as `read_scan`, and `GREY` for pixels without colour.
     """
-    with _opened(data, max_pixels) as image:
-        mode, profile = image.mode, image.info.get("icc_profile")
-        width, height = size = image.size
-        if min(size) < min_side:
-            raise Refusal(Reason.TOO_SMALL, f"{width} x {height}: a side is under {min_side} pixels")
+    with opened(data, max_pixels=max_pixels, min_side=min_side, announce=announce) as image:
+        mode, profile, size = image.mode, image.info.get("icc_profile"), image.size
         if mode in ("1", "L", "LA", "La") or mode.startswith(("I", "F")):
             raise Refusal(Reason.GREY, f"its pixels are of the kind {mode!r}, without colour")
         scale = 2 * side / min(size)  # what a JPEG's decoder leaves is then reduced by area
@@ -118,7 +134,7 @@ def read_color(data: bytes, *, max_pixels: int, min_side: int, side: int) -> Pho
             image = _flatten(image, [])
         if image.mode not in ("CMYK", "RGB", "YCbCr"):
             raise Refusal(Reason.UNSUPPORTED_MODE, f"pixels of the kind {mode!r} are not handled")
-        image = icc.to_srgb(image, profile, []) if image.mode != "YCbCr" else image.convert("RGB")
+        image = _srgb(image, profile, [])
         rgb = _shrunk(upright(np.asarray(image), orientation), side)
         return Photograph(rgb, size if orientation < 5 else size[::-1], mode)
 
@@ -131,40 +147,27 @@ def _shrunk(rgb: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
 
 
-@contextlib.contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
-    """The one full picture of a file, of a size that is allowed; whatever is wrong with it becomes a Refusal."""
-    if not data:
-        raise Refusal(Reason.UNREADABLE, "the file is empty")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            _select_page(image)
-            _check_size(image, max_pixels)
-            # Its decoder makes up what is missing.
-            if image.format == "JPEG2000" and not _is_whole_jpeg2000(data):
-                raise Refusal(Reason.TRUNCATED, "the codestream's end is missing")
-            yield image
-            if image.format == "PNG" and not png.is_whole(data, image):
-                raise Refusal(Reason.TRUNCATED, "rows that its header promises are missing")
-    except Refusal:
-        raise
-    except Image.UnidentifiedImageError as error:
-        raise Refusal(
-            Reason.UNREADABLE, "no known kind of image, or one whose beginning is damaged"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise Refusal(Reason.TOO_LARGE, str(error)) from error
-    except MemoryError as error:
-        raise Refusal(Reason.TOO_LARGE, "decoding it took more memory than there is") from error
-    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
-        words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        truncated = any(sign in words.lower() for sign in _TRUNCATED)
-        raise Refusal(Reason.TRUNCATED if truncated else Reason.UNREADABLE, words) from error
+def from_image(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Scan:
+    """The scan in a Pillow image, as `read_scan` would have it of a lossless file, colour or not.
 
+    Of an image that `Image.open` has just opened, the file is read; of any other its pixels are taken.
 
-def from_image(image: Image.Image) -> Scan:
-    """The scan in a Pillow image, as `read_scan` would have it of a lossless file, colour or not."""
-    return _decode(image, colorize_color=True, orientation=metadata.orientation(image))
+    Raises:
+      Refusal: as `read_scan`.
+    """
+    file = getattr(image, "fp", None)
+    if (
+        file is not None and getattr(image, "tile", None) and image.tell() == 0
+    ):  # its pixels are not loaded yet
+        place = file.tell()
+        file.seek(0)
+        data = file.read()
+        file.seek(place)
+        return read_scan(data, output_format="png", max_pixels=max_pixels, colorize_color=True)
+    check_pages(image)
+    check_size(*image.size, max_pixels)
+    with refusing():
+        return _decode(image, True, metadata.orientation(image), [])
 
 
 def color_spread(rgb: np.ndarray) -> float:
@@ -176,67 +179,46 @@ def color_spread(rgb: np.ndarray) -> float:
     Returns:
       RMS distance in Lab units of each pixel's a*b* from the mean of its lightness, at 128 pixels a side.
     """
+    lab = cv2.cvtColor(np.float32(_spread_view(rgb)) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3)
+    return float(np.sqrt(np.mean(_squared_deviation(lab, np.ones(len(lab), bool)))))
+
+
+def is_grey_but_for_a_part(rgb: np.ndarray) -> bool:
+    """Whether a grey or tinted picture has all its colour in a small part: a colour chart, a stamp, a label.
+
+    Args:
+      rgb: uint8 [H, W, 3], sRGB.
+    """
+    small = _spread_view(rgb)
+    lab = cv2.cvtColor(np.float32(small) / 255, cv2.COLOR_RGB2LAB)
+    flat, grey = lab.reshape(-1, 3), np.ones(small.shape[:2], bool)
+    for _ in range(3):  # what is coloured shifts the means that it is measured against
+        strong = _squared_deviation(flat, grey.ravel()).reshape(grey.shape) > PART_CHROMA**2
+        grey = ~cv2.dilate(strong.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+        if grey.mean() < 0.5:
+            return False
+    rest = np.sqrt(_squared_deviation(flat, grey.ravel())[grey.ravel()].mean())
+    return bool(grey.mean() >= 1 - PART_SHARE and rest <= PART_REST)
+
+
+def _spread_view(rgb: np.ndarray) -> np.ndarray:
     scale = _SPREAD_SIDE / max(rgb.shape[:2])
-    if scale < 1:
-        size = [max(1, round(side * scale)) for side in (rgb.shape[1], rgb.shape[0])]
-        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    lab = cv2.cvtColor(np.float32(rgb) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3)
+    if scale >= 1:
+        return rgb
+    size = [max(1, round(side * scale)) for side in (rgb.shape[1], rgb.shape[0])]
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+
+
+def _squared_deviation(lab: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Squared distance [P] of each pixel's a*b* from the mean of its lightness, over the pixels that are counted."""
     level = np.clip(lab[:, 0] * (16 / 100), 0, 15).astype(np.intp)
-    count = np.maximum(np.bincount(level, minlength=16), 1)
-    square = 0.0
+    count = np.bincount(level[counted], minlength=16)
+    square = np.zeros(len(lab))
     for chroma in (lab[:, 1], lab[:, 2]):
-        mean = np.bincount(level, chroma, minlength=16) / count
-        square += np.mean((chroma - mean[level]) ** 2)
-    return float(np.sqrt(square))
-
-
-def _select_page(image: Image.Image) -> None:
-    """Goes to the one full picture of the file. A TIFF may have reduced copies and masks beside it."""
-    if image.format in ("MPO", "PSD"):  # a camera's JPEG with extras; layers, behind the picture they make up
-        return
-    frames = getattr(image, "n_frames", 1)
-    pages = range(frames)
-    if image.format == "TIFF" and frames > 1:
-        pages = [frame for frame in pages if _is_page(image, frame)] or [0]
-    if len(pages) > 1:
-        raise Refusal(Reason.MULTIPAGE, f"{len(pages)} pages in one file: split it, a page a file")
-    if frames > 1:
-        image.seek(pages[0])
-
-
-def _is_page(image: Image.Image, frame: int) -> bool:
-    image.seek(frame)
-    reduced_or_mask = image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 0b101 or image.tag_v2.get(_SUBFILE_TYPE) == 2
-    return not reduced_or_mask
-
-
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise Refusal(Reason.TOO_LARGE, f"{width} x {height} is more than --max_pixels {max_pixels}")
-    if min(width, height) < MIN_SIDE:
-        raise Refusal(Reason.TOO_SMALL, f"{width} x {height}: a side is under {MIN_SIDE} pixels")
-
-
-def _check_fits(size: tuple[int, int], output_format: str) -> None:
-    if output_format == "jpeg" and max(size) > graft.LARGEST_SIDE:
-        words = f"{size[0]} x {size[1]}: a JPEG has at most {graft.LARGEST_SIDE} pixels a side; --format png or tiff"
-        raise Refusal(Reason.TOO_LARGE, f"{words} can hold it")
-
-
-def _is_whole_jpeg2000(data: bytes) -> bool:
-    """Whether a codestream (ITU-T T.800, A.4.4), bare or in the boxes of a JP2 (I.4), has its end."""
-    end = b"\xff\xd9"
-    if data.startswith(b"\xff\x4f"):
-        return data.rstrip(b"\0").endswith(end)
-    at = 0
-    while at + 16 <= len(data):
-        length, kind, long = struct.unpack_from(">I4sQ", data, at)
-        stop = at + max(8, long if length == 1 else length) if length else len(data)
-        if kind == b"jp2c":
-            return stop <= len(data) and data[:stop].rstrip(b"\0").endswith(end)
-        at = stop
-    return False
+        mean = np.bincount(level[counted], chroma[counted], minlength=16) / np.maximum(count, 1)
+        mean = np.where(count > 0, mean, chroma[counted].mean() if counted.any() else 0.0)
+        square += (chroma - mean[level]) ** 2
+    return square
 
 
 def _keep_jpeg(image: Image.Image, data: bytes, orientation: int) -> Scan | None:
@@ -263,14 +245,12 @@ def _decode_as_ycc(image: Image.Image) -> None:
         image.draft("YCbCr", image.size)
 
 
-def _decode(image: Image.Image, colorize_color: bool, orientation: int) -> Scan:
+def _decode(image: Image.Image, colorize_color: bool, orientation: int, notes: list[str]) -> Scan:
     stated = metadata.orientation(image)
     image.load()
     if image.format == "TIFF" and stated != 1:  # Pillow has turned it by itself
         orientation = 1
-    notes = []
-    deep = image.mode.startswith("I")
-    luma = _deep_luma(image, notes) if deep else _luma(image, colorize_color, notes)
+    luma = _deep_luma(image, notes) if image.mode.startswith("I") else _luma(image, colorize_color, notes)
     luma = np.ascontiguousarray(upright(luma, orientation))
     height, width = luma.shape
     return Scan((width, height), luma, _reduce(luma), note="; ".join(notes))
@@ -278,22 +258,41 @@ def _decode(image: Image.Image, colorize_color: bool, orientation: int) -> Scan:
 
 def _luma(image: Image.Image, colorize_color: bool, notes: list[str]) -> np.ndarray:
     """8-bit and 1-bit modes -> uint8 [H, W]."""
-    profile = image.info.get("icc_profile")
+    profile, gamma = image.info.get("icc_profile"), png.gamma(image)
     if image.mode in ("P", "PA", "RGBA", "LA", "RGBa", "La") or "transparency" in image.info:
         image = _flatten(image, notes)
     if image.mode in ("1", "L"):
         luma = np.asarray(image.convert("L"))
-        curve = icc.grey_curve(profile, notes)
+        curve = icc.gamma_curve(gamma) if gamma else icc.grey_curve(profile, notes)
         return luma if curve is None else cv2.LUT(luma, curve)
     if image.mode not in ("CMYK", "RGB", "YCbCr"):
         raise Refusal(Reason.UNSUPPORTED_MODE, f"pixels of the kind {image.mode!r} are not handled")
     if image.mode != "YCbCr":
-        image = icc.to_srgb(image, profile, notes)
+        image = _srgb(image, profile, notes, gamma)
     if not colorize_color:
         small = image.reduce(max(1, max(image.size) // _SPREAD_SIDE)).convert("RGB")
-        if color_spread(np.asarray(small)) > COLOR_SPREAD:
-            raise Refusal(Reason.ALREADY_COLOR, "it has colour already (--color_scans colorize redoes it)")
+        _check_grey(np.asarray(small), notes)
     return np.asarray(image.getchannel("Y") if image.mode == "YCbCr" else image.convert("L"))
+
+
+def _srgb(
+    image: Image.Image, profile: bytes | None, notes: list[str], gamma: float | None = None
+) -> Image.Image:
+    """CMYK, RGB or YCbCr -> RGB in sRGB, by its profile or its gamma."""
+    if image.mode == "YCbCr":
+        return image.convert("RGB")
+    curve = icc.gamma_curve(gamma) if gamma else None
+    return icc.to_srgb(image, profile, notes) if curve is None else image.point(list(curve) * 3)
+
+
+def _check_grey(rgb: np.ndarray, notes: list[str]) -> None:
+    """Raises Refusal for a picture in colour. Colour in a small part of a grey one is noted."""
+    if color_spread(rgb) <= COLOR_SPREAD:
+        return
+    if is_grey_but_for_a_part(rgb):
+        notes.append("a small part of it has colour (a colour chart, a stamp?); it was taken as grey")
+        return
+    raise Refusal(Reason.ALREADY_COLOR, "it has colour already (--color_scans colorize redoes it)")
 
 
 def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -301,29 +300,32 @@ def _flatten(image: Image.Image, notes: list[str]) -> Image.Image:
     grey = image.mode in ("L", "LA", "La", "1")
     rgba = image.convert("RGBA")
     if rgba.getchannel("A").getextrema()[0] < 255:
-        notes.append("transparent parts were laid on white")
+        notes.append(_ON_WHITE)
         paper = Image.new("RGBA", rgba.size, "white")
         rgba = Image.alpha_composite(paper, rgba)
     return rgba.convert("L" if grey else "RGB")
 
 
 def _deep_luma(image: Image.Image, notes: list[str]) -> np.ndarray:
-    """9- to 16-bit grey -> uint8 [H, W]: scaled by its full range, never clipped."""
+    """16-bit grey -> uint8 [H, W]: scaled by its full range, never clipped."""
     deep = np.asarray(image)
-    tags = getattr(image, "tag_v2", {})
-    bits = int(np.max(tags.get(_BITS_PER_SAMPLE, 16)))
-    signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
-    if signed or bits > 16 or deep.min() < 0 or deep.max() > 65535:
-        kind = "signed" if signed or deep.min() < 0 else f"{max(bits, 17)}-bit"
+    if deep.min() < 0 or deep.max() > 65535:
+        kind = "signed" if deep.min() < 0 else "32-bit"
         raise Refusal(Reason.UNSUPPORTED_MODE, f"{kind} integer pixels have no known white")
-    white = (1 << bits) - 1
-    ramp = np.arange(white + 1) * (255 / white)
-    if tags.get(_PHOTOMETRIC) == 0:  # white is zero, which Pillow leaves to us at this depth
-        ramp = ramp[::-1]
-    curve = icc.grey_curve(image.info.get("icc_profile"), notes)
+    ramp = np.arange(65536) * (255 / 65535)
+    gamma = png.gamma(image)
+    curve = icc.gamma_curve(gamma) if gamma else icc.grey_curve(image.info.get("icc_profile"), notes)
     if curve is not None:
         ramp = np.interp(ramp, np.arange(256), curve)
-    return np.uint8(np.rint(ramp))[np.minimum(deep, white)]
+    ramp = np.uint8(np.rint(ramp))
+    if (
+        isinstance(level := image.info.get("transparency"), int)
+        and 0 <= level <= 65535
+        and (deep == level).any()
+    ):
+        notes.append(_ON_WHITE)
+        ramp[level] = 255
+    return ramp[deep]
 
 
 def _reduction(size: tuple[int, int]) -> int:

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 
 # Raised when the same options give other pixels than before, so that results made earlier count as stale.
-PROCESS = 1
+PROCESS = 2
+MAX_PIXELS = 250_000_000  # of a scan, unless the user says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Settings:
     strength: float = 1.0  # factor on the network's chroma
     min_confidence: float = 0.0  # below it no derivative is written
     color_scans: str = "skip"  # or colorize
-    max_pixels: int = 250_000_000
+    max_pixels: int = MAX_PIXELS
     codec_timeout: float = 120.0  # seconds for a scan's decoding, or encoding, plus a second per megapixel
     stop_file: str = ""  # once it is there, nothing new is begun
 

@@ -135,7 +135,6 @@ def test_rgb_is_of_its_luma_and_chroma():
 )
 def test_only_pictures_longer_than_2_to_1_are_seen_in_tiles(width, height, canvas, tiles):
     assert chroma.canvas_size(width, height, SIDE) == canvas
-    assert chroma.tile_count(width, height, SIDE) == tiles
     seen, views = chroma.view(np.zeros((height, width), np.uint8), SIDE)
     assert seen.shape == canvas[::-1]
     assert views.shape == (tiles, SIDE, SIDE)
@@ -147,8 +146,21 @@ def test_the_canvas_squashes_no_picture_beyond_2_to_1_and_its_tiles_cover_it(wid
     canvas = chroma.canvas_size(width, height, 32)
     squash = (canvas[0] / canvas[1]) / (width / height)
     assert 1 / 2.1 <= squash <= 2.1
-    tiles = np.ones((chroma.tile_count(width, height, 32), 32, 32, 2))
-    assert near(chroma.join_tiles(tiles, canvas[::-1]), 1, 1e-5)
+    _, tiles = chroma.view(np.zeros((height, width), np.uint8), 32)
+    assert near(chroma.join_tiles(np.ones((*tiles.shape, 2)), canvas[::-1]), 1, 1e-5)
+
+
+@pytest.mark.parametrize(("width", "height"), [(16, 60_000), (2_000_000, 16), (300_000, 17)])
+def test_a_thread_of_a_picture_is_seen_in_a_bounded_number_of_tiles(width, height):
+    canvas, tiles = chroma.view(np.zeros((height, width), np.uint8), 160)
+    assert len(tiles) <= min(chroma.MANY_TILES, 6 * width * height / 160**2)
+    joined = chroma.join_tiles(np.ones((*tiles.shape, 2), np.float16), canvas.shape)
+    assert joined.shape == (*canvas.shape, 2)
+    assert near(joined, 1, 1e-5)
+
+
+def test_a_scroll_is_seen_at_full_height():
+    assert chroma.canvas_size(66_000, 200, 160) == (52_800, 160)
 
 
 @pytest.mark.parametrize("size", [(1600, 400), (400, 1600), (1000, 400), (640, 480)])
@@ -162,7 +174,7 @@ def test_tiles_show_the_picture_and_joining_them_gives_it_back(size):
 
 @pytest.mark.parametrize("shape", [(SIDE, 768), (768, SIDE)])
 def test_tiles_that_differ_meet_without_a_step(shape):
-    count = chroma.tile_count(*shape[::-1], SIDE)
+    count = len(chroma.view(np.zeros(shape, np.uint8), SIDE)[1])
     levels = np.arange(count) % 2 * 20.0
     joined = chroma.join_tiles(np.broadcast_to(levels[:, None, None, None], (count, SIDE, SIDE, 2)), shape)
     assert joined.min() >= 0

@@ -193,7 +193,7 @@ def test_a_tiff_whose_white_is_zero_is_turned_over(bits, dtype, endian):
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.float32(LUMA), "F"),
+        (np.float32(LUMA), "floating point"),
         (np.int32(LUMA) * 100_000, "integer"),
         (np.uint32(LUMA) * 100_000, "integer"),
     ],

@@ -1,0 +1,100 @@
+"""A master's bytes -> the one picture in them: which decoder, page and size; what is wrong becomes a Refusal."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from PIL import Image
+
+from pipeline import jpeg2000, kinds, png, tiff
+from pipeline.pillow import open_image
+from pipeline.record import Reason, Refusal
+
+MIN_SIDE = 16  # pixels; below it there is no picture to speak of
+
+_TRUNCATED = ("truncated", "not enough", "eof", "unexpected end", "incomplete")  # in a decoder's words
+
+
+@contextlib.contextmanager
+def opened(
+    data: bytes,
+    *,
+    max_pixels: int,
+    min_side: int = MIN_SIDE,
+    notes: list[str] | None = None,
+    announce: Callable[[int], None] = lambda pixels: None,
+) -> Iterator[Image.Image]:
+    """The one full picture of a file, of a size that is allowed.
+
+    Args:
+      data: the whole file.
+      max_pixels: larger pictures are refused before they are decoded.
+      min_side: pictures whose shorter side has fewer pixels are refused, too.
+      notes: words for a person about what was assumed or left out are added.
+      announce: called with the number of pixels before they are decoded.
+
+    Raises:
+      Refusal: for whatever is wrong with the file, also if it is found inside the block.
+    """
+    notes = [] if notes is None else notes
+
+    def check(width: int, height: int) -> None:
+        check_size(width, height, max_pixels, min_side)
+        announce(width * height)
+
+    if not data:
+        raise Refusal(Reason.UNREADABLE, "the file is empty")
+    with refusing(data):
+        if tiff.is_tiff(data):
+            image = tiff.open_tiff(data, check, notes)
+        elif jpeg2000.is_jpeg2000(data):
+            image = jpeg2000.open_jpeg2000(data, check, notes)
+        else:
+            image = open_image(data)
+            check_pages(image)
+            check(*image.size)
+            if image.format == "PNG":
+                png.mend_transparency(data, image)
+        with image:
+            yield image
+            if image.format == "PNG" and not png.is_whole(data, image):
+                raise Refusal(Reason.TRUNCATED, "rows that its header promises are missing")
+
+
+def check_size(width: int, height: int, max_pixels: int, min_side: int = MIN_SIDE) -> None:
+    """Raises Refusal for a picture that is too large or too small."""
+    if width * height > max_pixels:
+        raise Refusal(Reason.TOO_LARGE, f"{width} x {height} is more than --max_pixels {max_pixels}")
+    if min(width, height) < min_side:
+        raise Refusal(Reason.TOO_SMALL, f"{width} x {height}: a side is under {min_side} pixels")
+
+
+def check_pages(image: Image.Image) -> None:
+    """Raises Refusal for an image of several pages or frames."""
+    if image.format in ("MPO", "PSD"):  # a camera's JPEG with extras; layers, behind the picture they make up
+        return
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise Refusal(Reason.MULTIPAGE, f"{frames} pages in one file: split it, a page a file")
+
+
+@contextlib.contextmanager
+def refusing(data: bytes = b"") -> Iterator[None]:
+    """Whatever a decoder raises inside the block becomes a Refusal. `data` tells what a file is that none reads."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except Image.UnidentifiedImageError as error:
+        kind = kinds.name(data)
+        words = (
+            f"it is {kind}, which is not read"
+            if kind
+            else "no known kind of image, or its beginning is damaged"
+        )
+        raise Refusal(Reason.UNREADABLE, words) from error
+    except MemoryError as error:
+        raise Refusal(Reason.TOO_LARGE, "decoding it took more memory than there is") from error
+    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
+        words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        truncated = any(sign in words.lower() for sign in _TRUNCATED)
+        raise Refusal(Reason.TRUNCATED if truncated else Reason.UNREADABLE, words) from error

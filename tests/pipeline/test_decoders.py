@@ -1,0 +1,455 @@
+"""A matrix of depths, byte orders, photometrics, layouts and compressions, read by us and by libvips.
+
+No cell may be coloured from other tones than an independent reader finds: the same luma, or a refusal.
+"""
+
+import io
+import itertools
+import struct
+import zlib
+
+import cv2
+import imagecodecs
+import numpy as np
+import pytest
+import pyvips
+import tifffile
+from PIL import Image, ImageCms
+
+from pipeline.record import Reason, Refusal
+from pipeline.scan import read_scan
+
+WIDTH, HEIGHT = 75, 50
+Y, X = np.mgrid[:HEIGHT, :WIDTH]
+PICTURE = (0.1 + 0.8 * (np.sin(X / 9) * np.cos(Y / 7) / 2 + 0.5)).clip(0, 1)  # of full intensity
+
+
+def levels(bits, invert=False):
+    white = (1 << bits) - 1
+    samples = np.rint(PICTURE * white).astype(np.uint8 if bits <= 8 else np.uint16)
+    return white - samples if invert else samples
+
+
+def by_us(data):
+    """Luma uint8 [H, W], or the refusal."""
+    try:
+        return read_scan(data, output_format="png", max_pixels=10**7).luma
+    except Refusal as refusal:
+        return refusal
+
+
+def by_vips(data, bits):
+    """Luma [H, W] in 8-bit levels, as libvips has it."""
+    image = pyvips.Image.new_from_buffer(data, "", fail_on="error")
+    samples = image.numpy().astype(float)
+    samples = samples[..., None] if samples.ndim == 2 else samples
+    white = 255 if image.format == "uchar" else 65535
+    if image.format == "ushort" and bits == 12:
+        white = 4095
+    if image.bands >= 3 and image.interpretation in ("rgb16", "srgb"):
+        return samples[..., :3] @ [0.299, 0.587, 0.114] * (255 / white)
+    return samples[..., 0] * (255 / white)
+
+
+def same(ours, theirs, tolerance=1.01):
+    return ours.shape == theirs.shape and np.abs(ours - theirs).max() <= tolerance
+
+
+ORDERS = ("<", ">")
+PHOTOMETRICS = ("minisblack", "miniswhite", "rgb", "missing", "grey and infrared", "grey and alpha")
+LAYOUTS = ("strips", "tiles", "planes")
+COMPRESSIONS = ("none", "lzw", "deflate", "packbits", "zstd")
+
+
+def tiff(depth, order, big, photometric, layout, compression):
+    """The file, or None for what makes no sense or cannot be written."""
+    channels = {"rgb": 3, "grey and infrared": 2, "grey and alpha": 2}.get(photometric, 1)
+    if (layout == "planes" and channels == 1) or (depth == 1 and compression not in ("none", "packbits")):
+        return None
+    picture = levels(depth, photometric == "miniswhite")
+    if depth == 1:
+        picture = picture.astype(bool)
+    if channels > 1:
+        other = np.full_like(picture, (1 << depth) - 1) if "alpha" in photometric else picture.max() - picture
+        picture = np.stack(
+            [picture] * 3 if channels == 3 else [picture, other], 0 if layout == "planes" else -1
+        )
+    options = {
+        "photometric": {"rgb": "rgb", "miniswhite": "miniswhite"}.get(photometric, "minisblack"),
+        "planarconfig": ("separate" if layout == "planes" else "contig") if channels > 1 else None,
+        "compression": None if compression == "none" else compression,
+        "predictor": compression in ("lzw", "deflate") and depth > 1,
+        "metadata": None,
+    }
+    options |= {"tile": (32, 32)} if layout == "tiles" else {"rowsperstrip": 16}
+    if "and" in photometric:
+        options["extrasamples"] = ["unassalpha" if "alpha" in photometric else "unspecified"]
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, byteorder=order, bigtiff=big) as writer:
+        writer.write(picture, **options)
+    data = buffer.getvalue()
+    return without_tag(data, 262) if photometric == "missing" else data
+
+
+def without_tag(data, tag):
+    """A TIFF with a tag made a private one that nobody reads."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        at, order = file.pages[0].tags[tag].offset, "little" if file.byteorder == "<" else "big"
+    return data[:at] + (65000).to_bytes(2, order) + data[at + 2 :]
+
+
+@pytest.mark.parametrize(
+    ("depth", "photometric"),
+    [(1, "minisblack"), (1, "miniswhite"), (1, "missing"), *itertools.product((8, 16), PHOTOMETRICS)],
+)
+def test_a_tiff_has_the_same_luma_for_libvips_or_is_refused(depth, photometric):
+    coloured = 0
+    for order, big, layout, compression in itertools.product(ORDERS, (False, True), LAYOUTS, COMPRESSIONS):
+        data = tiff(depth, order, big, photometric, layout, compression)
+        if data is None:
+            continue
+        cell = f"{depth} bits, {order}, big {big}, {photometric}, {layout}, {compression}"
+        ours = by_us(data)
+        if isinstance(ours, Refusal):
+            assert ours.reason in (Reason.UNSUPPORTED_MODE, Reason.UNREADABLE), cell
+            continue
+        coloured += 1
+        assert same(ours, np.rint(levels(depth) * (255 / ((1 << depth) - 1)))), cell
+        # libvips mixes the lines of two planes up, and refuses the others, or its wheel does.
+        if (
+            not ("and" in photometric and layout == "planes")
+            and photometric != "missing"
+            and compression != "zstd"
+        ):
+            assert same(ours, by_vips(data, depth)), cell
+    assert coloured
+
+
+@pytest.mark.parametrize("kind", ["signed 8", "signed 16", "32 bits", "float", "double", "complex"])
+def test_a_tiff_of_samples_without_a_known_white_is_refused(kind):
+    dtype = {
+        "signed 8": np.int8,
+        "signed 16": np.int16,
+        "32 bits": np.uint32,
+        "float": np.float32,
+        "double": np.float64,
+        "complex": np.complex64,
+    }[kind]
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, (PICTURE * 100).astype(dtype), photometric="minisblack", metadata=None)
+    refusal = by_us(buffer.getvalue())
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == Reason.UNSUPPORTED_MODE
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate", "packbits"])
+@pytest.mark.parametrize("layout", ["strips", "tiles"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_strips_that_hold_half_of_what_the_tags_say_are_damage(dtype, compression, layout, order):
+    """The data are of half the depth that BitsPerSample states."""
+    buffer = io.BytesIO()
+    tile = {"tile": (32, 32)} if layout == "tiles" else {"rowsperstrip": 8}
+    picture = (PICTURE * 255).astype(dtype)
+    tifffile.imwrite(buffer, picture, byteorder=order, compression=compression, metadata=None, **tile)
+    data = bytearray(buffer.getvalue() + bytes(30_000))  # enough behind the pixels not to end early
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        tag = file.pages[0].tags[258]
+        place, byteorder = tag.valueoffset, "little" if order == "<" else "big"
+    data[place : place + 2] = (2 * 8 * np.dtype(dtype).itemsize).to_bytes(2, byteorder)
+    refusal = by_us(bytes(data))
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason in (Reason.TRUNCATED, Reason.UNREADABLE, Reason.UNSUPPORTED_MODE)
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate", "packbits", "zstd"])
+def test_a_cut_tiff_is_called_truncated_and_says_where(compression):
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, levels(16), compression=compression, rowsperstrip=8, metadata=None)
+    data = buffer.getvalue()
+    refusal = by_us(data[: len(data) * 2 // 3])
+    assert refusal.reason == Reason.TRUNCATED
+    assert "strip" in refusal.detail
+
+
+# The white that a file states
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("tag", "kind"), [(281, 3), (341, 3), (341, 4), (341, 11)])
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_a_stated_white_is_white(order, tag, kind, bits):
+    white = (1 << bits) - 1
+    buffer = io.BytesIO()
+    stated = (tag, kind, 1, float(white) if kind == 11 else white, False)
+    tifffile.imwrite(buffer, levels(bits), byteorder=order, metadata=None, extratags=[stated])
+    scan = read_scan(buffer.getvalue(), output_format="png", max_pixels=10**7)
+    assert same(scan.luma, PICTURE * 255)
+    assert str(white) in scan.note
+
+
+def test_a_stated_white_that_pixels_exceed_is_not_believed():
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, levels(16), metadata=None, extratags=[(281, 3, 1, 4095, False)])
+    scan = read_scan(buffer.getvalue(), output_format="png", max_pixels=10**7)
+    assert same(scan.luma, PICTURE * 255)
+    assert "4095" in scan.note
+
+
+def test_twelve_bits_in_sixteen_without_a_stated_white_are_dark_and_said_to_be():
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, levels(12), metadata=None)
+    scan = read_scan(buffer.getvalue(), output_format="png", max_pixels=10**7)
+    assert "nearly black" in scan.note
+
+
+# Several directories
+
+
+def pyramid(*pictures, flags=False):
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for index, picture in enumerate(pictures):
+            writer.write(picture, subfiletype=int(flags and index > 0), metadata=None)
+    return buffer.getvalue()
+
+
+def halved(picture):
+    return np.asarray(Image.fromarray(picture).resize((picture.shape[1] // 2, picture.shape[0] // 2)))
+
+
+@pytest.mark.parametrize("flags", [False, True])
+def test_the_levels_of_a_pyramid_are_no_pages(flags):
+    full = levels(8)
+    half = halved(full)
+    data = pyramid(full, half, halved(half), flags=flags)
+    assert np.array_equal(by_us(data), full)
+
+
+def test_a_page_of_half_the_size_that_shows_something_else_is_a_page():
+    full = levels(8)
+    assert by_us(pyramid(full, halved(full[::-1, ::-1]))).reason == Reason.MULTIPAGE
+
+
+@pytest.mark.parametrize("where", ["behind the end", "into the pixels", "to itself"])
+def test_a_link_to_no_directory_costs_nothing_but_words(where):
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, levels(8), metadata=None)
+    data = bytearray(buffer.getvalue())
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        link, pixels, own = file.pages.next_page_offset, page.dataoffsets[0], page.offset
+    target = {"behind the end": len(data) + 1000, "into the pixels": pixels + 100, "to itself": own}[where]
+    data[link : link + 4] = target.to_bytes(4, "little")
+    scan = read_scan(bytes(data), output_format="png", max_pixels=10**7)
+    assert np.array_equal(scan.luma, levels(8))
+    assert "leads" in scan.note
+
+
+# JPEG 2000
+
+
+def box(kind, content):
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+def jp2(samples, bits, *header, codec="jp2"):
+    """A JP2 with these boxes behind the image header; `codec` "j2k" gives the bare codestream."""
+    stream = imagecodecs.jpeg2k_encode(
+        samples, bitspersample=bits, codecformat="j2k", reversible=True, level=0
+    )
+    if codec == "j2k":
+        return stream
+    height, width = samples.shape[:2]
+    count = 1 if samples.ndim == 2 else samples.shape[2]
+    first = (
+        height.to_bytes(4, "big")
+        + width.to_bytes(4, "big")
+        + count.to_bytes(2, "big")
+        + bytes([bits - 1, 7, 0, 0])
+    )
+    return (
+        b"\0\0\0\x0cjP  \r\n\x87\n"
+        + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+        + box(b"jp2h", box(b"ihdr", first) + b"".join(header))
+        + box(b"jp2c", stream)
+    )
+
+
+def space(number):
+    return box(b"colr", b"\1\0\0" + number.to_bytes(4, "big"))
+
+
+GREY, WHITE_IS_ZERO, CIELAB = space(17), space(0), space(14)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 7, 8, 10, 12, 16])
+@pytest.mark.parametrize("codec", ["jp2", "j2k"])
+def test_a_jpeg_2000_of_any_depth_has_its_white(bits, codec):
+    data = jp2(levels(bits), bits, GREY, codec=codec)
+    expected = levels(bits) * (255 / ((1 << bits) - 1))
+    assert same(by_us(data), expected)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_jpeg_2000_has_the_same_luma_for_opencv(bits):
+    for samples in (levels(bits), np.stack([levels(bits)] * 3, -1)):
+        data = jp2(samples, bits, space(16) if samples.ndim == 3 else GREY)
+        theirs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert theirs.shape == samples.shape
+        assert same(by_us(data), theirs.reshape(HEIGHT, WIDTH, -1)[..., 0] * (255 / ((1 << bits) - 1)))
+
+
+def test_a_jpeg_2000_whose_white_is_zero_is_turned_over():
+    assert same(by_us(jp2(levels(1, invert=True), 1, WHITE_IS_ZERO)), levels(1) * 255)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_the_palette_of_a_jpeg_2000_is_looked_up(columns):
+    indices = np.uint8(X // 20)
+    table = np.array([200, 10, 90, 40], np.uint8)
+    palette = box(
+        b"pclr",
+        len(table).to_bytes(2, "big")
+        + bytes([columns] + [7] * columns)
+        + np.repeat(table, columns).tobytes(),
+    )
+    mapped = box(b"cmap", b"".join(b"\0\0\1" + bytes([column]) for column in range(columns)))
+    data = jp2(indices, 8, space(16) if columns == 3 else GREY, palette, mapped)
+    assert same(by_us(data), table[indices])
+
+
+def test_the_opacity_of_a_jpeg_2000_lays_it_on_white():
+    alpha = np.where(X > 30, 255, 0).astype(np.uint8)
+    said = box(b"cdef", bytes.fromhex("0002 0000 0000 0001 0001 0001 0000"))
+    ours = by_us(jp2(np.stack([levels(8), alpha], -1), 8, GREY, said))
+    assert same(ours, np.where(alpha > 0, levels(8), 255))
+
+
+def test_a_channel_of_a_jpeg_2000_without_a_meaning_is_left_out():
+    scan = read_scan(
+        jp2(np.stack([levels(8), 255 - levels(8)], -1), 8, GREY), output_format="png", max_pixels=10**7
+    )
+    assert same(scan.luma, levels(8))
+    assert "left out" in scan.note
+
+
+def test_a_jpeg_2000_in_an_unknown_space_is_refused():
+    refusal = by_us(jp2(np.stack([levels(8)] * 3, -1), 8, CIELAB))
+    assert refusal.reason == Reason.UNSUPPORTED_MODE
+    assert "CIELab" in refusal.detail
+
+
+@pytest.mark.parametrize("behind", [b"\n", b"\r\n", b"\xff", b"\0\0", b"trailing words"])
+@pytest.mark.parametrize("codec", ["jp2", "j2k"])
+def test_bytes_behind_the_end_of_a_jpeg_2000_do_no_harm(behind, codec):
+    data = bytearray(jp2(levels(8), 8, GREY, codec=codec))
+    if codec == "jp2":  # its last box runs to the end of the file
+        at = data.index(b"jp2c") - 4
+        data[at : at + 4] = bytes(4)
+    assert same(by_us(bytes(data) + behind), levels(8))
+
+
+def test_a_codestream_without_its_end_marker_is_whole_if_its_parts_are():
+    data = jp2(levels(8), 8, codec="j2k")
+    assert data.endswith(b"\xff\xd9")
+    assert same(by_us(data[:-2]), levels(8))
+    assert by_us(data[:-10]).reason == Reason.TRUNCATED
+
+
+# PNG
+
+
+def png(array, *chunks):
+    """A grey PNG with chunks, (name, contents), behind its header."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    data, made = buffer.getvalue(), b""
+    for name, content in chunks:
+        made += (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+    return data[:33] + made + data[33:]
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1 / 1.8, 0.3])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_gamma_of_a_png_is_applied(gamma, bits):
+    light = PICTURE ** (1 / gamma)
+    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    for array in (levels(bits), np.stack([levels(8)] * 3, -1)) if bits == 8 else (levels(bits),):
+        ours = by_us(png(array, (b"gAMA", round(gamma * 100_000).to_bytes(4, "big"))))
+        slope = 2.0 if gamma == 0.3 else 4.0  # 8-bit rounding, steepened where the curve is
+        assert np.abs(ours - 255 * srgb).max() <= slope
+
+
+def test_the_usual_gamma_and_one_beside_srgb_change_nothing():
+    usual, linear = (45455).to_bytes(4, "big"), (100_000).to_bytes(4, "big")
+    assert np.array_equal(by_us(png(levels(8), (b"gAMA", usual))), levels(8))
+    assert np.array_equal(by_us(png(levels(8), (b"sRGB", b"\0"), (b"gAMA", linear))), levels(8))
+
+
+def raw_png(depth, kind, rows, *chunks):
+    """A PNG of these packed rows."""
+    header = struct.pack(">IIBBBBB", 32, len(rows), depth, kind, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    made = b"\x89PNG\r\n\x1a\n"
+    for name, content in ((b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b"")):
+        made += (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+    return made
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_the_transparent_level_of_a_png_of_few_bits_is_white(depth):
+    values = np.arange(32) % (1 << depth)
+    row = np.packbits((values[:, None] >> np.arange(depth)[::-1]) & 1).tobytes()
+    ours = by_us(raw_png(depth, 0, [row] * 20, (b"tRNS", b"\0\1")))
+    assert same(ours[0], np.where(values == 1, 255, values * 255 // ((1 << depth) - 1)))
+
+
+def test_a_transparent_colour_of_16_bits_is_refused():
+    row = np.full(96, 4000, ">u2").tobytes()
+    refusal = by_us(raw_png(16, 2, [row] * 20, (b"tRNS", struct.pack(">3H", 4000, 4000, 4000))))
+    assert refusal.reason == Reason.UNSUPPORTED_MODE
+
+
+def test_the_transparent_level_of_a_16_bit_png_is_white():
+    deep = levels(16).copy()
+    deep[:10] = 12_345
+    ours = by_us(png(deep, (b"tRNS", (12_345).to_bytes(2, "big"))))
+    assert (ours[:10] == 255).all()
+    assert same(ours[10:], PICTURE[10:] * 255)
+
+
+def test_a_png_with_a_profile_of_more_than_a_megabyte_is_read():
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()) + bytes(1_300_000)
+    profile[:4] = len(profile).to_bytes(4, "big")
+    buffer = io.BytesIO()
+    Image.fromarray(np.stack([levels(8)] * 3, -1)).save(buffer, "PNG", icc_profile=bytes(profile))
+    assert same(by_us(buffer.getvalue()), levels(8))
+
+
+# Words for what is not read
+
+
+@pytest.mark.parametrize(
+    ("beginning", "words"),
+    [
+        (b"\xff\x0a", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIF"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"II\xbc\x01\x08\0\0\0", "JPEG XR"),
+        (bytes(128) + b"DICM", "DICOM"),
+        (b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"Dear reader,\n", "text"),
+        (b"PK\x03\x04", "ZIP"),
+    ],
+)
+def test_a_file_that_no_decoder_reads_is_called_what_it_is(beginning, words):
+    refusal = by_us(beginning + b" " * 100)
+    assert refusal.reason == Reason.UNREADABLE
+    assert words in refusal.detail
