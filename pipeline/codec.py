@@ -150,11 +150,10 @@ class Codec:
             return _refused(record, Refusal(Reason.LOW_CONFIDENCE, detail), spent())
         model, colorfulness = derivative.paint(held.scan, held.canvas, tiles, settings.strength, held.marks)
         record = record.replace(outcome=Outcome.COLORIZED, colorfulness=round(colorfulness, 2))
-        xmp = provenance.packet(record, held.scan.xmp)
-        if settings.format == "jpeg" and not derivative.fits_jpeg(xmp):
-            record = record.replace(detail=_joined(record.detail, "the master's XMP is too long to carry on"))
-            xmp = provenance.packet(record)
-        data = derivative.encode(held.scan, model, format=settings.format, quality=settings.quality, xmp=xmp)
+        packet = provenance.packet(record, held.scan.carried.xmp)
+        data = derivative.encode(
+            held.scan, model, format=settings.format, quality=settings.quality, packet=packet
+        )
         try:
             storage.write(target, data)
         except OSError as error:
@@ -170,8 +169,8 @@ class Codec:
         try:
             data, master = storage.read(target), _read(item)
             with Image.open(io.BytesIO(data)) as image:
-                claimed = provenance.read_packet(metadata.xmp(image))
-                if claimed is None or image.info.get("icc_profile") != srgb_profile():  # a TIFF ends with it
+                claimed = provenance.read_packet(metadata.packet(data))
+                if claimed is None or image.info.get("icc_profile") != srgb_profile():
                     return None
                 image.load()
         except Exception:  # whatever is wrong with it: the scan is done again

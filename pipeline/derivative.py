@@ -1,21 +1,22 @@
 """A Scan and its chroma -> an encoded derivative of the scan's full size and its own luma."""
 
 import io
-import os
+import itertools
 
 import cv2
 import numpy as np
-from PIL import Image, PngImagePlugin, TiffImagePlugin
+from PIL import Image, PngImagePlugin
 
 from model import edges
-from pipeline import chroma, graft, hints
+from pipeline import chroma, containers, graft, hints, ifd, metadata, xmp
 from pipeline.icc import srgb_profile
-from pipeline.metadata import DESCRIPTIVE_TAGS, stored, upright
+from pipeline.metadata import Metadata, stored, upright
 from pipeline.scan import Scan
 
 BAND = 256  # rows composed at a time, so that memory is the picture's own, not its floats'
-_XMP_TAG = 700
-_LARGEST_PACKET = 65_000  # bytes; of an XMP packet in a JPEG
+# TIFF 6.0: what describes the coded picture; section 14 for the predictor, of differences along a row.
+_STRIP_OFFSETS, _STRIP_SIZES, _PREDICTOR = 273, 279, 317
+_CODED = {256, 257, 258, 259, 262, _STRIP_OFFSETS, 277, 278, _STRIP_SIZES, 284, _PREDICTOR}
 
 
 def paint(
@@ -45,8 +46,8 @@ def paint(
     return np.ascontiguousarray(stored(model, scan.orientation)), chroma.colorfulness(rgb)
 
 
-def encode(scan: Scan, model: np.ndarray, *, format: str, quality: int, xmp: bytes) -> bytes:
-    """The derivative's bytes: sRGB, with its profile, the master's EXIF and resolution, and an XMP packet.
+def encode(scan: Scan, model: np.ndarray, *, format: str, quality: int, packet: bytes) -> bytes:
+    """The derivative's bytes: sRGB, with its profile, what the master said of itself, and an XMP packet.
 
     A grey JPEG keeps its own coded luminance; other scans are coded anew from their luma.
 
@@ -54,13 +55,12 @@ def encode(scan: Scan, model: np.ndarray, *, format: str, quality: int, xmp: byt
       model: float32 [h, w, 4] from `paint`.
       format: "jpeg", "png" or "tiff".
       quality: of JPEG; the lossless formats have none.
-      xmp: `provenance.packet`, with the master's own packet or, where that is too long, without.
+      packet: `provenance.packet`.
     """
     if format == "jpeg":
-        return _jpeg(scan, model, quality, xmp)
+        return _jpeg(scan, model, quality, packet)
     rgb = Image.fromarray(_rgb(scan.luma, model))
-    common = {"icc_profile": srgb_profile()} | ({"dpi": scan.dpi} if scan.dpi else {})
-    return _png(rgb, scan, xmp, common) if format == "png" else _tiff(rgb, scan, xmp, common)
+    return _png(rgb, scan, packet) if format == "png" else _tiff(rgb, scan, packet)
 
 
 def compose(scan: Scan, model: np.ndarray) -> Image.Image:
@@ -69,47 +69,70 @@ def compose(scan: Scan, model: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(upright(_rgb(luma, model), scan.orientation)))
 
 
-def _jpeg(scan: Scan, model: np.ndarray, quality: int, xmp: bytes) -> bytes:
+def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes) -> bytes:
+    said = scan.carried
     if scan.jpeg is not None:
-        master = scan.jpeg
-        segments = [segment for segment in master.carried if not graft.is_xmp(segment)]
+        master, others = scan.jpeg, scan.jpeg.carried
     else:
         buffer = io.BytesIO()
-        dpi = {"dpi": scan.dpi} if scan.dpi else {}
+        dpi = {"dpi": said.dpi} if said.dpi else {}
         Image.fromarray(scan.luma).save(buffer, "JPEG", quality=quality, **dpi)
-        master = graft.parse(buffer.getvalue())
-        segments = [graft.app1_exif(scan.exif)] if 0 < len(scan.exif) < _LARGEST_PACKET else []
+        master, others = graft.parse(buffer.getvalue()), graft.comment(said.comment)
     height, width = master.chroma_shape
     planes = chroma.apply_model(model, scan.guide)
     cb, cr = (cv2.resize(_to_byte(plane), (width, height), interpolation=_to_half(scan)) for plane in planes)
-    segments += [graft.app1_xmp(xmp), *graft.app2_icc(srgb_profile())]
+    fits = len(packet) <= graft.LARGEST_XMP
+    segments = [
+        *([graft.app1_exif(said.exif)] if said.exif else []),
+        *(graft.app1_xmp(packet) if fits else graft.app1_xmp(*xmp.split(packet, graft.LARGEST_XMP))),
+        *graft.app13_photoshop(said.photoshop),
+        *graft.app2_icc(srgb_profile()),
+        *others,
+    ]
     return graft.graft(master, cb, cr, quality=quality, segments=segments)
 
 
-def _png(rgb: Image.Image, scan: Scan, xmp: bytes, common: dict) -> bytes:
-    text = PngImagePlugin.PngInfo()
-    text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+def _png(rgb: Image.Image, scan: Scan, packet: bytes) -> bytes:
+    said, text = scan.carried, PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", packet.decode())
+    if said.photoshop:  # as ImageMagick and ExifTool keep it
+        digits = said.photoshop.hex()
+        lines = "\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
+        text.add_text("Raw profile type iptc", f"\niptc\n{len(said.photoshop):8}\n{lines}\n", zip=True)
+    for kind, chunk in said.chunks:
+        text.add(kind, chunk)
+    dpi = {"dpi": said.dpi} if said.dpi else {}
     buffer = io.BytesIO()
-    rgb.save(buffer, "PNG", pnginfo=text, exif=scan.exif or None, **common)
+    rgb.save(buffer, "PNG", pnginfo=text, exif=said.exif or None, icc_profile=srgb_profile(), **dpi)
     return buffer.getvalue()
 
 
-def _tiff(rgb: Image.Image, scan: Scan, xmp: bytes, common: dict) -> bytes:
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
-    exif = Image.Exif()
-    exif.load(scan.exif)
-    tags.update({tag: value for tag, value in exif.items() if tag in DESCRIPTIVE_TAGS})
-    tags[_XMP_TAG] = xmp
-    tags.tagtype[_XMP_TAG] = 1  # bytes
-    # A file of the kernel's: into a buffer, libtiff writes what memory held before where it aligns a directory.
-    with open(os.memfd_create("derivative"), "w+b") as file:
-        rgb.save(file, "TIFF", compression="tiff_adobe_deflate", tiffinfo=tags, **common)
-        file.seek(0)
-        return file.read()
-
-
-def fits_jpeg(xmp: bytes) -> bool:
-    return len(xmp) <= _LARGEST_PACKET
+def _tiff(rgb: Image.Image, scan: Scan, packet: bytes) -> bytes:
+    """Strips that libtiff compressed, behind a directory of ours, which has the master's values as they were."""
+    said, buffer = scan.carried, io.BytesIO()
+    exif = said.exif or metadata.carry(Metadata(), format="tiff", size=rgb.size, orientation=1).exif
+    reader = ifd.Reader(exif)
+    directory, order = reader.tree(next(reader.directories())), reader.order
+    directory |= {
+        containers.XMP_TAG: ifd.octets(packet),
+        containers.ICC_TAG: ifd.undefined(srgb_profile()),
+    }
+    if said.iptc:
+        directory[containers.IPTC_TAG] = ifd.words(said.iptc)
+    if said.photoshop:
+        directory[containers.PHOTOSHOP_TAG] = ifd.octets(said.photoshop)
+    rgb.save(buffer, "TIFF", compression="tiff_lzw", tiffinfo={_PREDICTOR: 2})
+    libtiffs = ifd.Reader(buffer.getbuffer())
+    coded = {tag: entry for tag, entry in next(libtiffs.directories()).items() if tag in _CODED}
+    numbers = {tag: ifd.numbers(entry, libtiffs.order) for tag, entry in coded.items()}
+    for tag, entry in coded.items():
+        directory[tag] = (ifd.long if entry.type == ifd.LONG else ifd.short)(order, *numbers[tag])
+    # The directory's own size does not depend on where the strips lie: behind it.
+    sizes = numbers[_STRIP_SIZES]
+    places = itertools.accumulate(sizes[:-1], initial=len(ifd.encode(directory, order)))
+    directory[_STRIP_OFFSETS] = ifd.long(order, *places)
+    strips = zip(numbers[_STRIP_OFFSETS], sizes, strict=True)
+    return b"".join((ifd.encode(directory, order), *(libtiffs.data[at : at + size] for at, size in strips)))
 
 
 def _to_half(scan: Scan) -> int:

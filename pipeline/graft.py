@@ -12,6 +12,7 @@ small grey JPEGs, follow them; nothing of the master is decoded.
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import re
 import struct
@@ -22,11 +23,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from pipeline.containers import JPEG_EXIF, JPEG_EXTENDED_XMP, JPEG_PHOTOSHOP, JPEG_XMP
+
 # T.81, table B.1.
 _SOF0, _SOF2 = 0xC0, 0xC2
 _DHT, _DQT, _DNL, _DRI = 0xC4, 0xDB, 0xDC, 0xDD
 _EOI, _SOS = 0xD9, 0xDA
-_APP0, _APP1, _APP2, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xEF, 0xFE
+_APP0, _APP1, _APP2, _APP13, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEF, 0xFE
 
 _CODING = {0xC0, 0xC1, _SOF2, _DHT, _DQT, _DRI, _SOS}
 _REFUSED = {
@@ -46,12 +49,15 @@ _END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 _JFIF = b"JFIF\0"
 _ICC = b"ICC_PROFILE\0"
-_EXIF = b"Exif\0\0"
-_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 _UNTRUE_OF_A_DERIVATIVE = (
     (_APP0, b""),  # graft writes JFIF itself; the thumbnail of a JFXX is grey
     (_APP2, _ICC),  # a grey profile
+    (_APP1, JPEG_EXIF),  # these are written anew: thumbnails, sizes, a digest of other parts
+    (_APP1, JPEG_XMP),
+    (_APP1, JPEG_EXTENDED_XMP),
+    (0xED, JPEG_PHOTOSHOP),
+    (_APP2, b"FPXR\0"),  # FlashPix: previews
     (_APP2, b"MPF\0"),  # offsets of pictures behind the end, which are not carried
     (0xE8, b"SPIFF\0"),  # declares one component
     (0xEB, b"JP"),  # JUMBF: a C2PA manifest is bound to the master's own bytes
@@ -59,6 +65,8 @@ _UNTRUE_OF_A_DERIVATIVE = (
 )
 
 _LARGEST_PAYLOAD = 0xFFFF - 2
+LARGEST_XMP = _LARGEST_PAYLOAD - len(JPEG_XMP)  # bytes of a packet in one segment
+LARGEST_SIDE = 65_500  # pixels; of a JPEG that libjpeg reads or writes
 
 
 class NotGraftable(ValueError):
@@ -105,7 +113,7 @@ class Jpeg:
 
     @property
     def carried(self) -> tuple[bytes, ...]:
-        """The metadata that stay true in a colour derivative: Exif, XMP, IPTC, comments, others."""
+        """The segments that stay true in a colour derivative, but for what `pipeline.metadata` writes anew."""
         return tuple(s for s in self.metadata if not any(_is(s, *kind) for kind in _UNTRUE_OF_A_DERIVATIVE))
 
 
@@ -195,21 +203,36 @@ def graft(master: Jpeg, cb: np.ndarray, cr: np.ndarray, *, quality: int, segment
 
 
 def app1_exif(exif: bytes) -> bytes:
-    r"""APP1 segment of EXIF as Pillow has it, in `info["exif"]` and `Exif.tobytes()`: b"Exif\0\0" and TIFF.
+    """APP1 segment of EXIF, a TIFF structure. Raises ValueError if it is larger than 65 527 bytes."""
+    return _segment(_APP1, JPEG_EXIF + exif)
 
-    Raises ValueError if it begins otherwise or is larger than a segment.
+
+def app1_xmp(packet: bytes, extension: bytes = b"") -> list[bytes]:
+    """APP1 segments of an XMP packet and its ExtendedXMP (XMP specification, part 3, 1.1.3).
+
+    Raises ValueError if the packet is larger than `LARGEST_XMP`.
     """
-    if not exif.startswith(_EXIF):
-        raise ValueError(f"EXIF must begin with {_EXIF!r}, not {exif[:6]!r}")
-    return _segment(_APP1, exif)
+    step = _LARGEST_PAYLOAD - len(JPEG_EXTENDED_XMP) - 40
+    named = JPEG_EXTENDED_XMP + hashlib.md5(extension).hexdigest().upper().encode()
+    return [
+        _segment(_APP1, JPEG_XMP + packet),
+        *(
+            _segment(_APP1, named + struct.pack(">II", len(extension), at) + extension[at : at + step])
+            for at in range(0, len(extension), step)
+        ),
+    ]
 
 
-def app1_xmp(packet: bytes) -> bytes:
-    """APP1 segment of an XMP packet (XMP specification, part 3, 1.1.3).
+def app13_photoshop(resources: bytes) -> list[bytes]:
+    """APP13 segments of Photoshop's image resources, which readers join."""
+    step = _LARGEST_PAYLOAD - len(JPEG_PHOTOSHOP)
+    parts = [resources[at : at + step] for at in range(0, len(resources), step)]
+    return [_segment(_APP13, JPEG_PHOTOSHOP + part) for part in parts]
 
-    Raises ValueError if it is larger than 65 504 bytes and would have to be split (ExtendedXMP).
-    """
-    return _segment(_APP1, _XMP + packet)
+
+def comment(text: bytes) -> list[bytes]:
+    """COM segments, of at most 65 533 bytes each."""
+    return [_segment(_COM, text[at : at + _LARGEST_PAYLOAD]) for at in range(0, len(text), _LARGEST_PAYLOAD)]
 
 
 def app2_icc(profile: bytes) -> list[bytes]:
@@ -222,16 +245,6 @@ def app2_icc(profile: bytes) -> list[bytes]:
     if len(chunks) > 255:
         raise ValueError(f"an ICC profile of {len(profile)} bytes does not fit into a JPEG")
     return [_segment(_APP2, _ICC + bytes([n, len(chunks)]) + chunk) for n, chunk in enumerate(chunks, 1)]
-
-
-def is_exif(segment: bytes) -> bool:
-    """Whether an APPn segment of `Jpeg.metadata` holds EXIF."""
-    return _is(segment, _APP1, _EXIF)
-
-
-def is_xmp(segment: bytes) -> bool:
-    """Whether an APPn segment of `Jpeg.metadata` holds XMP, the main packet or an extension of it."""
-    return _is(segment, _APP1, _XMP) or _is(segment, _APP1, b"http://ns.adobe.com/xmp/extension/\0")
 
 
 def _segments(jpeg: bytes) -> Iterator[_Segment]:

@@ -1,15 +1,243 @@
-"""Orientation and the descriptive metadata that travel from a master to its derivative."""
+"""What a master says of itself, and what of it a derivative says, too.
+
+Values travel as the bytes that they are. What stopped being true of a picture in colour (thumbnails, sizes, colour
+spaces, an orientation that was applied) stays behind without a word; whatever else stays behind is named.
+"""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
+
+from pipeline import containers, ifd, xmp
 
 ORIENTATION_TAG = 0x0112
-# Of a TIFF: document, description, make, model, page, software, date, artist, host, copyright.
-DESCRIPTIVE_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
+_ORIENTATIONS = tuple("12345678")
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _YCC_POSITIONING = 282, 283, 296, 531
+_EXIF, _GPS, _INTEROP = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop
+_LARGEST = {"jpeg": 0xFFFF - 2 - 6}  # bytes of an EXIF block
+_TIFF_ENTRIES = 16  # that a TIFF's main directory has beside what is carried
+
+# Of a TIFF's main directory: document, description, make, model, page and its place, software, date, artist, host,
+# printer, rating, image's number in a film, copyright, and what Windows has of title, remark, author, keywords,
+# subject. Beside these, whatever is text.
+_DESCRIPTIVE = {269, 270, 271, 272, 285, 286, 287, 297, 305, 306, 315, 316, 337, 18246, 18249, 33432, 37393}
+_DESCRIPTIVE |= {32781, *range(40091, 40096), _EXIF, _GPS, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
+# Of an EXIF block's main directory: form and colours of the coded picture, other blocks, padding, PrintIM.
+_FORM = {
+    254,
+    255,
+    *range(256, 267),
+    *range(273, 282),
+    284,
+    *range(288, 294),
+    300,
+    301,
+    *range(317, 333),
+    334,
+    336,
+}
+_FORM |= {
+    *range(338, 348),
+    *range(512, 522),
+    *range(529, 533),
+    700,
+    33723,
+    34377,
+    34675,
+    37724,
+    50341,
+    59932,
+    59933,
+}
+_FORM |= {ORIENTATION_TAG, 34737, 42113, 0xCD41}
+# Of Exif's directory: ComponentsConfiguration, CompressedBitsPerPixel, ColorSpace, sizes, Gamma, padding.
+_EXIF_FORM = {0x9101, 0x9102, 0xA001, 0xA002, 0xA003, 0xA500, 0xEA1C, 0xEA1D}
+_EXIF_PLACES = {0x9214, 0xA214}  # SubjectArea, SubjectLocation, in pixels
+
+_IPTC = 0x0404
+# Photoshop's resources: resolution and form, thumbnails, ICC, JPEG quality, EXIF, XMP.
+_RESOURCES_FORM = {
+    0x03E9,
+    0x03ED,
+    0x03EE,
+    0x03EF,
+    0x0406,
+    0x0409,
+    0x040C,
+    0x040F,
+    0x0411,
+    0x0416,
+    0x0417,
+    0x041D,
+}
+_RESOURCES_FORM |= {0x0422, 0x0423, 0x0424, _IPTC}
+_RESOURCES_PLACES = {*range(2000, 2999), 0x0408, 0x041A}  # paths, guides, slices
+
+_XMP_FORM = frozenset(
+    xmp.qualified(f"{prefix}:{name}")
+    for prefix, names in {
+        "tiff": "Orientation ImageWidth ImageLength BitsPerSample Compression SamplesPerPixel "
+        "PhotometricInterpretation PlanarConfiguration YCbCrSubSampling YCbCrPositioning YCbCrCoefficients "
+        "TransferFunction WhitePoint PrimaryChromaticities ReferenceBlackWhite XResolution YResolution "
+        "ResolutionUnit NativeDigest",
+        "exif": "PixelXDimension PixelYDimension ColorSpace ComponentsConfiguration CompressedBitsPerPixel Gamma "
+        "NativeDigest",
+        "exifEX": "Gamma InteroperabilityIndex",
+        "photoshop": "ColorMode ICCProfile",
+        "dc": "format",
+        "xmp": "Thumbnails",
+        "xmpNote": "HasExtendedXMP",
+    }.items()
+    for name in names.split()
+)
+_XMP_PLACES = frozenset(
+    map(
+        xmp.qualified,
+        (
+            "mwg-rs:Regions",
+            "MP:RegionInfo",
+            "acdsee-rs:Regions",
+            "Iptc4xmpExt:ImageRegion",
+            "exif:SubjectArea",
+        ),
+    )
+)
+# Keywords of a PNG (ISO/IEC 15948, 11.3.3.2, and ExifTool's) that have a tag.
+_TEXT_TAGS = {"Title": 269, "Description": 270, "Make": 271, "Model": 272, "Software": 305, "Author": 315}
+_TEXT_TAGS |= {"Artist": 315, "Copyright": 33432}
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a master says of itself and remains true of a derivative of the same pixels."""
+
+    exif: ifd.Directory = field(default_factory=dict)  # without form, orientation and thumbnail
+    order: str = "<"  # of the values in `exif`
+    xmp: ET.Element | None = None
+    iptc: bytes = b""  # IIM data sets
+    resources: tuple[tuple[int, bytes, bytes], ...] = ()  # of Photoshop's
+    comment: bytes = b""
+    texts: tuple[tuple[str, str], ...] = ()
+    chunks: tuple[tuple[bytes, bytes], ...] = ()  # the same, of a PNG
+    dpi: tuple[float, float] | None = None  # across and down, as stored
+    orientation: int = 1  # EXIF 1...8
+    lost: tuple[str, ...] = ()  # what no derivative can carry, in words
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a derivative says of its master, ready for its format."""
+
+    exif: bytes = b""  # a TIFF structure
+    xmp: ET.Element | None = None
+    iptc: bytes = b""  # IIM data sets
+    photoshop: bytes = b""  # image resources; but for a TIFF, IPTC among them
+    comment: bytes = b""
+    chunks: tuple[tuple[bytes, bytes], ...] = ()  # a PNG's texts: type, data
+    dpi: tuple[float, float] | None = None  # across and down, as the derivative is stored
+    lost: tuple[str, ...] = ()  # what it cannot carry, in words
+
+
+def read(data: bytes, info: Mapping | None = None) -> Metadata:
+    """Everything that a master says of itself.
+
+    EXIF has the say on the orientation; where it is silent, XMP has.
+
+    Args:
+      data: the file.
+      info: Pillow's, for a format whose structure is not known here (AVIF, GIF, …).
+    """
+    blocks = containers.find(data)
+    if blocks is None:
+        blocks = _from_info(info or {})
+    lost = blocks.lost
+    order, exif, main = _directories(blocks, lost)
+    packet = blocks.xmp or _bytes(main.get(containers.XMP_TAG))
+    tree = _statements(packet, blocks.extended_xmp, lost)
+    orientation = ifd.number(main.get(ORIENTATION_TAG), order)
+    if tree is not None:
+        stated = xmp.words(next(iter(xmp.take(tree, "tiff:Orientation")), ""))
+        if ORIENTATION_TAG not in main and stated in _ORIENTATIONS:
+            orientation = int(stated)
+        xmp.remove(tree, _XMP_FORM)
+    found = list(containers.resources(blocks.photoshop or _bytes(main.get(containers.PHOTOSHOP_TAG))))
+    iptc = blocks.iptc or _iptc(main.get(containers.IPTC_TAG))
+    iptc = iptc or next((payload for number, _, payload in found if number == _IPTC), b"")
+    resources = tuple(resource for resource in found if resource[0] not in _RESOURCES_FORM)
+    for words, size in (("IPTC", len(iptc)), ("Photoshop's resources", sum(len(r[2]) for r in resources))):
+        if size > containers.LARGEST:
+            lost.append(f"{words}, more than {containers.LARGEST >> 20} MB")
+            iptc, resources = (b"", resources) if words == "IPTC" else (iptc, ())
+    return Metadata(
+        exif,
+        order,
+        tree,
+        iptc,
+        resources,
+        blocks.comment,
+        tuple(text for text in blocks.texts if ":" not in text[0]),  # ImageMagick's own, thumbnails
+        tuple(chunk for chunk in blocks.chunks if b":" not in chunk[1].partition(b"\0")[0]),
+        blocks.dpi or _dpi(main, order),
+        orientation if orientation in range(1, 9) else 1,
+        tuple(dict.fromkeys(lost)),
+    )
+
+
+def carry(said: Metadata, *, format: str, size: tuple[int, int], orientation: int) -> Carried:
+    """What a derivative says of its master.
+
+    Args:
+      said: by the master; its XMP's tree is taken over.
+      format: "jpeg", "png" or "tiff".
+      size: the derivative's, as stored: width, height in pixels.
+      orientation: with which the derivative is stored: 1, or the master's own.
+    """
+    lost = list(said.lost)
+    turned = said.orientation != orientation
+    dpi, exif = said.dpi, _copy(said.exif)
+    if turned and said.orientation >= 5:
+        dpi = dpi and dpi[::-1]
+        swapped = {_X_RESOLUTION: exif.get(_Y_RESOLUTION), _Y_RESOLUTION: exif.get(_X_RESOLUTION)}
+        exif |= {tag: entry for tag, entry in swapped.items() if entry is not None}
+    tree, resources = said.xmp, said.resources
+    if turned:
+        below = exif.get(_EXIF, {})
+        places = [below.pop(tag) for tag in _EXIF_PLACES & below.keys()]
+        places += [resource for resource in resources if resource[0] in _RESOURCES_PLACES]
+        resources = tuple(resource for resource in resources if resource[0] not in _RESOURCES_PLACES)
+        if (tree is not None and xmp.remove(tree, _XMP_PLACES)) or places:
+            lost.append("places in the picture (regions, paths), for it was turned")
+    comment, chunks = said.comment, said.chunks
+    if format == "png":
+        chunks += (_text_chunk("Comment", comment),) if comment else ()
+    else:
+        comment = _texts_into(exif, said, lost) or comment
+        if comment and format == "tiff":
+            lost.append("its comment")
+    block = b""
+    if exif or said.orientation != 1 or format == "tiff":
+        _complete(exif, said.order, format, size, orientation, dpi)
+        limit, room = _LARGEST.get(format, containers.LARGEST), _TIFF_ENTRIES if format == "tiff" else 0
+        block, dropped = ifd.fitted(exif, said.order, limit=limit, room=room)
+        lost += [f"EXIF's {_listed(dropped)}"] if dropped else []
+    iptc = b"" if format == "tiff" or not said.iptc else containers.resource(_IPTC, said.iptc)
+    photoshop = iptc + b"".join(containers.resource(number, data, name) for number, name, data in resources)
+    return Carried(block, tree, said.iptc, photoshop, comment, chunks, dpi, tuple(lost))
+
+
+def packet(data: bytes) -> bytes:
+    """A file's XMP packet, without an extension of it, empty where there is none."""
+    blocks = containers.find(data)
+    if blocks is None or not blocks.is_tiff:
+        return blocks.xmp if blocks else b""
+    return _bytes(_directories(blocks, [])[2].get(containers.XMP_TAG))
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation 1...8; 1 where there is none or the tag is nonsense.
+    """Orientation 1...8 of a picture that Pillow has opened; 1 where there is none or the tag is nonsense.
 
     Raises whatever Pillow does for broken pixels of a PNG, which it decodes to find the EXIF block behind them.
     """
@@ -20,38 +248,6 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # a broken EXIF block says nothing about the pixels
         return 1
     return value if value in range(1, 9) else 1
-
-
-def upright_exif(image: Image.Image) -> bytes:
-    """The EXIF block with its orientation set to upright, empty where there is none to keep."""
-    try:
-        exif = image.getexif()
-        if image.format == "TIFF":  # its "EXIF" is the file's own directory, strip offsets and all
-            directory, exif = exif, Image.Exif()
-            exif.update({tag: directory[tag] for tag in DESCRIPTIVE_TAGS if tag in directory})
-        if not exif:
-            return b""
-        exif[ORIENTATION_TAG] = 1
-        return exif.tobytes()
-    except Exception:
-        return b""
-
-
-def xmp(image: Image.Image) -> bytes:
-    """The master's XMP packet, empty where there is none."""
-    packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
-    return packet.encode() if isinstance(packet, str) else bytes(packet)
-
-
-def dpi(image: Image.Image, turned: bool) -> tuple[float, float] | None:
-    """Resolution across and down, as a person sees the picture if it is `turned` by a quarter; None if unsaid."""
-    try:
-        across, down = (float(value) for value in image.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    if not (0 < across < 65536 and 0 < down < 65536):
-        return None
-    return (down, across) if turned else (across, down)
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -68,3 +264,159 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
 def stored(array: np.ndarray, orientation: int) -> np.ndarray:
     """The inverse of `upright`."""
     return upright(array, {6: 8, 8: 6}.get(orientation, orientation))
+
+
+def _directories(blocks: containers.Blocks, lost: list[str]) -> tuple[str, ifd.Directory, ifd.Directory]:
+    """Byte order, what of the EXIF can be carried, and the main directory as it is."""
+    if not blocks.exif:
+        return "<", {}, {}
+    try:
+        reader = ifd.Reader(blocks.exif)
+        main = containers.page(reader)
+    except ifd.Damaged as error:
+        lost.append(f"EXIF ({error})")
+        return "<", {}, {}
+    lost += containers.lost_with(main)
+    if blocks.is_tiff:
+        reader.broken = [tag for tag in reader.broken if tag in _DESCRIPTIVE]
+    main = reader.tree(main)
+    if blocks.is_tiff:
+        kept = {tag for tag, entry in main.items() if tag in _DESCRIPTIVE or _is_text(entry)} - _FORM
+    else:
+        kept = main.keys() - _FORM
+    exif = {tag: main[tag] for tag in kept}
+    for below in (exif, exif.get(_EXIF, {}), exif.get(_GPS, {})):
+        newer = [
+            tag for tag, entry in below.items() if isinstance(entry, ifd.Entry) and not ifd.is_classic(entry)
+        ]
+        reader.broken += newer
+        for tag in newer:
+            del below[tag]
+    if _EXIF in exif:
+        interop = exif[_EXIF].get(_INTEROP, {})
+        srgb = bytes(interop[1].value) == b"R98\0" if 1 in interop else False
+        exif[_EXIF] = {tag: entry for tag, entry in exif[_EXIF].items() if tag not in _EXIF_FORM | {_INTEROP}}
+        if srgb:  # it says that the colours are sRGB's
+            exif[_EXIF][_INTEROP] = {tag: interop[tag] for tag in (1, 2) if tag in interop}
+    if broken := [tag for tag in reader.broken if tag not in _FORM]:
+        lost.append(f"EXIF's damaged {_listed([ifd.name(tag) for tag in broken])}")
+    return reader.order, exif, main
+
+
+def _complete(
+    exif: ifd.Directory,
+    order: str,
+    format: str,
+    size: tuple[int, int],
+    orientation: int,
+    dpi: tuple[float, float] | None,
+) -> None:
+    """Adds what is true of the derivative, and what its format demands (Exif 3.0, 4.6.8; TIFF 6.0, section 6)."""
+    exif[ORIENTATION_TAG] = ifd.short(order, orientation)
+    if not exif.keys() >= {_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}:
+        exif[_X_RESOLUTION], exif[_Y_RESOLUTION] = (ifd.rational(order, value) for value in dpi or (1, 1))
+        exif[_RESOLUTION_UNIT] = ifd.short(order, 2 if dpi else 1)
+    if format == "jpeg":
+        exif[_YCC_POSITIONING] = ifd.short(order, 1)  # centred, as in JFIF
+    if _GPS in exif:
+        exif[_GPS].setdefault(0, ifd.Entry(ifd.BYTE, 4, bytes([2, 3, 0, 0])))
+    if below := exif.get(_EXIF):
+        below.setdefault(0x9000, ifd.undefined(b"0232"))
+        below.setdefault(0xA000, ifd.undefined(b"0100"))
+        below[0xA001] = ifd.short(order, 1)  # sRGB
+        if format == "tiff":
+            below.pop(_INTEROP, None)
+        else:
+            below[0xA002], below[0xA003] = (ifd.long(order, side) for side in size)
+        if format == "jpeg":
+            below[0x9101] = ifd.undefined(bytes([1, 2, 3, 0]))  # Y, Cb, Cr
+
+
+def _statements(packet: bytes, extension: bytes, lost: list[str]) -> ET.Element | None:
+    tree = None
+    for part, words in ((packet, "the XMP packet"), (extension, "the extension of the XMP packet")):
+        if part.strip(b"\0\t\r\n "):
+            try:
+                found = xmp.parse(part)
+                tree = found if tree is None else xmp.join(tree, found)
+            except xmp.Unusable as error:
+                lost.append(f"{words}, which {error}")
+    if tree is not None:
+        for value in xmp.take(tree, "dcterms:provenance"):
+            if xmp.words(value).startswith("self#jumbf") or xmp.words(value).endswith(".c2pa"):
+                lost.append(containers.C2PA)
+            else:
+                xmp.put(tree, "dcterms:provenance", value)
+    return tree
+
+
+def _texts_into(exif: ifd.Directory, said: Metadata, lost: list[str]) -> bytes:
+    """A PNG's texts, as tags where there is none yet; returns the one that is a comment."""
+    comment, left = b"", []
+    for keyword, text in said.texts:
+        if keyword == "Comment" and not comment:
+            comment = text.encode()
+        elif keyword in _TEXT_TAGS and _TEXT_TAGS[keyword] not in exif:
+            exif[_TEXT_TAGS[keyword]] = ifd.text(text)
+        elif (
+            keyword not in _TEXT_TAGS or bytes(exif[_TEXT_TAGS[keyword]].value).rstrip(b"\0") != text.encode()
+        ):
+            left.append(repr(keyword))
+    if left:
+        lost.append(f"its texts {_listed(left)}")
+    return comment
+
+
+def _text_chunk(keyword: str, text: bytes) -> tuple[bytes, bytes]:
+    """A PNG's chunk of text (ISO/IEC 15948, 11.3.3), in UTF-8 if it is that, else in Latin-1."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return b"tEXt", keyword.encode() + b"\0" + text.replace(b"\0", b" ")
+    return b"iTXt", keyword.encode() + b"\0\0\0\0\0" + text
+
+
+def _from_info(info: Mapping) -> containers.Blocks:
+    packet, comment = info.get("xmp", b""), info.get("comment", b"")
+    try:
+        dpi = containers.dpi(*map(float, info["dpi"]))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        dpi = None
+    return containers.Blocks(
+        exif=bytes(info.get("exif", b"")).removeprefix(containers.JPEG_EXIF),
+        xmp=packet.encode() if isinstance(packet, str) else bytes(packet),
+        comment=comment.encode() if isinstance(comment, str) else bytes(comment),
+        dpi=dpi,
+    )
+
+
+def _dpi(main: Mapping, order: str) -> tuple[float, float] | None:
+    """By the tags of TIFF 6.0, section 8."""
+    scale = {1: None, 3: 2.54}.get(ifd.number(main.get(_RESOLUTION_UNIT), order), 1.0)
+    across, down = (ifd.ratio(main.get(tag), order) for tag in (_X_RESOLUTION, _Y_RESOLUTION))
+    return containers.dpi(across * scale, down * scale) if across and down and scale else None
+
+
+def _iptc(entry: ifd.Entry | None) -> bytes:
+    """IIM of a TIFF's tag; some writers swapped its bytes as those of whole numbers."""
+    value = _bytes(entry)
+    if entry is not None and entry.type == ifd.LONG and value[:1] != b"\x1c" and value[3:4] == b"\x1c":
+        return np.frombuffer(value, ">u4").astype("<u4").tobytes()
+    return value
+
+
+def _copy(directory: ifd.Directory) -> ifd.Directory:
+    return {tag: _copy(entry) if isinstance(entry, dict) else entry for tag, entry in directory.items()}
+
+
+def _bytes(entry: ifd.Entry | None) -> bytes:
+    return bytes(entry.value) if isinstance(entry, ifd.Entry) else b""
+
+
+def _is_text(entry: "ifd.Entry | ifd.Directory") -> bool:
+    return isinstance(entry, ifd.Entry) and entry.type in (ifd.ASCII, ifd.UTF8)
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - 8
+    return ", ".join(names[:8]) + (f" and {more} others" if more > 0 else "")

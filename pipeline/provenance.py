@@ -1,24 +1,17 @@
-"""What a derivative says about itself: an XMP packet with its record, joined to the master's own packet."""
+"""What a derivative says about itself: an XMP packet with its record, joined to the master's own statements."""
 
+import copy
+import uuid
 import xml.etree.ElementTree as ET
-from io import BytesIO
 
+from pipeline import xmp
 from pipeline.record import Record
+from pipeline.xmp import qualified
 
 TOOL = "archive-colorize"
 # IPTC NewsCodes: a picture of the world, altered by a trained model.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 
-_X = "adobe:ns:meta/"
-_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-_NAMESPACES = {
-    "x": _X,
-    "rdf": _RDF,
-    "dc": "http://purl.org/dc/elements/1.1/",
-    "xmp": "http://ns.adobe.com/xap/1.0/",
-    "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
-    "colorize": "urn:archive-colorize:record:1#",
-}
 # Facts of the run, not of the picture: left out, so that the same work gives the same bytes.
 _NOT_EMBEDDED = {
     "source_version": "",
@@ -29,56 +22,66 @@ _NOT_EMBEDDED = {
     "run": "",
     "finished": "",
 }
+_IDENTITY = (
+    "source_sha256",
+    "model_sha256",
+    "options_sha256",
+    "hints_sha256",
+)  # what makes two derivatives equal
 
 
-def packet(record: Record, master: bytes = b"") -> bytes:
+def packet(record: Record, master: ET.Element | None = None) -> bytes:
     """The XMP packet of a derivative.
+
+    It has identifiers of its own, which follow from the master's bytes, the model, the options and the hints; the
+    master's are in `xmpMM:DerivedFrom`, and its `DigitalSourceType` is our `masterDigitalSourceType`.
 
     Args:
       record: of the scan; what is true of the run alone is left out, and the path of the master is its key.
-      master: the master's own packet, whose statements are kept; a broken one is dropped.
+      master: the tree of the master's own packet, whose other statements are kept.
     """
-    root = _parse(master)
-    if root is None:
-        root = ET.Element(f"{{{_X}}}xmpmeta")
-    if root.tag == f"{{{_RDF}}}RDF":
-        rdf = root
-    else:
-        rdf = root.find(f"{{{_RDF}}}RDF")
-        if rdf is None:
-            rdf = ET.SubElement(root, f"{{{_RDF}}}RDF")
-    ours = ["xmp:CreatorTool", "Iptc4xmpExt:DigitalSourceType", "colorize:record"]
-    for description in rdf.iter(f"{{{_RDF}}}Description"):
-        for name in map(_qualified, ours):
-            description.attrib.pop(name, None)
-            for child in description.findall(name):
-                description.remove(child)
-    embedded = record.replace(source=record.key, **_NOT_EMBEDDED).to_json()
-    ET.SubElement(
-        rdf,
-        f"{{{_RDF}}}Description",
-        {
-            f"{{{_RDF}}}about": "",
-            _qualified("xmp:CreatorTool"): f"{TOOL}: {record.model} {record.model_version}",
-            _qualified("Iptc4xmpExt:DigitalSourceType"): SOURCE_TYPE,
-            _qualified("colorize:record"): embedded,
-        },
-    )
-    for prefix, uri in _NAMESPACES.items():  # the master may have given our prefixes to others
-        ET.register_namespace(prefix, uri)
-    body = ET.tostring(root, encoding="unicode")
-    return (
-        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>' + body + '<?xpacket end="w"?>'
-    ).encode()
+    root = xmp.new() if master is None else copy.deepcopy(master)
+    about = next((node.get(qualified("rdf:about"), "") for node in xmp.descriptions(root)), "")
+
+    def taken(name: str) -> str:
+        return next(map(xmp.words, xmp.take(root, name)), "")
+
+    identity = uuid.uuid5(uuid.NAMESPACE_URL, " ".join(getattr(record, name) for name in _IDENTITY))
+    software = f"{TOOL}: {record.model} {record.model_version}"
+    source = {
+        "stRef:documentID": taken("xmpMM:DocumentID"),
+        "stRef:instanceID": taken("xmpMM:InstanceID"),
+        "colorize:sha256": record.source_sha256,
+    }
+    history = xmp.take(root, "xmpMM:History")
+    for name in ("xmpMM:DerivedFrom", "xmp:CreatorTool", "colorize:record"):
+        xmp.take(root, name)
+    statements = {
+        "rdf:about": about,
+        "xmp:CreatorTool": software,
+        "xmpMM:DocumentID": f"xmp.did:{identity}",
+        "xmpMM:InstanceID": f"xmp.iid:{identity}",
+        "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
+        "colorize:masterDigitalSourceType": taken("Iptc4xmpExt:DigitalSourceType"),
+        "colorize:record": record.replace(source=record.key, **_NOT_EMBEDDED).to_json(),
+    }
+    ours = ET.SubElement(root[0], qualified("rdf:Description"), _stated(statements))
+    ET.SubElement(ours, qualified("xmpMM:DerivedFrom"), _stated(source))
+    event = {"action": "derived", "instanceID": f"xmp.iid:{identity}", "softwareAgent": software}
+    events = ET.SubElement(ET.SubElement(ours, qualified("xmpMM:History")), qualified("rdf:Seq"))
+    events.extend(entry for told in history if isinstance(told, ET.Element) for entry in told.iterfind("*/*"))
+    ET.SubElement(events, qualified("rdf:li"), {qualified(f"stEvt:{name}"): event[name] for name in event})
+    return xmp.serialise(root)
 
 
-def read_packet(xmp: bytes | str) -> Record | None:
+def read_packet(packet: bytes | str) -> Record | None:
     """The record in a derivative's packet, or None where there is none of ours."""
-    root = _parse(xmp.encode() if isinstance(xmp, str) else xmp)
-    if root is None:
+    try:
+        root = xmp.parse(packet.encode() if isinstance(packet, str) else packet)
+    except xmp.Unusable:
         return None
-    for description in root.iter(f"{{{_RDF}}}Description"):
-        line = description.get(_qualified("colorize:record"))
+    for description in xmp.descriptions(root):
+        line = description.get(qualified("colorize:record"))
         if line:
             try:
                 return Record.from_json(line)
@@ -87,22 +90,6 @@ def read_packet(xmp: bytes | str) -> Record | None:
     return None
 
 
-def _qualified(name: str) -> str:
-    prefix, _, local = name.partition(":")
-    return f"{{{_NAMESPACES[prefix]}}}{local}"
-
-
-def _parse(xmp: bytes) -> ET.Element | None:
-    """The packet's tree, with the prefixes its author chose; None for an empty or broken one."""
-    start, stop = xmp.find(b"<x:xmpmeta"), xmp.rfind(b"</x:xmpmeta>")
-    body = xmp[start : stop + len(b"</x:xmpmeta>")] if 0 <= start < stop else xmp
-    root = None
-    try:
-        for event, value in ET.iterparse(BytesIO(body), events=("start-ns", "start")):
-            if event == "start":
-                root = value if root is None else root
-            elif value[0] and not value[0].startswith("ns"):
-                ET.register_namespace(*value)
-    except ET.ParseError:
-        return None
-    return root
+def _stated(statements: dict[str, str]) -> dict[str, str]:
+    """Attributes for those that say anything, and for rdf:about."""
+    return {qualified(name): value for name, value in statements.items() if value or name == "rdf:about"}

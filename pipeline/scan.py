@@ -1,14 +1,14 @@
 """A master's bytes -> a Scan: decoded once, upright luma for the network, every refusal with its reason."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from pipeline import graft, icc, metadata, png
-from pipeline.metadata import upright
+from pipeline.metadata import Carried, upright
 from pipeline.opening import check_pages, check_size, opened, refusing
 from pipeline.record import Reason, Refusal
 from pipeline.settings import MAX_PIXELS
@@ -34,9 +34,7 @@ class Scan:
     guide: np.ndarray  # uint8 [h, w]: the same luma, at most GUIDE_REDUCTION times smaller
     jpeg: graft.Jpeg | None = None  # the master's own coded luminance
     orientation: int = 1  # EXIF 1...8; other than 1 only where the derivative carries it along
-    exif: bytes = b""  # upright; empty where the master's own segments are carried along
-    xmp: bytes = b""
-    dpi: tuple[float, float] | None = None
+    carried: Carried = field(default_factory=Carried)  # what the master said of itself
     note: str = ""  # words for a person about what was assumed
 
     @property
@@ -69,11 +67,30 @@ def read_scan(
     """
     notes: list[str] = []
     with opened(data, max_pixels=max_pixels, notes=notes, announce=announce) as image:
-        if output_format == "jpeg":
-            if scan := _keep_jpeg(image, data):
-                return scan
-            _decode_as_ycc(image)
-        return _decode(image, colorize_color, notes)
+        _check_fits(image.size, output_format)
+        said = metadata.read(data, image.info)
+        scan = _keep_jpeg(image, data, said.orientation) if output_format == "jpeg" else None
+        if scan is None:
+            if output_format == "jpeg":
+                _decode_as_ycc(image)
+            scan = _decode(image, colorize_color, said.orientation, notes)
+    return _carrying(scan, said, output_format)
+
+
+def _check_fits(size: tuple[int, int], output_format: str) -> None:
+    if output_format == "jpeg" and max(size) > graft.LARGEST_SIDE:
+        words = f"{size[0]} x {size[1]}: a JPEG has at most {graft.LARGEST_SIDE} pixels a side"
+        raise Refusal(Reason.TOO_LARGE, f"{words}; --format png or tiff can hold it")
+
+
+def _carrying(scan: Scan, said: metadata.Metadata, output_format: str) -> Scan:
+    """The scan with what its derivative says of the master; what it cannot say is noted."""
+    scan.carried = metadata.carry(
+        said, format=output_format, size=scan.stored_size, orientation=scan.orientation
+    )
+    lost = [f"left out: {', '.join(scan.carried.lost)}"] if scan.carried.lost else []
+    scan.note = "; ".join(filter(None, [scan.note, *lost]))
+    return scan
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -150,7 +167,7 @@ def from_image(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Scan:
     check_pages(image)
     check_size(*image.size, max_pixels)
     with refusing():
-        return _decode(image, True, [])
+        return _decode(image, True, metadata.orientation(image), [])
 
 
 def color_spread(rgb: np.ndarray) -> float:
@@ -204,7 +221,7 @@ def _squared_deviation(lab: np.ndarray, counted: np.ndarray) -> np.ndarray:
     return square
 
 
-def _keep_jpeg(image: Image.Image, data: bytes) -> Scan | None:
+def _keep_jpeg(image: Image.Image, data: bytes, orientation: int) -> Scan | None:
     """A scan whose coded luminance is kept, or None where this file must be composed from its pixels."""
     notes = []
     if image.format != "JPEG" or image.mode != "L":
@@ -215,11 +232,10 @@ def _keep_jpeg(image: Image.Image, data: bytes) -> Scan | None:
         jpeg = graft.parse(data)
     except graft.NotGraftable:
         return None
-    size, orientation = image.size, metadata.orientation(image)
+    size = image.size
     reduction = _reduction(size)
     image.draft("L", (size[0] // reduction, size[1] // reduction))
-    guide, xmp = np.asarray(image), metadata.xmp(image)
-    return Scan(size, None, guide, jpeg, orientation, xmp=xmp, note="; ".join(notes))
+    return Scan(size, None, np.asarray(image), jpeg, orientation, note="; ".join(notes))
 
 
 def _decode_as_ycc(image: Image.Image) -> None:
@@ -229,22 +245,15 @@ def _decode_as_ycc(image: Image.Image) -> None:
         image.draft("YCbCr", image.size)
 
 
-def _decode(image: Image.Image, colorize_color: bool, notes: list[str]) -> Scan:
-    dpi = metadata.dpi(image, turned=metadata.orientation(image) >= 5)
+def _decode(image: Image.Image, colorize_color: bool, orientation: int, notes: list[str]) -> Scan:
+    stated = metadata.orientation(image)
     image.load()
-    orientation = metadata.orientation(image)  # now: Pillow turns a TIFF by itself
+    if image.format == "TIFF" and stated != 1:  # Pillow has turned it by itself
+        orientation = 1
     luma = _deep_luma(image, notes) if image.mode.startswith("I") else _luma(image, colorize_color, notes)
     luma = np.ascontiguousarray(upright(luma, orientation))
     height, width = luma.shape
-    return Scan(
-        (width, height),
-        luma,
-        _reduce(luma),
-        exif=metadata.upright_exif(image),
-        xmp=metadata.xmp(image),
-        dpi=dpi,
-        note="; ".join(notes),
-    )
+    return Scan((width, height), luma, _reduce(luma), note="; ".join(notes))
 
 
 def _luma(image: Image.Image, colorize_color: bool, notes: list[str]) -> np.ndarray:

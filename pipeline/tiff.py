@@ -22,7 +22,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds is che
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 254, 255, 256, 257, 258, 262
 _ORIENTATION, _MAX_SAMPLE, _COLOR_MAP, _EXTRA_SAMPLES, _S_MAX_SAMPLE = 274, 281, 320, 338, 341
-_XMP, _ICC, _DNG_VERSION = 700, 34675, 50706
+_ICC, _DNG_VERSION = 34675, 50706
 _REDUCED, _MASK = 0b001, 0b100  # bits of NewSubfileType
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
@@ -57,7 +57,7 @@ def open_tiff(data: bytes, check: Callable[[int, int], None], notes: list[str]) 
       notes: words for a person about what was assumed or left out are added.
 
     Returns:
-      An image whose `info` has the profile, the resolution and the XMP packet, and whose EXIF has the orientation.
+      An image whose `info` has the profile, and whose EXIF has the orientation.
       White is never zero in it. Deep grey has mode "I;16", with white at 65 535.
 
     Raises:
@@ -247,10 +247,8 @@ def _decoded(data: bytes, index: int, page: TiffPage, notes: list[str]) -> Image
         image.seek(index)
         return image
     image = _by_tifffile(page, notes)
-    info = {"icc_profile": _ICC, "xmp": _XMP}
-    image.info |= {name: bytes(page.tags[tag].value) for name, tag in info.items() if tag in page.tags}
-    if resolution := _resolution(page):
-        image.info["dpi"] = resolution
+    if _ICC in page.tags:
+        image.info["icc_profile"] = bytes(page.tags[_ICC].value)
     if (orientation := _number(page, _ORIENTATION, 1)) != 1:
         image.getexif()[_ORIENTATION] = orientation
     return image
@@ -343,12 +341,3 @@ def _number(page: TiffPage, tag: int, default: int | None) -> int | None:
     value = page.tags.valueof(tag, default=default)
     value = value[0] if isinstance(value, tuple) and value else value
     return int(value) if isinstance(value, int | float | np.number) and np.isfinite(value) else default
-
-
-def _resolution(page: TiffPage) -> tuple[float, float] | None:
-    """Dots per inch across and down."""
-    values = [page.tags.valueof(tag) for tag in (282, 283)]
-    unit = {2: 1.0, 3: 2.54}.get(_number(page, 296, 2))
-    if unit is None or not all(isinstance(value, tuple) and len(value) == 2 and value[1] for value in values):
-        return None
-    return tuple(unit * numerator / denominator for numerator, denominator in values)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 from skimage import data
 
-from pipeline import chroma, provenance
+from pipeline import chroma, metadata, provenance
 from pipeline.derivative import compose, encode, paint
 from pipeline.icc import srgb_profile
 from pipeline.metadata import upright
@@ -56,7 +56,7 @@ def colorize(scan, tiles=None, format="png", quality=90, xmp=XMP, strength=1.0):
     canvas, seen = chroma.view(np.ascontiguousarray(upright(scan.guide, scan.orientation)), SIDE)
     tiles = smooth_tiles(len(seen)) if tiles is None else tiles[: len(seen)]
     model, _ = paint(scan, canvas, tiles, strength)
-    return encode(scan, model, format=format, quality=quality, xmp=xmp)
+    return encode(scan, model, format=format, quality=quality, packet=xmp)
 
 
 def derivative(source, output_format="png", **options):
@@ -214,7 +214,7 @@ def test_compose_is_the_derivative_as_a_person_sees_it():
     scan = from_image(photograph(300, 200))
     canvas, tiles = chroma.view(scan.guide, SIDE)
     model, _ = paint(scan, canvas, smooth_tiles(len(tiles)), 1.0)
-    written = encode(scan, model, format="png", quality=90, xmp=XMP)
+    written = encode(scan, model, format="png", quality=90, packet=XMP)
     assert np.array_equal(np.asarray(compose(scan, model)), np.asarray(opened(written)))
 
 
@@ -260,7 +260,7 @@ def test_the_masters_own_statements_are_kept_and_the_record_stands_beside_them(f
     options = {"tiffinfo": {700: MASTERS_XMP}} if source_format == "TIFF" else {"xmp": MASTERS_XMP}
     source = master(source_format, **options)
     scan = read_scan(source, output_format=format, max_pixels=10**8)
-    tags = exiftool(colorize(scan, format=format, xmp=provenance.packet(RECORD, scan.xmp)))
+    tags = exiftool(colorize(scan, format=format, xmp=provenance.packet(RECORD, scan.carried.xmp)))
     assert tags["XMP-dc:Rights"] == "CC0"
     assert tags["XMP-xmp:CreatorTool"] == "archive-colorize: fusion 1.0"
 
@@ -268,10 +268,8 @@ def test_the_masters_own_statements_are_kept_and_the_record_stands_beside_them(f
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("source_format", ["JPEG", "PNG"])
 def test_the_record_is_read_back_from_the_file(format, source_format):
-    from pipeline.metadata import xmp
-
-    image = opened(derivative(master(source_format), format))
-    assert provenance.read_packet(xmp(image)) == RECORD.replace(source=RECORD.key)
+    packet = metadata.packet(derivative(master(source_format), format))
+    assert provenance.read_packet(packet) == RECORD.replace(source=RECORD.key)
 
 
 def test_the_profile_is_one_that_little_cms_takes_and_does_not_change():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline import hints, provenance, storage
 from pipeline.collections import JobError
-from pipeline.metadata import xmp
+from pipeline.metadata import packet
 from pipeline.record import Outcome, Reason, Refusal
 from tests.pipeline.test_png import claiming
 
@@ -165,7 +165,7 @@ def test_a_dry_run_says_why_a_scan_is_to_be_done(archive, run):
 def test_the_derivative_says_which_hints_it_was_made_with_and_a_killed_run_adopts_it(archive, run):
     give(archive, "20 30 red\n")
     record = run().latest["box/a.jpg"]
-    claimed = provenance.read_packet(xmp(Image.open(record.derivative)))
+    claimed = provenance.read_packet(packet(Path(record.derivative).read_bytes()))
     assert claimed.hints_sha256 == record.hints_sha256
     shutil.rmtree(archive / "out/manifest")
     again = run().latest["box/a.jpg"]

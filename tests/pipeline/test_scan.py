@@ -224,12 +224,12 @@ def test_orientation_is_applied_once_and_declared_so(orientation, format):
     assert np.array_equal(scan.luma, np.asarray(turned))
     assert scan.size == turned.size
     declared = Image.Exif()
-    declared.load(scan.exif)
+    declared.load(scan.carried.exif)
     assert declared.get(0x0112, 1) == 1
     assert declared[270] == "Market"
     if format != "WEBP":  # which has no resolution
         expected = (600, 300) if orientation >= 5 else (300, 600)
-        assert scan.dpi == pytest.approx(expected, rel=1e-3)
+        assert scan.carried.dpi == pytest.approx(expected, rel=1e-3)
 
 
 def grey_with(orientation):
@@ -490,6 +490,26 @@ def test_a_picture_over_the_limit_is_refused_and_one_at_the_limit_is_not():
     data = save(grey(), "PNG")
     assert refusal(data, max_pixels=WIDTH * HEIGHT - 1) == Reason.TOO_LARGE
     assert read(data, max_pixels=WIDTH * HEIGHT)
+
+
+@pytest.mark.parametrize("size", [(65_501, 16), (16, 65_501)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_scan_that_no_jpeg_can_hold_is_too_large_for_one(size, mode):
+    data = save(Image.new(mode, size, "grey"), "PNG")
+    with pytest.raises(Refusal, match="--format png or tiff can hold it") as caught:
+        read(data, "jpeg")
+    assert caught.value.reason == Reason.TOO_LARGE
+    assert read(data, "png").size == read(data, "tiff").size == size
+    assert read(save(Image.new(mode, [side - side // 65_501 for side in size], "grey"), "PNG"), "jpeg")
+
+
+def test_a_jpeg_that_libjpeg_cannot_hold_is_refused_in_every_format():
+    data = save(Image.new("L", (65_500, 16), "grey"), "JPEG")
+    at = data.index(b"\xff\xc0")
+    longer = data[: at + 7] + (65_530).to_bytes(2, "big") + data[at + 9 :]
+    for output_format in ("jpeg", "png", "tiff"):
+        with pytest.raises(Refusal):
+            read(longer, output_format)
 
 
 def bombs():
