@@ -28,6 +28,7 @@ def run(argv: list[str]) -> int:
             for name in ("input", "output"):
                 if not getattr(chosen, name):
                     raise JobError(f"--{name} is missing (archive-colorize --help explains)")
+            scratch.remove(scratch.make())  # Beam's import fails without a place for temporary files
             logging.basicConfig(level=logging.ERROR)  # Beam is talkative at its import already
             from pipeline import job  # loads Beam, which `--help` need not wait for
 
