@@ -5,7 +5,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,8 @@ class Network:
             with contextlib.suppress(RuntimeError):  # it is in use already: how it shares memory is settled
                 tf.config.experimental.set_memory_growth(gpu, True)
         try:
-            self._model = tf.saved_model.load(folder)
+            with _in_utf8(folder) as name:
+                self._model = tf.saved_model.load(name)
         except Exception as error:  # TensorFlow raises many kinds for a broken SavedModel
             raise ModelError(f"cannot load the model in {folder}: {str(error).splitlines()[0]}") from error
         self._call = _checked_signature(self._model, folder, side)
@@ -86,6 +87,21 @@ class Network:
             chroma[start : start + len(part)] = answer["chroma"].numpy()[: len(part)]
             confidence[start : start + len(part)] = answer["confidence"].numpy()[: len(part)]
         return chroma, confidence
+
+
+@contextlib.contextmanager
+def _in_utf8(folder: str) -> Iterator[str]:
+    """A name of a folder that TensorFlow takes: it refuses those that are not UTF-8."""
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+    else:
+        yield folder
 
 
 def _checked_signature(model: Any, folder: str, side: int) -> Any:
@@ -195,20 +211,12 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
 
 
 def local_copy(model: str) -> str:
-    """A folder on this machine, under a name that TensorFlow can open, which is UTF-8.
-
-    A model in Cloud Storage is copied down (TensorFlow's own reader ignores emulators).
+    """A folder on this machine; a model in Cloud Storage is copied down (TensorFlow's own reader ignores emulators).
 
     Raises:
       JobError: there is no room for it. OSError: it cannot be read.
     """
     if not storage.is_gcs(model):
-        try:
-            model.encode()
-        except UnicodeEncodeError:
-            link = os.path.join(scratch.make(), "model")
-            os.symlink(model, link)
-            return link
         return model
     target = Path(scratch.make())
     for info in storage.list_files(model):
