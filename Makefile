@@ -30,6 +30,7 @@ bench: .venv/test
 	$(BIN)/python -m tests.benchmarks.host_cost
 	$(BIN)/python -m tests.benchmarks.job_cost
 	$(BIN)/python -m tests.benchmarks.memory
+	$(BIN)/python -m tests.benchmarks.resume_cost
 	$(BIN)/python -m tests.benchmarks.lab_records
 
 lock: .venv/demo

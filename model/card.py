@@ -113,7 +113,7 @@ def parse_card(text: bytes, path: str) -> ModelCard:
     """The card in a file's text, checked but for whose weights it is of. Raises CardError, which names `path`."""
     try:
         entries = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CardError(f"unreadable model card {path}: {error}") from None
     return _checked(entries, path)
 

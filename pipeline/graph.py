@@ -1,8 +1,10 @@
 """The batch job as a Beam graph.
 
     items, records, derivatives, hints -> CoGroupByKey -> plan -> open -> RunInference -> paint -> commit -> report
+    worklist's file -> Reshuffle -----------------------^
 
-The join redistributes paths only. From `plan` to `commit` everything runs in one fused stage, where elements
+On a cluster the plan is made in the graph, on this machine before it (see `pipeline.worklist`). The join, or the
+reshuffle, redistributes paths only. From there to `commit` everything runs in one fused stage, where elements
 pass by reference: a scan is decoded once, and its pixels never leave the codec process that decoded it.
 """
 
@@ -18,13 +20,13 @@ from apache_beam.ml.inference.base import RunInference
 from apache_beam.transforms.combiners import TupleCombineFn
 from apache_beam.transforms.window import GlobalWindows
 
-from pipeline import collections, hints, manifest, storage
+from pipeline import collections, hints, manifest, storage, worklist
 from pipeline.codec import refused
-from pipeline.collections import Item
+from pipeline.collections import Item, JobError, derivative_name
 from pipeline.guard import Guard
 from pipeline.hints import Hint
 from pipeline.inference import ColorizationHandler, Opened, Prediction
-from pipeline.plan import Action, Task, derivative_key, plan
+from pipeline.plan import Action, Task, derivatives, plan
 from pipeline.record import Outcome, Reason, Record, Refusal
 from pipeline.settings import Settings
 from pipeline.summary import FILE, Sample, Summary
@@ -35,48 +37,81 @@ SHARD_SECONDS = {True: 2.0, False: 30.0}  # between commits; a local run's progr
 KEPT, RECORDS, UNUSED = "kept", "records", "unused"
 
 
-def colorize(
+def planned(
     root: beam.Pipeline,
     source: str,
+    settings: Settings,
+    *,
+    hints_folder: str | None = None,
+    on_existing: str = "stale",
+    since: str = "",
+) -> tuple[beam.PCollection, beam.PCollection]:
+    """The tasks of a run, and the URIs, as bytes, of hints files that are no scan's; planned by the workers.
+
+    Args:
+      since: as for `plan.derivatives`.
+    """
+    # Paths are arguments, or bytes, never elements: Beam's coder of text refuses names that are not UTF-8.
+    once = root | "Input" >> beam.Create([None])
+    join = settings.output, settings.format
+    inputs = {
+        "items": once
+        | "Expand" >> beam.FlatMap(lambda _: collections.expand(source))
+        | "PackItem" >> beam.Map(_packed_item, *join),
+        "records": once
+        | "Shards" >> beam.FlatMap(lambda _: map(os.fsencode, manifest.shards(settings.output)))
+        | "Spread" >> beam.Reshuffle()
+        | "ReadRecords" >> beam.FlatMap(lambda shard: manifest.read_shard(os.fsdecode(shard)))
+        | "PackRecord" >> beam.Map(_packed_record, *join),
+        "derivatives": once
+        | "Derivatives"
+        >> beam.FlatMap(lambda _: derivatives(*join, since)).with_output_types(tuple[bytes, int]),
+    }
+    if hints_folder:
+        inputs["hints"] = (
+            once
+            | "ListHints" >> beam.FlatMap(lambda _: _listed_hints(hints_folder))
+            | "SpreadHints" >> beam.Reshuffle()
+            | "PackHint" >> beam.MapTuple(_packed_hint, *join)
+        )
+    joined = inputs | "Join" >> beam.CoGroupByKey()
+    planned = joined | "Plan" >> beam.FlatMap(_plan, settings, on_existing).with_outputs(UNUSED, main="tasks")
+    return planned.tasks, planned[UNUSED]
+
+
+def listed(root: beam.Pipeline, file: str) -> beam.PCollection:
+    """The tasks of a worklist's file, on this machine."""
+    return (
+        root
+        | "Worklist" >> beam.Create([None])
+        | "ReadTasks" >> beam.FlatMap(lambda _: worklist.read(file))
+        | "SpreadTasks" >> beam.Reshuffle()
+        | "UnpackTask" >> beam.Map(worklist.unpacked)
+    )
+
+
+def colorize(
+    tasks: beam.PCollection,
     settings: Settings,
     *,
     batch_size: int,
     max_batch_pixels: int,
     threads: int = 0,
-    hints_folder: str | None = None,
-    on_existing: str = "stale",
+    kept: Summary | None = None,
+    sample: Sample | None = None,
+    unused_hints: Sequence[str] | beam.PCollection = (),
     gallery_size: int = 240,
     started: float | None = None,
 ) -> None:
-    """Builds the job."""
-    inputs = {
-        "items": root
-        | "Source" >> beam.Create([source])
-        | "Expand" >> beam.FlatMap(collections.expand)
-        | "PackItem" >> beam.Map(_packed_item),
-        "records": root
-        | "Manifest" >> beam.Create([settings.output])
-        | "Shards" >> beam.FlatMap(manifest.shards)
-        | "Spread" >> beam.Reshuffle()
-        | "ReadRecords" >> beam.FlatMap(manifest.read_shard)
-        | "PackRecord" >> beam.Map(_packed_record),
-        "derivatives": root
-        | "Output" >> beam.Create([settings.output])
-        | "Derivatives" >> beam.FlatMap(list_derivatives, settings.format),
-    }
-    if hints_folder:
-        inputs["hints"] = (
-            root
-            | "Hints" >> beam.Create([hints_folder])
-            | "ListHints" >> beam.FlatMap(hints.listing)
-            | "SpreadHints" >> beam.Reshuffle()
-            | "PackHint" >> beam.MapTuple(_packed_hint)
-        )
-    joined = inputs | "Join" >> beam.CoGroupByKey()
-    planned = joined | "Plan" >> beam.FlatMap(_plan, settings, on_existing).with_outputs(UNUSED, main="tasks")
-    opened = planned.tasks | "Open" >> beam.ParDo(OpenScans(settings)).with_outputs(
-        KEPT, RECORDS, main="opened"
-    )
+    """Builds the job.
+
+    Args:
+      tasks: from `planned` or `listed`.
+      kept, sample: an account of scans that are not among the tasks.
+      unused_hints: URIs, or as `planned` gives them.
+    """
+    root = tasks.pipeline
+    opened = tasks | "Open" >> beam.ParDo(OpenScans(settings)).with_outputs(KEPT, RECORDS, main="opened")
     handler = ColorizationHandler(
         settings.model_uri,
         settings.side,
@@ -102,32 +137,41 @@ def colorize(
             report,
             beam.pvalue.AsList(accounts | "Accounts" >> beam.Flatten()),
             beam.pvalue.AsIter(failures | "Failures" >> beam.Flatten()),
-            beam.pvalue.AsIter(planned[UNUSED]),
+            beam.pvalue.AsIter(unused_hints) if isinstance(unused_hints, beam.PCollection) else unused_hints,
             settings,
+            (kept or Summary(), sample or Sample(gallery_size)),
             gallery_size,
             started if started is not None else time.time(),
         )
     )
 
 
-def list_derivatives(output: str, format: str) -> Iterator[tuple[bytes, int]]:
-    """Key and size in bytes of every derivative of a format that is there."""
-    for info in storage.list_files(output):
-        key = derivative_key(info.uri[len(output) :].lstrip("/"), format)
-        if key is not None:
-            yield os.fsencode(key), info.size
-
-
 def report(
     _,
     accounts: Sequence[tuple[Summary, Sample]],
     failures: Iterable[Record],
-    unused_hints: Iterable[str],
+    unused_hints: Iterable[str | bytes],
     settings: Settings,
+    kept: tuple[Summary, Sample],
     gallery_size: int,
     started: float,
 ) -> Iterator[None]:
-    """Writes the dead letters, the gallery and, last, `summary.json`."""
+    """Writes the dead letters, the gallery and, last, `summary.json`. Raises JobError where one cannot be written."""
+    try:
+        _report([*accounts, kept], failures, unused_hints, settings, gallery_size, started)
+    except OSError as error:
+        raise JobError(manifest.unwritable(settings.output, error)) from error
+    return iter(())
+
+
+def _report(
+    accounts: Sequence[tuple[Summary, Sample]],
+    failures: Iterable[Record],
+    unused_hints: Iterable[str | bytes],
+    settings: Settings,
+    gallery_size: int,
+    started: float,
+) -> None:
     summaries, samples = zip(*accounts, strict=True)
     summary = Summary().merge(summaries)
     letters = "".join(record.to_json() + "\n" for record in failures)
@@ -142,7 +186,7 @@ def report(
         "manifest": manifest.folder(settings.output),
         "dead_letters": storage.join(settings.output, manifest.DEAD_LETTERS),
         "gallery": None,
-        "unused_hints": sorted(unused_hints),
+        "unused_hints": sorted(map(os.fsdecode, unused_hints)),
         "stopped": _stopped(settings),
     }
     chosen = Sample(gallery_size).merge(samples).records()
@@ -163,7 +207,6 @@ def report(
         "pictures_per_second": round((summary.records - summary.kept) / max(seconds, 1e-9), 3),
     }
     storage.write(storage.join(settings.output, FILE), summary.to_json(**more).encode())
-    return iter(())
 
 
 class OpenScans(beam.DoFn):
@@ -302,27 +345,37 @@ class _SampleFn(beam.CombineFn):
 # What is joined is packed: a runner may hold all of it, and bytes are a fraction of the objects.
 
 
-def _packed_item(item: Item) -> tuple[bytes, bytes]:
-    return os.fsencode(item.key), json.dumps([item.source, item.size, item.version]).encode()
+def _packed_item(item: Item, output: str, format: str) -> tuple[bytes, bytes]:
+    values = [item.key, item.source, item.size, item.version, item.reason, item.detail]
+    return derivative_name(output, item.key, format), json.dumps(values).encode()
 
 
-def _packed_record(record: Record) -> tuple[bytes, bytes]:
-    return os.fsencode(record.key), record.to_json().encode()
+def _packed_record(record: Record, output: str, format: str) -> tuple[bytes, bytes]:
+    return derivative_name(output, record.key, format), record.to_json().encode()
 
 
-def _packed_hint(key: str, uri: str) -> tuple[bytes, bytes]:
-    return os.fsencode(key), json.dumps(dataclasses.astuple(hints.identified(uri))).encode()
+def _listed_hints(folder: str) -> Iterator[tuple[bytes, bytes]]:
+    return ((os.fsencode(key), os.fsencode(uri)) for key, uri in hints.listing(folder))
+
+
+def _packed_hint(key: bytes, uri: bytes, output: str, format: str) -> tuple[bytes, bytes]:
+    hint = hints.identified(os.fsdecode(uri))
+    name = derivative_name(output, os.fsdecode(key), format)
+    return name, json.dumps(dataclasses.astuple(hint)).encode()
 
 
 def _plan(joined: tuple[bytes, dict], settings: Settings, on_existing: str) -> Iterator[Task]:
     """The tasks of one key; hints files that are no scan's go to a side output."""
-    key, found = joined
-    items = [Item(os.fsdecode(key), *json.loads(packed)) for packed in found["items"]]
+    found = joined[1]
+    items = []
+    for packed in found["items"]:
+        key, source, size, version, reason, detail = json.loads(packed)
+        items.append(Item(key, source, size, version, reason=reason, detail=detail))
     records = map(Record.from_json, found["records"])
     derivative_bytes = next(iter(found["derivatives"]), None)
     given = [Hint(*json.loads(packed)) for packed in found.get("hints", ())]
     if not items:
-        yield from (beam.pvalue.TaggedOutput(UNUSED, hint.uri) for hint in given)
+        yield from (beam.pvalue.TaggedOutput(UNUSED, os.fsencode(hint.uri)) for hint in given)
     yield from plan(items, records, derivative_bytes, settings, on_existing, given)
 
 

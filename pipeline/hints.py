@@ -56,7 +56,11 @@ class Marks:
 
 def check(folder: str, source: str, output: str) -> None:
     """Raises JobError unless the folder is there and apart from input and output. Folder and output are normalised."""
-    if not storage.is_folder(folder):
+    try:
+        there = storage.is_folder(folder)
+    except OSError as error:
+        raise JobError(f"cannot list {folder}: {error.strerror or error} (--hints)") from error
+    if not there:
         raise JobError(f"no such folder: {folder} (--hints; with no hints at all, leave the option out)")
     for name, other in (("output", output), ("input", base_folder(source))):
         if other and (storage.contains(folder, other) or storage.contains(other, folder)):

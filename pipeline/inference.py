@@ -1,12 +1,11 @@
 """The exported network behind Beam's RunInference: batches of views in, chroma and confidence out."""
 
-import atexit
 import contextlib
 import functools
-import shutil
-import tempfile
+import os
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
 from model.srgb import LIGHTNESS
-from pipeline import storage
+from pipeline import scratch, storage
 from pipeline.codec import View
-from pipeline.collections import Item
+from pipeline.collections import Item, JobError
 
 SIGNATURE = "serving_default"
 _FULL = 1_000_000  # weight of a full batch
@@ -66,9 +65,11 @@ class Network:
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
                 tf.config.threading.set_inter_op_parallelism_threads(1)
         for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)
+            with contextlib.suppress(RuntimeError):  # it is in use already: how it shares memory is settled
+                tf.config.experimental.set_memory_growth(gpu, True)
         try:
-            self._model = tf.saved_model.load(folder)
+            with _in_utf8(folder) as name:
+                self._model = tf.saved_model.load(name)
         except Exception as error:  # TensorFlow raises many kinds for a broken SavedModel
             raise ModelError(f"cannot load the model in {folder}: {str(error).splitlines()[0]}") from error
         self._call = _checked_signature(self._model, folder, side)
@@ -86,6 +87,21 @@ class Network:
             chroma[start : start + len(part)] = answer["chroma"].numpy()[: len(part)]
             confidence[start : start + len(part)] = answer["confidence"].numpy()[: len(part)]
         return chroma, confidence
+
+
+@contextlib.contextmanager
+def _in_utf8(folder: str) -> Iterator[str]:
+    """A name of a folder that TensorFlow takes: it refuses those that are not UTF-8."""
+    try:
+        folder.encode()
+    except UnicodeEncodeError:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+    else:
+        yield folder
 
 
 def _checked_signature(model: Any, folder: str, side: int) -> Any:
@@ -113,15 +129,27 @@ class LazyNetwork:
         return load(*self._arguments)
 
 
-@functools.lru_cache(maxsize=1)
+_LOADING = threading.Lock()
+
+
 def load(model: str, side: int, batch_size: int, threads: int) -> Network:
-    """A process's network."""
+    """A process's network: one, however many threads ask for it. Raises ModelError as `Network` does."""
+    with _LOADING:
+        return _load(model, side, batch_size, threads)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(model: str, side: int, batch_size: int, threads: int) -> Network:
     return Network(local_copy(model), side, batch_size, threads)
 
 
 def try_out(network: Network, side: int) -> None:
     """Raises ModelError unless the network has a sound answer to a plain grey."""
-    chroma, confidence = network.predict(np.full((1, side, side), 128, np.uint8))
+    try:
+        chroma, confidence = network.predict(np.full((1, side, side), 128, np.uint8))
+    except Exception as error:  # whatever its kernels raise
+        words = next(filter(None, map(str.strip, str(error).splitlines())), "")
+        raise ModelError(f"the model fails on a plain grey: {type(error).__name__}: {words}") from error
     if not (np.isfinite(chroma).all() and 0 <= confidence[0] <= 1):
         raise ModelError("the model answers a plain grey with no sound chroma and confidence")
 
@@ -188,13 +216,19 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
 
 
 def local_copy(model: str) -> str:
-    """A folder on this machine; a model in Cloud Storage is copied down (TensorFlow's own reader ignores emulators)."""
+    """A folder on this machine; a model in Cloud Storage is copied down (TensorFlow's own reader ignores emulators).
+
+    Raises:
+      JobError: there is no room for it. OSError: it cannot be read.
+    """
     if not storage.is_gcs(model):
         return model
-    target = Path(tempfile.mkdtemp(prefix="colorize-model-"))
-    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    target = Path(scratch.make())
     for info in storage.list_files(model):
-        file = target / info.uri[len(model) :].lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(storage.read(info.uri))
+        file, data = target / info.uri[len(model) :].lstrip("/"), storage.read(info.uri)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+        except OSError as error:
+            raise JobError(scratch.no_room(error)) from error
     return str(target)

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import json
 import logging
 import os
 import re
@@ -10,9 +11,8 @@ import secrets
 import shlex
 import subprocess
 import sys
-import tempfile
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,16 +28,16 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from model import default_model
 from model.card import CARD, CardError, ModelCard, read_card
-from pipeline import collections, hints, manifest, registry, storage
+from pipeline import collections, graph, hints, lease, manifest, registry, scratch, storage, worklist
 from pipeline.collections import JobError
-from pipeline.graph import colorize, list_derivatives
-from pipeline.hints import Hint
+from pipeline.console import complain, one_line, say
 from pipeline.inference import ModelError, load, local_copy, try_out
-from pipeline.plan import Action, Task, plan
+from pipeline.plan import Action
 from pipeline.progress import Progress
 from pipeline.settings import Settings
 from pipeline.stopping import DEAF, Stopped, finishing_on_signals
 from pipeline.summary import FILE, describe, describe_unused
+from pipeline.worklist import Worklist
 
 FAILURE = 1
 LOCAL_RUNNER = "FnApiRunner"  # with none named, Beam would try to download another
@@ -60,6 +60,8 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     """
     started = time.time()
     beam_options = _beam_options(beam_argv)
+    for place in filter(None, (chosen.output, chosen.hints, chosen.model)):
+        collections.check_reachable(place)
     output = storage.normalize(chosen.output)
     collections.check_input(chosen.input)
     collections.check_output(chosen.input, output)
@@ -68,7 +70,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
         hints.check(hints_folder, chosen.input, output)
     folder, card = _card(chosen.model, chosen.allow_unblessed)
     local = beam_options.view_as(StandardOptions).runner == LOCAL_RUNNER
-    with tempfile.TemporaryDirectory(prefix="colorize-") as scratch:
+    with scratch.folder() as made:
         settings = Settings(
             output=output,
             run=time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + "-" + secrets.token_hex(3),
@@ -84,36 +86,46 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             color_scans=chosen.color_scans,
             max_pixels=chosen.max_pixels,
             codec_timeout=chosen.codec_timeout,
-            stop_file=os.path.join(scratch, "stop") if local else "",
+            stop_file=os.path.join(made, "stop") if local else "",
         )
         if chosen.dry_run:
             return _dry_run(chosen, settings, hints_folder)
-        total, todo = _workload(chosen, settings, hints_folder) if local else (_any(chosen.input), None)
-        if not total:
+        if next(collections.expand(chosen.input), None) is None:
             raise JobError(f"nothing to do: no scans in {chosen.input}")
-        _check_writable(output)
-        here = _local_runner(beam_options, beam_argv, todo) if local else _Local()
-        if todo != 0:
-            _try_model(folder, card, chosen.batch_size, here)
-        build = dict(
-            batch_size=chosen.batch_size,
-            max_batch_pixels=chosen.max_batch_pixels,
-            threads=here.threads,
-            hints_folder=hints_folder,
-            on_existing=chosen.on_existing,
-            gallery_size=chosen.gallery_size,
-            started=started,
-        )
-        with finishing_on_signals(settings.stop_file) as stopped:
-            error = _execute(chosen.input, settings, here.runner, beam_options, build, todo)
-        if error:
-            print(f"archive-colorize: {error}", file=sys.stderr)
-            return FAILURE
-        template = beam_options.view_as(GoogleCloudOptions).template_location
-        if template:
-            print(f"nothing was run: the job is described in {template}")
-            return 0
-        return _conclude(output, settings.run, total if local else None, stopped, chosen)
+        with lease.held(output, settings.run, settings.stop_file) as hold:
+            before = manifest.runs(output)
+            planning = dict(hints_folder=hints_folder, on_existing=chosen.on_existing, since=hold.since)
+            work, here = None, _Local()
+            if local:
+                work = worklist.write(
+                    made, chosen.input, settings, gallery_size=chosen.gallery_size, **planning
+                )
+                here = _local_runner(beam_options, beam_argv, work.todo)
+            if work is None or work.todo:
+                _try_model(folder, card, chosen.batch_size, here)
+            build = dict(
+                batch_size=chosen.batch_size,
+                max_batch_pixels=chosen.max_batch_pixels,
+                threads=here.threads,
+                gallery_size=chosen.gallery_size,
+                started=started,
+            )
+            with finishing_on_signals(settings.stop_file) as stopped:
+                error = _execute(chosen.input, settings, here.runner, beam_options, work, planning, build)
+            if error:
+                return _failed(error)
+            template = beam_options.view_as(GoogleCloudOptions).template_location
+            if template:
+                say(f"nothing was run: the job is described in {template}")
+                return 0
+            try:
+                code = _conclude(settings, work, stopped, chosen)
+                intruder = hold.lost or _intruder(settings, before)
+            except (JobError, OSError) as error:
+                return _failed(f"{error}; what is finished is kept")
+            if intruder:
+                return _failed(f"{intruder}; run the same command again once it has ended")
+            return code
 
 
 def _execute(
@@ -121,21 +133,51 @@ def _execute(
     settings: Settings,
     runner: FnApiRunner | None,
     beam_options: PipelineOptions,
+    work: Worklist | None,
+    planning: dict,
     build: dict,
-    todo: int | None,
 ) -> str:
     """Runs the graph; returns what stopped it, in words, or nothing."""
-    progress = contextlib.nullcontext() if todo is None else Progress(settings.output, settings.run, todo)
+    progress = (
+        contextlib.nullcontext() if work is None else Progress(settings.output, settings.run, work.todo)
+    )
+    if (
+        work is not None
+    ):  # what stopped it is said here, once; Beam's logs repeat it as often as there are layers
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
         with progress, beam.Pipeline(runner, options=beam_options) as root:
-            colorize(root, source, settings, **build)
+            if work is None:
+                tasks, unused = graph.planned(root, source, settings, **planning)
+                graph.colorize(tasks, settings, unused_hints=unused, **build)
+            else:
+                account = dict(kept=work.kept, sample=work.sample, unused_hints=work.unused_hints)
+                graph.colorize(graph.listed(root, work.file), settings, **account, **build)
     except Exception as error:
-        words = re.findall(r"JobError: (.*?)(?: \[while running|\n|$)", f"{type(error).__name__}: {error}")
-        if words:
+        said = f"{type(error).__name__}: {error}"
+        if words := re.findall(r"(?:JobError|ModelError): (.*?)(?: \[while running|\n|$)", said):
             return words[-1]
+        if words := re.findall(
+            r"\[Errno \d+\] (.*?)(?: \[while running|\n|$)", said
+        ):  # of the machine, not of ours
+            return f"the job stopped: {words[-1]}; what is finished is kept"
         logging.getLogger(__name__).error("the job stopped", exc_info=error)
         return f"the job stopped: {type(error).__name__}: {_last_line(error)}; what is finished is kept"
     return ""
+
+
+def _intruder(settings: Settings, before: Counter[str]) -> str:
+    """In words: that another run has committed records since this one began."""
+    others = manifest.runs(settings.output) - before
+    del others[settings.run]
+    if not others:
+        return ""
+    return f"another job (run {min(others)}) wrote to the output {settings.output} at the same time"
+
+
+def _failed(words: str) -> int:
+    complain(words)
+    return FAILURE
 
 
 def _beam_options(argv: list[str]) -> PipelineOptions:
@@ -173,13 +215,13 @@ def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard]:
         if storage.is_gcs(folder) and not storage.is_folder(folder):
             raise JobError(f"no such model: {folder}")
         card = read_card(local_copy(folder))
+        reason = registry.why_unblessed(folder, card)
     except CardError as error:
         raise JobError(f"{error} (--model takes the folder of an exported model with its {CARD})") from error
     except registry.RegistryError as error:
         raise JobError(str(error)) from error
     except OSError as error:
-        raise JobError(f"cannot read the model {model}: {error}") from error
-    reason = registry.why_unblessed(folder, card)
+        raise JobError(f"cannot read the model {model}: {error.strerror or error}") from error
     if reason and not allow_unblessed:
         raise JobError(f"the model in {folder} is not blessed: {reason} (--allow_unblessed overrides)")
     return folder, card
@@ -198,67 +240,27 @@ def _try_model(folder: str, card: ModelCard, batch_size: int, here: "_Local") ->
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        errors="backslashreplace",
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     if trial.returncode:
         raise JobError(trial.stdout.strip() or f"the model in {folder} cannot be loaded")
 
 
-def _any(source: str) -> int:
-    return int(next(collections.expand(source), None) is not None)
-
-
-def _workload(chosen: argparse.Namespace, settings: Settings, hints_folder: str | None) -> tuple[int, int]:
-    """How many scans there are, and how many of them are to be done."""
-    total = todo = 0
-    for task in _tasks(chosen, settings, _given(hints_folder)):
-        total += 1
-        todo += task.action != Action.KEEP
-    return total, todo
-
-
-def _given(hints_folder: str | None) -> dict[str, list[Hint]]:
-    """Hints files by the key they are named for."""
-    given = defaultdict(list)
-    for key, uri in hints.listing(hints_folder) if hints_folder else ():
-        given[key].append(hints.identified(uri))
-    return given
-
-
-def _tasks(chosen: argparse.Namespace, settings: Settings, given: dict[str, list[Hint]]) -> Iterator[Task]:
-    """The plan of a local run, as the graph will make it."""
-    there = dict(list_derivatives(settings.output, settings.format))
-    with manifest.Latest(settings.output) as records:
-        for item in collections.expand(chosen.input):
-            record = records.get(item.key)
-            earlier = [record] if record else []
-            size = there.get(os.fsencode(item.key))
-            its_hints = given.get(item.key, ())
-            yield from plan([item], earlier, size, settings, chosen.on_existing, its_hints)
-
-
 def _dry_run(chosen: argparse.Namespace, settings: Settings, hints_folder: str | None) -> int:
-    counts, given, keys = dict.fromkeys(Action, 0), _given(hints_folder), set()
-    for task in _tasks(chosen, settings, given):
+    counts, given, keys = dict.fromkeys(Action, 0), worklist.hints_by_key(hints_folder), set()
+    for task in worklist.tasks(chosen.input, settings, given, chosen.on_existing):
         counts[task.action] += 1
         keys |= {task.item.key} & given.keys()
-        print(f"{task.action:<9} {task.item.key}  ({task.why})".encode(errors="backslashreplace").decode())
+        if not say(one_line(f"{task.action:<9} {task.item.key}  ({task.why})")):
+            return 0  # nobody reads on
     if not sum(counts.values()):
         raise JobError(f"nothing to do: no scans in {chosen.input}")
-    print(", ".join(f"{n:,} to {action}" for action, n in counts.items() if n) + "; nothing was done")
+    say(", ".join(f"{n:,} to {action}" for action, n in counts.items() if n) + "; nothing was done")
     unused = sorted(hint.uri for key in given.keys() - keys for hint in given[key])
     if unused:
-        print(describe_unused(unused))
+        say(describe_unused(unused))
     return 0
-
-
-def _check_writable(output: str) -> None:
-    probe = storage.join(output, ".archive-colorize")
-    try:
-        storage.write(probe, b"")
-        storage.delete(probe)
-    except OSError as error:
-        raise JobError(f"cannot write to the output {output}: {error.strerror or error}") from error
 
 
 def _local_runner(beam_options: PipelineOptions, argv: list[str], todo: int) -> "_Local":
@@ -283,37 +285,36 @@ class _Local:
     threads: int = 0  # of each worker's network; 0 leaves it to TensorFlow
 
 
-def _conclude(output: str, run: str, total: int | None, stopped: Stopped, chosen: argparse.Namespace) -> int:
-    import json
-
-    summary = json.loads(storage.read(storage.join(output, FILE)))
-    if summary["run"] != run:
-        raise RuntimeError(f"{FILE} is of another run: two jobs write to {output}")
-    print(describe(summary))
+def _conclude(settings: Settings, work: Worklist | None, stopped: Stopped, chosen: argparse.Namespace) -> int:
+    """Says what came of the run; returns the exit code. Raises JobError where another run's summary is there."""
+    summary = json.loads(storage.read(storage.join(settings.output, FILE)))
+    if summary["run"] != settings.run:
+        raise JobError(f"{FILE} is of another run: two jobs write to {settings.output}")
+    say(describe(summary))
     done = summary["records"] - summary["kept"]
     if summary["kept"]:
-        print(f"  {summary['kept']:>9,}  of these were current already")
-    print(f"{done:,} in this run, {summary['seconds']:,} s, {summary['pictures_per_second']:g} a second\n")
+        say(f"  {summary['kept']:>9,}  of these were current already")
+    say(f"{done:,} in this run, {summary['seconds']:,} s, {summary['pictures_per_second']:g} a second\n")
     failed = summary["outcomes"]["failed"]
-    rows = [("derivatives", output), ("manifest", summary["manifest"]), ("model", summary["model_uri"])]
+    rows = [("derivatives", settings.output), ("manifest", summary["manifest"])]
+    rows += [("model", summary["model_uri"])]
     rows += [("gallery", summary["gallery"])] if summary["gallery"] else []
     rows += [("failed scans", summary["dead_letters"])] if failed else []
     for name, uri in rows:
-        print(f"{name:<13} {uri}")
+        say(f"{name:<13} {uri}")
     if summary["unused_hints"]:
-        print(describe_unused(summary["unused_hints"]))
+        say(describe_unused(summary["unused_hints"]))
     if stopped.by is not None:
-        left = (total or 0) - summary["records"]
-        print(
+        left = work.kept.records + work.todo - summary["records"]
+        say(
             f"\nstopped by {stopped.by.name}; {left:,} scans were not begun: run the same command again to go on"
         )
         return 128 + stopped.by
     if failed:
-        print("\nfailed scans are tried again by the same command; the records say what was wrong with each")
+        say("\nfailed scans are tried again by the same command; the records say what was wrong with each")
     if failed > chosen.max_failures * summary["records"]:
         share = failed / summary["records"]
-        print(f"archive-colorize: {share:.1%} of the scans failed, more than --max_failures", file=sys.stderr)
-        return FAILURE
+        return _failed(f"{share:.1%} of the scans failed, more than --max_failures")
     return 0
 
 

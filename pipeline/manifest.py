@@ -2,17 +2,17 @@
 
 import contextlib
 import hashlib
-import os
-import sqlite3
-import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 
-from pipeline import storage
+from pipeline import scratch, storage
 from pipeline.collections import JobError
-from pipeline.record import Record
+from pipeline.record import SCHEMA, Record
 
 FOLDER = "manifest"
 DEAD_LETTERS = "dead_letters.jsonl"
+CLOCKS_APART = timedelta(hours=1)  # that the clocks of two machines may be, and records of both be believed
 
 
 def folder(output: str) -> str:
@@ -38,41 +38,88 @@ def commit(output: str, run: str, records: Iterable[Record]) -> None:
     try:
         storage.write(uri, data, keep_existing=True)
     except OSError as error:
+        raise JobError(unwritable(output, error)) from error
+
+
+def unwritable(output: str, error: OSError) -> str:
+    """In words: an output that could be written to before cannot be any more."""
+    return (
+        f"cannot write to {output}: {error.strerror or error}; what is finished is kept, "
+        "run the same command again once it can be written to"
+    )
+
+
+def shards(output: str, run: str = "") -> Iterator[str]:
+    """URIs of the manifest's shards, or of one run's, in the order of their names.
+
+    Raises:
+      JobError: they cannot be listed.
+    """
+    try:
+        for info in storage.list_files(folder(output), prefix=f"{run}-" if run else ""):
+            if info.uri.endswith(".jsonl"):
+                yield info.uri
+    except OSError as error:
         raise JobError(
-            f"cannot write to {output}: {error.strerror or error}; what is finished is kept, "
-            "run the same command again once it can be written to"
+            f"cannot list {error.filename or folder(output)}: {error.strerror or error}"
         ) from error
 
 
-def shards(output: str) -> Iterator[str]:
-    """URIs of the manifest's shards, in the order of their names."""
-    for info in storage.list_files(folder(output)):
-        if info.uri.endswith(".jsonl"):
-            yield info.uri
+def runs(output: str) -> Counter[str]:
+    """How many shards each run has committed. Raises JobError as `shards` does."""
+    return Counter(uri.rpartition("/")[2].rpartition("-")[0] for uri in shards(output))
 
 
 def read_shard(uri: str) -> Iterator[Record]:
     """The records of a shard, in its order.
 
     Raises:
-      JobError: a line is no record: somebody else's file, or an edited one.
+      JobError: it cannot be read, or a line is no record: somebody else's file, an edited one, or one of a later
+        version of this program.
     """
-    for number, line in enumerate(storage.read(uri).splitlines(), 1):
+    return (record for record, _ in _read(uri))
+
+
+def _read(uri: str) -> Iterator[tuple[Record, bytes]]:
+    """Records with their lines."""
+    try:
+        lines = storage.read(uri).splitlines()
+    except OSError as error:
+        raise JobError(f"cannot read {uri}: {error.strerror or error}") from error
+    for number, line in enumerate(lines, 1):
         try:
-            yield Record.from_json(line)
+            record = Record.from_json(line)
         except (ValueError, TypeError) as error:
             raise JobError(f"{uri}, line {number}: {error}") from error
+        if record.schema > SCHEMA:
+            raise JobError(
+                f"{uri}, line {number}: a later version of archive-colorize wrote this record (schema "
+                f"{record.schema}, this one knows {SCHEMA}): update the program, or choose another output"
+            )
+        yield record, line
+
+
+def rank(record: Record, now: datetime | None = None) -> tuple:
+    """Orders the records of a scan: the greatest counts.
+
+    It is the one finished last. One dated more than `CLOCKS_APART` after now comes from a machine whose clock was
+    wrong, and ranks below all that can be true: what a later run finds is not hidden behind it until that date comes.
+    Of two of the same moment always the same one counts.
+    """
+    latest = (now or datetime.now(UTC)) + CLOCKS_APART
+    believed = record.finished <= latest.isoformat(timespec="milliseconds")
+    return (believed, record.finished, record.outcome, record.derivative_sha256)
 
 
 def later(a: Record, b: Record) -> Record:
-    """Which of two records of a scan counts: the one finished last; of two at the same moment always the same."""
-    return max(a, b, key=lambda record: (record.finished, record.outcome, record.derivative_sha256))
+    """Which of two records of a scan counts; see `rank`."""
+    return max(a, b, key=rank)
 
 
 class Latest:
-    """The record that counts of every scan, in bounded memory: a temporary file on this machine.
+    """The record that counts of every scan, in bounded memory: a temporary database on this machine.
 
-    Iterating gives them by key. Raises JobError as `read_shard` does.
+    Iterating gives them by key. Raises JobError as `read_shard` does, and where there is no room for the database.
     """
 
     def __init__(self, output: str):
@@ -80,36 +127,31 @@ class Latest:
 
     def __enter__(self) -> "Latest":
         with contextlib.ExitStack() as stack:
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="colorize-"))
-            database = sqlite3.connect(os.path.join(scratch, "records.db"), isolation_level=None)
-            self._database = stack.enter_context(contextlib.closing(database))
+            self._database = stack.enter_context(scratch.database())
             self._fill()
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_) -> None:
-        self._stack.close()
+    def __exit__(self, *raised) -> None:
+        self._stack.__exit__(*raised)
 
     def _fill(self) -> None:
-        self._database.execute("PRAGMA journal_mode=OFF")
-        self._database.execute("PRAGMA synchronous=OFF")
-        self._database.execute(
-            "CREATE TABLE records (key BLOB PRIMARY KEY, rank TEXT, line BLOB) WITHOUT ROWID"
-        )
-        self._database.execute("BEGIN")
+        now = datetime.now(UTC)
+        # Rows are large: a table WITHOUT ROWID would keep a few to a page, half of it empty.
+        self._database.execute("CREATE TABLE records (key BLOB PRIMARY KEY, rank TEXT, line BLOB)")
         for uri in shards(self._output):
             self._database.executemany(
                 "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
                 "SET rank = excluded.rank, line = excluded.line WHERE excluded.rank > rank",
                 (
-                    (os.fsencode(r.key), f"{r.finished} {r.outcome} {r.derivative_sha256}", r.to_json())
-                    for r in read_shard(uri)
+                    (storage.as_bytes(record.key), "{:d} {} {} {}".format(*rank(record, now)), line)
+                    for record, line in _read(uri)
                 ),
             )
 
     def get(self, key: str) -> Record | None:
         """The record of a scan, if it has one."""
-        found = self._database.execute("SELECT line FROM records WHERE key = ?", (os.fsencode(key),))
+        found = self._database.execute("SELECT line FROM records WHERE key = ?", (storage.as_bytes(key),))
         return next((Record.from_json(line) for (line,) in found), None)
 
     def __iter__(self) -> Iterator[Record]:

@@ -7,7 +7,16 @@ from pathlib import PurePosixPath
 
 from pipeline import hints, manifest, storage
 from pipeline.codec import refused
-from pipeline.collections import EXTENSIONS, IMAGE_EXTENSIONS, SUFFIX, Item, check_key
+from pipeline.collections import (
+    EXTENSIONS,
+    IMAGE_EXTENSIONS,
+    SUFFIX,
+    Item,
+    JobError,
+    below,
+    check_key,
+    derivative_uri,
+)
 from pipeline.hints import Hint
 from pipeline.record import Outcome, Reason, Record, Refusal
 from pipeline.settings import Settings
@@ -66,15 +75,32 @@ def plan(
     yield _task(first, record, derivative_bytes, settings, on_existing)
 
 
-def derivative_key(relative: str, format: str) -> str | None:
-    """The key of the scan whose derivative in this format has this path below the output; None if it is no such."""
+def derivatives(output: str, format: str, since: str = "") -> Iterator[tuple[bytes, int]]:
+    """Name (see `collections.derivative_name`) and size in bytes of every derivative of a format that is there.
+
+    Args:
+      since: a version of a file in the output. Temporary files that a killed job left before it are removed on the
+        way; with "" they are left alone.
+
+    Raises:
+      JobError: the output cannot be listed, or such a file not removed.
+    """
     ending = SUFFIX + EXTENSIONS[format]
-    return relative.removesuffix(ending) if relative.endswith(ending) else None
+    try:
+        for info in storage.list_files(output, hidden=True):
+            if info.uri.endswith(ending):
+                yield below(output, info.uri), info.size
+            elif since and storage.is_leftover(info, since):
+                storage.delete(info.uri)
+    except OSError as error:
+        raise JobError(f"cannot list {error.filename or output}: {error.strerror or error}") from error
 
 
 def _task(
     item: Item, record: Record | None, derivative_bytes: int | None, settings: Settings, on_existing: str
 ) -> Task:
+    if item.reason:
+        return _refuse(item, Reason(item.reason), item.detail, settings)
     if on_existing != "replace":
         if record is not None and _has_result(record, derivative_bytes):
             if on_existing == "skip":
@@ -88,6 +114,8 @@ def _task(
             return Task(Action.ADOPT, item, "has a derivative without a record")
     try:
         check_key(item.key)
+        if not storage.can_be_named(derivative_uri(settings.output, item.key, settings.format)):
+            raise Refusal(Reason.BAD_KEY, "names in Cloud Storage are UTF-8, and this key is not")
         if storage.is_gcs(item.source) == storage.is_gcs(settings.output) and PurePosixPath(
             item.source
         ).is_relative_to(settings.output):

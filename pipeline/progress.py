@@ -1,12 +1,17 @@
 """A local run's progress: records done, rate and time left, read off the manifest as it grows."""
 
+import contextlib
 import sys
 import threading
 import time
 
 from pipeline import manifest, storage
+from pipeline.collections import JobError
+from pipeline.console import say
 
 POLL_SECONDS = 0.5
+CLOUD_SECONDS = 10.0  # between listings of a manifest in Cloud Storage, which are paid for
+LEISURE = 20  # times what a look at the manifest took pass until the next
 LINE_SECONDS = 30.0  # where there is no terminal to draw on
 
 
@@ -18,9 +23,10 @@ class Progress:
     """
 
     def __init__(self, output: str, run: str, todo: int):
-        self._folder, self._run, self._todo = manifest.folder(output), run, todo
+        self._output, self._run, self._todo = output, run, todo
         self._seen: set[str] = set()
         self._done = 0
+        self._next = 0.0  # when to look again
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
@@ -76,16 +82,19 @@ class Progress:
             self._count()
             rate = self._done / (now - started)
             left = f", about {(self._todo - self._done) / rate:,.0f} s left" if self._done else ""
-            print(
-                f"{self._done:,} of {self._todo:,} scans, {rate:.1f} a second{left}",
-                file=sys.stderr,
-                flush=True,
-            )
+            say(f"{self._done:,} of {self._todo:,} scans, {rate:.1f} a second{left}", error=True)
 
     def _count(self) -> int:
-        for info in storage.list_files(self._folder):
-            name = info.uri.rpartition("/")[2]
-            if name.startswith(self._run) and name not in self._seen:
-                self._seen.add(name)
-                self._done += storage.read(info.uri).count(b"\n")
+        """Records so far. Only this run's shards are listed, and each is read once."""
+        began = time.monotonic()
+        if began < self._next:
+            return self._done
+        with contextlib.suppress(JobError, OSError):  # if it matters, the job itself meets it
+            for uri in manifest.shards(self._output, self._run):
+                if uri not in self._seen:
+                    self._done += storage.read(uri).count(b"\n")
+                    self._seen.add(uri)
+        now = time.monotonic()
+        pause = CLOUD_SECONDS if storage.is_gcs(self._output) else POLL_SECONDS
+        self._next = now + max(pause, LEISURE * (now - began))
         return self._done

@@ -40,6 +40,8 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     BAD_KEY = "bad_key"
     DUPLICATE_KEY = "duplicate_key"
+    BAD_LINE = "bad_line"  # of a manifest: it names no scan
+    UNSUPPORTED_SOURCE = "unsupported_source"
     BAD_HINTS = "bad_hints"
     # failed: the work
     CODEC_CRASHED = "codec_crashed"
@@ -114,22 +116,41 @@ class Record:
 
     def to_json(self) -> str:
         """One line, ASCII (a file name that is not valid UTF-8 survives as an escaped surrogate)."""
-        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+        return json.dumps({name: getattr(self, name) for name in _TYPES}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str | bytes) -> "Record":
-        """Reads a line; fields that are unknown or of another type than ours are ignored, so that an
+        """Reads a line. Raises ValueError as `fields` and `from_fields` do."""
+        return cls.from_fields(fields(line))
+
+    @classmethod
+    def from_fields(cls, said: dict) -> "Record":
+        """Of a line's fields. Those that are unknown or of another type than ours are ignored, so that an
         inventory's own columns do no harm.
 
         Raises:
-          ValueError: the line is no JSON object, or lacks a text `source`.
+          ValueError: there is no text `source`, or `key` is no text.
         """
-        fields = json.loads(line)
-        if not isinstance(fields, dict) or not isinstance(fields.get("source"), str) or not fields["source"]:
+        if not isinstance(said.get("source"), str) or not said["source"]:
             raise ValueError('a manifest line must be a JSON object with a text "source"')
-        if not isinstance(fields.get("key", ""), str):
+        if not isinstance(said.get("key", ""), str):
             raise ValueError('"key" must be text')
-        return cls(**{"key": ""} | {name: value for name, value in fields.items() if _is_ours(name, value)})
+        return cls(**{"key": ""} | {name: value for name, value in said.items() if _is_ours(name, value)})
+
+
+def fields(line: str | bytes) -> dict:
+    """What a line of a manifest says. Raises ValueError where it is no JSON object, with words for a person."""
+    try:
+        said = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no UTF-8 (byte {error.start + 1})") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON ({error.msg} at character {error.pos + 1})") from error
+    if not isinstance(said, dict):
+        raise ValueError('a manifest line must be a JSON object with a text "source"')
+    return said
 
 
 _NUMBER = (int, float, type(None))

@@ -4,11 +4,10 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline import collections, storage
+from pipeline import collections, scratch, storage
 from pipeline.collections import Item, JobError
 
 UNKNOWN = "unknown"  # era
@@ -43,10 +42,10 @@ def write(sources: Sequence[str], folder: str) -> list[str]:
     """
     written = []
     for source in sources:
-        digest = hashlib.sha256(storage.normalize(source).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(storage.as_bytes(storage.normalize(source))).hexdigest()[:8]
         target = storage.join(folder, f"{_name(source)}-{digest}{collections.MANIFEST}")
-        with tempfile.TemporaryDirectory(prefix="snapshot-") as scratch:
-            new = os.path.join(scratch, "manifest")
+        with scratch.folder() as made:
+            new = os.path.join(made, "manifest")
             with open(new, "w", encoding="ascii") as file:
                 file.writelines(json.dumps(entry) + "\n" for entry in _entries(source))
             if not os.path.getsize(new):
@@ -66,7 +65,7 @@ def _entries(source: str) -> Iterator[dict]:
     collections.check_input(source)
     name = _name(source)
     if source.endswith(collections.MANIFEST):
-        lines = collections.manifest_lines(storage.normalize(source))
+        lines = _sound_lines(storage.normalize(source))
     else:  # a folder's odds and ends are no pictures
         lines = ((item, {}) for item in collections.expand(source) if _is_picture(item.key))
     for item, said in lines:
@@ -88,6 +87,17 @@ def _entries(source: str) -> Iterator[dict]:
         }
 
 
+def _sound_lines(manifest: str) -> Iterator[tuple[Item, dict]]:
+    """Of a manifest, which must have no line that names no picture to read: nobody reads the records of a training."""
+    try:
+        for item, said in collections.manifest_lines(manifest):
+            if item.reason:
+                raise JobError(f"{manifest}: {item.source}: {item.detail}")
+            yield item, said
+    except OSError as error:
+        raise JobError(f"cannot read {manifest}: {error.strerror or error}") from error
+
+
 def _is_picture(key: str) -> bool:
     return os.path.splitext(key)[1].lower() in collections.IMAGE_EXTENSIONS
 
@@ -100,7 +110,7 @@ def _name(source: str) -> str:
 
 def read(uri: str) -> Iterator[Entry]:
     """The lines of a manifest that `write` wrote."""
-    for number, line in enumerate(collections.lines(uri), 1):
+    for number, line in enumerate(storage.lines(uri), 1):
         said = json.loads(line)
         labels = tuple(f"{name}={value}" for name, value in said["labels"].items())
         item = Item(said["key"], said["source"], said["source_bytes"], said["source_version"])

@@ -1,10 +1,16 @@
-"""Files, local or in Google Cloud Storage: listed, read, and written whole or not at all."""
+"""Files, local or in Google Cloud Storage: listed, read, and written whole or not at all.
+
+Calls of Cloud Storage are tried again, with growing pauses, while it is busy or cannot be reached, for up to
+`RETRY_SECONDS`. To repeat an upload or a deletion does no harm: an object is written whole or not at all.
+"""
 
 import contextlib
 import errno
+import fcntl
 import functools
 import mimetypes
 import os
+import re
 import secrets
 import stat as stat_module
 from collections.abc import Callable, Iterator
@@ -12,6 +18,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 GCS = "gs://"
+RETRY_SECONDS = 120
+LONGEST_LINE = 16 << 20  # bytes; of a file that is no text, the rest of a line is passed over
+
+_TEMPORARY = ".archive-colorize-"  # begins the names of files that are being written
+_LEFTOVER = re.compile(re.escape(_TEMPORARY) + "[0-9a-f]{16}")
+_CHUNK = 8 << 20  # bytes of an object that is read bit by bit
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +45,33 @@ def normalize(uri: str) -> str:
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
 
 
+def foreign_scheme(uri: str) -> str:
+    """`https` of https://..., `s3` of s3://...: a place that this program cannot reach; empty for all others."""
+    scheme = _SCHEME.match(uri)
+    return "" if scheme is None or uri.startswith((GCS, "file://")) else scheme[1]
+
+
+def as_bytes(name: str) -> bytes:
+    """A path as bytes, another for every path.
+
+    A local name that is not UTF-8 gives the bytes that the file system has. A text that cannot be a name, such as
+    one with half of a surrogate pair, gives bytes that begin with NUL, as no name does.
+    """
+    try:
+        return os.fsencode(name)
+    except UnicodeEncodeError:
+        return b"\0" + name.encode("utf-8", "surrogatepass")
+
+
+def can_be_named(uri: str) -> bool:
+    """Whether a file can have this name: its text has bytes there, and for Cloud Storage they are UTF-8."""
+    try:
+        uri.encode() if is_gcs(uri) else os.fsencode(uri)
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in uri
+
+
 def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *parts])
 
@@ -50,7 +90,7 @@ def stat(uri: str) -> FileInfo | None:
     if is_gcs(uri):
         bucket, name = _split(uri)
         with _cloud_errors(uri):
-            blob = _client().bucket(bucket).get_blob(name)
+            blob = _client().bucket(bucket).get_blob(name, retry=_retry())
         return _blob_info(blob, bucket) if blob else None
     try:
         status = os.stat(uri)
@@ -66,61 +106,96 @@ def is_folder(uri: str) -> bool:
     return os.path.isdir(uri)
 
 
-def list_files(folder: str, enter: Callable[[str], bool] = lambda folder: True) -> Iterator[FileInfo]:
+def list_files(
+    folder: str, enter: Callable[[str], bool] = lambda folder: True, *, hidden: bool = False, prefix: str = ""
+) -> Iterator[FileInfo]:
     """Every regular file below `folder`, in a fixed order, one directory in memory at a time.
 
-    Names that begin with a dot are left out. Links to folders are followed, unless they lead back to a
-    folder that they are in. A folder that is not there has no files.
+    Names that begin with a dot are left out, unless `hidden` is set. Links to folders are followed, unless they
+    lead back to a folder that they are in. A folder that is not there has no files.
 
     Args:
       enter: whether to look into a local folder, by its path.
+      prefix: how the first name below `folder` begins; others are not looked at.
 
     Raises:
       OSError: a folder could not be listed.
     """
     if is_gcs(folder):
         bucket, name = _split(folder)
-        prefix = f"{name}/" if name else ""
+        base = f"{name}/" if name else ""
         fields = "items(name,size,generation),nextPageToken"
         with _cloud_errors(folder):
-            for blob in _client().list_blobs(bucket, prefix=prefix, fields=fields):
-                if not blob.name.endswith("/") and "/." not in f"/{blob.name[len(prefix) :]}":
+            blobs = _client().list_blobs(bucket, prefix=base + prefix, fields=fields, retry=_retry())
+            for blob in blobs:
+                if not blob.name.endswith("/") and (hidden or "/." not in f"/{blob.name[len(base) :]}"):
                     yield _blob_info(blob, bucket)
     elif os.path.isdir(folder):
-        yield from _walk(folder, enter, frozenset())
+        yield from _walk(folder, enter, hidden, frozenset(), prefix)
 
 
 def read(uri: str) -> bytes:
     """The whole file.
 
     Raises:
-      FileNotFoundError, OSError: also for Cloud Storage, whose own errors are wrapped.
+      FileNotFoundError, OSError: also for Cloud Storage, whose own errors are wrapped, and for a device, a pipe or
+        a folder.
     """
     if not is_gcs(uri):
-        with open(uri, "rb") as file:
+        with _opened(uri) as file:
             return file.read()
     bucket, name = _split(uri)
     with _cloud_errors(uri):
-        return _client().bucket(bucket).blob(name).download_as_bytes()
+        return _client().bucket(bucket).blob(name).download_as_bytes(retry=_retry())
 
 
-def write(uri: str, data: bytes, *, keep_existing: bool = False) -> None:
+def lines(uri: str) -> Iterator[bytes]:
+    """The lines of a file, one in memory at a time; of one longer than `LONGEST_LINE`, its beginning.
+
+    Raises:
+      OSError: as `read`.
+    """
+    if not is_gcs(uri):
+        with _opened(uri) as file:
+            yield from _lines(file)
+        return
+    bucket, name = _split(uri)
+    with _cloud_errors(uri):
+        blob = _client().bucket(bucket).get_blob(name, retry=_retry())
+        if blob is None:
+            raise FileNotFoundError(errno.ENOENT, "no such object or bucket", uri)
+        version = _client().bucket(bucket).blob(name, generation=blob.generation)
+        with version.open("rb", chunk_size=_CHUNK, retry=_retry()) as file:
+            yield from _lines(file)
+
+
+def write(uri: str, data: bytes, *, keep_existing: bool = False, over: str | None = None) -> None:
     """Writes a file that is there whole, its content durable, or not at all.
 
     Args:
       keep_existing: for records: a file that is already there stays as it is (its name stands for its content),
         and the name is made durable, too. Another name that a power cut takes back is missed by the next run.
+      over: the version of the file that may be replaced, "" where there must be none. Of several that write over
+        the same version at once, one does; on file systems without locks that is not certain.
 
     Raises:
+      FileExistsError: there is another version than `over`.
       OSError: the file could not be written; nothing is left behind.
     """
     if not is_gcs(uri):
-        return _write_local(uri, data, keep_existing)
+        return _write_local(uri, data, keep_existing) if over is None else _write_over(uri, data, over)
     bucket, name = _split(uri)
     generation = {"if_generation_match": 0} if keep_existing else {}
-    # An earlier try of the same bundle may have written it.
-    with contextlib.suppress(FileExistsError), _cloud_errors(uri):
-        _client().bucket(bucket).blob(name).upload_from_string(data, _content_type(uri), **generation)
+    if over is not None:
+        generation = {"if_generation_match": int(over or 0)}
+    try:
+        with _cloud_errors(uri):
+            blob = _client().bucket(bucket).blob(name)
+            blob.upload_from_string(data, _content_type(uri), retry=_retry(), **generation)
+    except FileExistsError:
+        # An earlier try of the same call or, of a record, of the same bundle may have written it.
+        if not keep_existing and read(uri) != data:
+            raise
 
 
 def delete(uri: str) -> None:
@@ -130,14 +205,43 @@ def delete(uri: str) -> None:
             return os.unlink(uri)
         bucket, name = _split(uri)
         with _cloud_errors(uri):
-            _client().bucket(bucket).blob(name).delete()
+            _client().bucket(bucket).blob(name).delete(retry=_retry())
 
 
-def _walk(folder: str, enter: Callable[[str], bool], above: frozenset) -> Iterator[FileInfo]:
+def is_leftover(info: FileInfo, since: str) -> bool:
+    """Whether a file is one that `write` was at and a killed process left, last touched before a version of a file."""
+    name = info.uri.rpartition("/")[2]
+    return not is_gcs(info.uri) and bool(_LEFTOVER.fullmatch(name)) and int(info.version or 0) < int(since)
+
+
+def _opened(path: str):
+    """A regular file, for reading. Of devices and pipes there may be no end, or no beginning."""
+    mode = os.stat(path).st_mode
+    if stat_module.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, no regular file", path)
+    if not stat_module.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a device or a pipe, no regular file", path)
+    return open(path, "rb")
+
+
+def _lines(file) -> Iterator[bytes]:
+    while line := file.readline(LONGEST_LINE):
+        yield line
+        while line and not line.endswith(b"\n"):
+            line = file.readline(LONGEST_LINE)
+
+
+def _walk(
+    folder: str, enter: Callable[[str], bool], hidden: bool, above: frozenset, prefix: str = ""
+) -> Iterator[FileInfo]:
     status = os.stat(folder)
     above = above | {(status.st_dev, status.st_ino)}
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+        names = sorted(
+            entry.name
+            for entry in entries
+            if entry.name.startswith(prefix) and (hidden or not entry.name.startswith("."))
+        )
     for name in names:
         path = os.path.join(folder, name)
         try:
@@ -147,7 +251,7 @@ def _walk(folder: str, enter: Callable[[str], bool], above: frozenset) -> Iterat
             continue
         if stat_module.S_ISDIR(status.st_mode):
             if (status.st_dev, status.st_ino) not in above and enter(path):
-                yield from _walk(path, enter, above)
+                yield from _walk(path, enter, hidden, above)
         elif stat_module.S_ISREG(status.st_mode):
             yield FileInfo(path, status.st_size, str(status.st_mtime_ns))
 
@@ -182,8 +286,15 @@ def _write_local(path: str, data: bytes, keep_existing: bool) -> None:
                 spare = _spare_name(path)
                 link(spare)
                 named = spare
-        if keep_existing and os.path.exists(path):
-            return None
+        if keep_existing:
+            try:
+                os.link(named, path)
+                return _sync_folder(folder)
+            except FileExistsError:
+                return None
+            except OSError:  # a file system without links
+                if os.path.exists(path):
+                    return None
         os.replace(named, path)
         named = None
         return _sync_folder(folder) if keep_existing else None
@@ -193,8 +304,23 @@ def _write_local(path: str, data: bytes, keep_existing: bool) -> None:
                 os.unlink(named)
 
 
+def _write_over(path: str, data: bytes, version: str) -> None:
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        there = stat(path)
+        if (there.version if there else "") != version:
+            raise FileExistsError(errno.EEXIST, "there is another version", path)
+        _write_local(path, data, keep_existing=False)
+    finally:
+        os.close(fd)
+
+
 def _spare_name(path: str) -> str:
-    return os.path.join(os.path.dirname(path), f".archive-colorize-{secrets.token_hex(8)}")
+    return os.path.join(os.path.dirname(path), f"{_TEMPORARY}{secrets.token_hex(8)}")
 
 
 def _sync_folder(folder: str) -> None:
@@ -225,6 +351,8 @@ def _cloud_errors(uri: str) -> Iterator[None]:
     """Cloud Storage's errors as the OSError that a local file would give, which those of the network are."""
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
+    from google.resumable_media import DataCorruption
+    from requests import RequestException
 
     try:
         yield
@@ -233,9 +361,22 @@ def _cloud_errors(uri: str) -> Iterator[None]:
     except exceptions.PreconditionFailed as error:
         raise FileExistsError(errno.EEXIST, "there is such an object already", uri) from error
     except exceptions.Forbidden as error:
-        raise PermissionError(errno.EACCES, str(error), uri) from error
-    except (exceptions.GoogleAPIError, GoogleAuthError) as error:
-        raise OSError(errno.EIO, str(error), uri) from error
+        raise PermissionError(errno.EACCES, _line(error), uri) from error
+    except UnicodeEncodeError as error:
+        raise OSError(errno.EILSEQ, "no object can have this name", uri) from error
+    except (exceptions.GoogleAPIError, GoogleAuthError, DataCorruption, RequestException) as error:
+        raise OSError(errno.EIO, _line(error), uri) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@functools.cache
+def _retry():
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_delay(initial=0.5, maximum=16, multiplier=2).with_timeout(RETRY_SECONDS)
 
 
 @functools.cache

@@ -20,7 +20,6 @@ class Summary:
     models: Counter = field(default_factory=Counter)
     kept: int = 0  # of the records, those that an earlier run made
     pixels: int = 0  # colourised in this run
-    milliseconds: int = 0  # spent on them
     derivative_bytes: int = 0
 
     def add(self, record: Record, run: str = "") -> "Summary":
@@ -34,14 +33,13 @@ class Summary:
             self.kept += 1
         elif record.outcome == Outcome.COLORIZED:
             self.pixels += record.width * record.height
-        self.milliseconds += record.milliseconds if not run or record.run == run else 0
         return self
 
     def merge(self, others: Iterable["Summary"]) -> "Summary":
         for other in others:
             for name in ("outcomes", "reasons", "models"):
                 getattr(self, name).update(getattr(other, name))
-            for name in ("kept", "pixels", "milliseconds", "derivative_bytes"):
+            for name in ("kept", "pixels", "derivative_bytes"):
                 setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 

@@ -5,13 +5,16 @@ Exits with 1 and one line on stdout where the batch job could not use it.
 
 import sys
 
+from pipeline import console
+from pipeline.collections import JobError
 from pipeline.inference import ModelError, load, try_out
 
 
 def main(model: str, side: int) -> int:
+    console.prepare()
     try:
         try_out(load(model, side, batch_size=1, threads=0), side)
-    except ModelError as error:
+    except (ModelError, JobError) as error:
         print(error)
         return 1
     return 0

@@ -3,6 +3,7 @@
 What goes wrong in a worker reaches the job as the error of its bundle and is said there, once.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -22,7 +23,9 @@ def main() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
     from apache_beam.runners.worker import sdk_worker_main
 
-    sdk_worker_main.main(sys.argv)
+    # Beam prints the traceback of a bundle that failed, too.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        sdk_worker_main.main(sys.argv)
 
 
 if __name__ == "__main__":

@@ -38,3 +38,19 @@ def cloud():
     os.environ.pop("STORAGE_EMULATOR_HOST")
     if before:
         os.environ["STORAGE_EMULATOR_HOST"] = before
+
+
+@pytest.fixture
+def flaky(cloud):
+    """A proxy before that emulator, through which this process and those that it starts go; see `tests.flaky`."""
+    from pipeline import storage
+    from tests.flaky import Flaky
+
+    emulator = os.environ["STORAGE_EMULATOR_HOST"]
+    proxy = Flaky(emulator)
+    os.environ["STORAGE_EMULATOR_HOST"] = proxy.url
+    storage._client.cache_clear()
+    yield proxy
+    os.environ["STORAGE_EMULATOR_HOST"] = emulator
+    storage._client.cache_clear()
+    proxy.close()

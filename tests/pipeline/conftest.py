@@ -21,11 +21,17 @@ SIDE = 32
 
 
 def export_model(
-    folder: Path, *, version: str = "1", side: int = SIDE, outputs=("chroma", "confidence")
+    folder: Path,
+    *,
+    version: str = "1",
+    side: int = SIDE,
+    outputs=("chroma", "confidence"),
+    broken: bool = False,
 ) -> Path:
     """A SavedModel whose chroma follows lightness: blue in the dark, orange in the light.
 
-    It is confident of contrast. A picture that is white all over makes it fail, as a faulty kernel would.
+    It is confident of contrast. A picture that is white all over makes it fail, as a faulty kernel would; where it is
+    `broken`, any picture does.
     """
     import tensorflow as tf
 
@@ -33,7 +39,7 @@ def export_model(
         @tf.function(input_signature=[tf.TensorSpec([None, side, side, 1], tf.float32, name="lightness")])
         def __call__(self, lightness):
             with tf.control_dependencies(
-                [tf.debugging.assert_less(tf.reduce_min(lightness, (1, 2, 3)), 99.9)]
+                [tf.debugging.assert_less(tf.reduce_min(lightness, (1, 2, 3)), -1.0 if broken else 99.9)]
             ):
                 warm = (lightness - 50) / 50
             chroma = tf.concat([12 * warm, 30 * warm + float(version)], -1)
@@ -98,10 +104,13 @@ def start(*arguments: object, **options) -> subprocess.Popen:
     """The real command, in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline.colorize", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **{"env": environment(), **options},
+        **{
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+            "env": environment(),
+            **options,
+        },
     )
 
 

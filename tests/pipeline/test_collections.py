@@ -155,18 +155,114 @@ def test_a_scan_that_cannot_even_be_looked_at_stops_no_listing(tmp_path, source)
     assert item == Item("a", f"{tmp_path}/{source}")
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"key": "a"}', '{"source": 1}', "[" * 100_000])
-def test_a_line_that_is_no_record_stops_the_job_with_its_number(tmp_path, line):
-    source = manifest(tmp_path, {"source": "/a.tif"}, "", line)
-    with pytest.raises(JobError, match=r"todo\.jsonl, line 3: "):
-        list(expand(source))
+BAD_LINES = [
+    "{",
+    "[1]",
+    '{"key": "a"}',
+    '{"source": 1}',
+    '{"source": "/a.tif", "key": 3}',
+    "[" * 100_000,
+    "hello",
+]
+
+
+@pytest.mark.parametrize("line", BAD_LINES)
+def test_a_line_that_names_no_scan_is_an_item_with_its_number_and_a_reason(tmp_path, line):
+    source = manifest(tmp_path, {"source": "/a.tif"}, "", line, {"source": "/b.tif"})
+    first, bad, last = expand(source)
+    assert (first.source, last.source) == ("/a.tif", "/b.tif")
+    assert (bad.reason, bad.source) == (Reason.BAD_LINE, f"{source}:3")
+    assert bad.detail.startswith("line 3: ")
+    assert "\n" not in bad.detail
+
+
+def test_a_line_in_another_encoding_is_a_bad_line(tmp_path):
+    path = tmp_path / "todo.jsonl"
+    path.write_bytes(b'{"source": "/a.tif"}\n{"source": "/caf\xe9.tif"}\n')
+    assert [item.reason for item in expand(str(path))] == ["", Reason.BAD_LINE]
+
+
+@pytest.mark.parametrize("line", [*BAD_LINES[:5], "[" * 100_000])
+def test_a_manifest_without_one_good_line_is_none(tmp_path, line):
+    with pytest.raises(JobError, match=r"todo\.jsonl is no manifest: line 1: "):
+        list(expand(manifest(tmp_path, line, line)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_manifest_in_another_unicode_encoding_is_one_clear_line(tmp_path, encoding):
+    path = tmp_path / "todo.jsonl"
+    path.write_text('{"source": "/a.tif"}\n{"source": "/b.tif"}\n', encoding=encoding)
+    with pytest.raises(JobError, match=f"it is {encoding[:6].upper()}; save it as UTF-8"):
+        list(expand(str(path)))
+
+
+def test_a_binary_file_is_no_manifest(tmp_path):
+    path = tmp_path / "todo.jsonl"
+    path.write_bytes(b"PK\x03\x04" + bytes(range(200)) * 10)
+    with pytest.raises(JobError, match="it is a binary file"):
+        list(expand(str(path)))
+
+
+def test_a_byte_order_mark_of_utf_8_is_fine(tmp_path):
+    path = tmp_path / "todo.jsonl"
+    path.write_text('{"source": "/a.tif"}\n', encoding="utf-8-sig")
+    assert keys(path) == ["a.tif"]
+
+
+@pytest.mark.parametrize("key", ["\ud83d", "box/\ud800.jpg"])
+def test_a_key_with_half_of_a_surrogate_pair_is_a_bad_key(tmp_path, key):
+    (item,) = expand(manifest(tmp_path, {"source": "/a.jpg", "key": key}))
+    with pytest.raises(Refusal) as caught:
+        check_key(item.key)
+    assert caught.value.reason == Reason.BAD_KEY
+
+
+def test_bytes_of_a_name_that_are_written_one_by_one_are_the_name(tmp_path):
+    escaped = "".join(chr(0xDC00 + byte) for byte in "é".encode())
+    (item,) = expand(manifest(tmp_path, {"source": f"/{escaped}.jpg", "key": f"{escaped}.jpg"}))
+    assert (item.source, item.key) == ("/é.jpg", "é.jpg")
+
+
+@pytest.mark.parametrize("source", ["https://archive.example/a.jpg", "s3://bucket/a.jpg", "HTTP://a/b.jpg"])
+def test_a_source_that_is_out_of_reach_is_called_so(tmp_path, source):
+    (item,) = expand(manifest(tmp_path, {"source": source, "key": "a.jpg"}))
+    assert (item.reason, item.source) == (Reason.UNSUPPORTED_SOURCE, source)
+    assert "download it first" in item.detail
+
+
+def test_relative_sources_lie_below_the_manifests_folder(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    (tmp_path / "lists").mkdir()
+    source = manifest(tmp_path / "lists", {"source": "../in/a.tif"}, {"source": "b.tif", "key": "b.tif"})
+    first, second = expand(source)
+    assert (first.source, first.size) == (f"{archive}/a.tif", 4)
+    assert second.source == f"{tmp_path}/lists/b.tif"
+
+
+def test_relative_sources_of_a_manifest_in_cloud_storage_lie_beside_it(cloud):
+    storage.write(f"{cloud}/lists/todo.jsonl", b'{"source": "../in/a.tif"}\n{"source": "b.tif"}\n')
+    storage.write(f"{cloud}/in/a.tif", b"1234")
+    first, second = expand(f"{cloud}/lists/todo.jsonl")
+    assert (first.source, first.size, first.key) == (f"{cloud}/in/a.tif", 4, "archive/in/a.tif")
+    assert second.source == f"{cloud}/lists/b.tif"
 
 
 # What is refused before any work
 
 
 @pytest.mark.parametrize(
-    "source", ["none", "in/a.tif", "none.jsonl", "in/none", "gs://", "gs:///a", "gs://buck*/a"]
+    "source",
+    [
+        "none",
+        "in/a.tif",
+        "none.jsonl",
+        "in/none",
+        "gs://",
+        "gs:///a",
+        "gs://buck*/a",
+        "https://a/b",
+        "s3://a/b",
+    ],
 )
 def test_an_input_that_is_not_there_is_one_clear_line(archive, source):
     with pytest.raises(JobError) as caught:
@@ -259,3 +355,34 @@ def test_a_derivative_lies_below_the_output_with_its_suffix(key, format):
 def test_the_name_is_of_the_key_and_the_format_alone():
     assert derivative_uri("gs://b/out/", "box/a.tif", "jpeg") == "gs://b/out/box/a.tif_color.jpg"
     assert derivative_uri("/out", "box/a.jpg", "tiff") == "/out/box/a.jpg_color.tif"
+
+
+@given(
+    st.lists(
+        st.text(
+            st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=300
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    FORMATS,
+)
+def test_every_part_of_a_derivatives_path_fits_a_file_system(parts, format):
+    uri = derivative_uri("/out", "/".join(parts), format)
+    assert all(len(os.fsencode(part)) <= 255 for part in uri.split("/"))
+    uri.encode()  # no character is cut in two
+    assert uri.endswith("_color" + EXTENSIONS[format])
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "漢", "😀", "\udce9"])
+def test_long_names_are_shortened_and_keep_apart(letter):
+    width = len(os.fsencode(letter))
+    longest = letter * (245 // width)
+    assert derivative_uri("/out", longest, "jpeg") == f"/out/{longest}_color.jpg"
+    names = [letter * (300 // width) + ending for ending in ("", "1.tif", "2.tif")]
+    short = [derivative_uri("/out", name, "jpeg") for name in names]
+    assert len(set(short)) == 3
+    assert all(240 < len(os.fsencode(uri.removeprefix("/out/"))) <= 255 for uri in short)
+    forged = short[0].removeprefix("/out/").removesuffix("_color.jpg")
+    assert derivative_uri("/out", forged, "jpeg") not in short
+    assert derivative_uri("gs://b/out", names[0], "jpeg") == f"gs://b/out/{names[0]}_color.jpg"

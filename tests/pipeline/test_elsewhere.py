@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image
 
 from pipeline.record import Outcome, Record, Refusal
+from tests.flaky import Flaky
 from tests.pipeline.conftest import ROOT, environment, jpeg, make_archive, picture, start
 
 
@@ -85,6 +86,34 @@ def test_a_collection_in_cloud_storage_is_coloured_there(cloud, bucket, model, t
     missing = start(*arguments[:-1], "gs://archive/models/none", env=environment(STORAGE_EMULATOR_HOST=cloud))
     _, err = missing.communicate(timeout=60)
     assert (missing.returncode, err.count("\n")) == (2, 1)
+
+
+def test_a_storage_that_is_busy_now_and_then_costs_nothing(cloud, bucket, model):
+    for number in range(2):
+        bucket.blob(f"busy/{number}.jpg").upload_from_string(jpeg(picture(number)))
+    bucket.blob("busy.jsonl").upload_from_string(
+        b"".join(b'{"source": "busy/%d.jpg", "key": "%d.jpg"}\n' % (number, number) for number in range(2))
+    )
+    bucket.blob("busy-out/gallery/page-7.html").upload_from_string(b"of an earlier run")
+    proxy = Flaky(cloud)
+    for kind in ("list", "stat", "read", "upload", "delete"):
+        proxy.fail(kind)
+    for name in ("_color.jpg", "manifest/", "gallery/pictures", "index.html", "summary.json", "lease"):
+        proxy.fail("upload", about=name)
+    proxy.fail("read", about="busy.jsonl", answer="hang up")
+    process = start(
+        *("--input", "gs://archive/busy.jsonl", "--output", "gs://archive/busy-out", "--model", model),
+        env=environment(STORAGE_EMULATOR_HOST=proxy.url),
+    )
+    out, err = process.communicate(timeout=240)
+    proxy.close()
+    assert (process.returncode, err) == (0, "")
+    assert "2 colorized" in out
+    assert len(proxy.failed) >= 11
+    names = {blob.name for blob in bucket.list_blobs(prefix="busy-out/")}
+    assert "busy-out/gallery/page-7.html" not in names
+    assert "busy-out/.archive-colorize-lease" not in names
+    assert {"busy-out/0.jpg_color.jpg", "busy-out/gallery/index.html"} <= names
 
 
 def test_the_graph_is_translated_for_dataflow(model, tmp_path):

@@ -1,6 +1,7 @@
 """Faults that a job must survive, or stop on with one line: nothing half there, nothing lost, nothing hung."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import time
 import pytest
 from PIL import Image
 
-from pipeline.record import Outcome, Reason
+from pipeline import lease, manifest, storage
+from pipeline.colorize import main
+from pipeline.record import Outcome, Reason, Record
 from tests.pipeline.conftest import ROOT, Run, environment, export_model, jpeg, make_archive, picture, start
 
 
@@ -62,9 +65,8 @@ def test_a_killed_job_leaves_nothing_half_done_and_the_next_run_completes_it(
     assert 0 < len(there) < 500
     for path in there:
         Image.open(path).load()
-    assert not [
-        path for path in output.rglob("*") if path.is_file() and path.suffix not in (".jpg", ".jsonl")
-    ]
+    other = {path.name for path in output.rglob("*") if path.is_file()} - {path.name for path in there}
+    assert {name for name in other if not name.endswith(".jsonl")} == {lease.FILE}
     again = colorize(archive, output)
     assert again.code == 0, again.err
     assert len(again.records) == 500, "a scan has two records, or none"
@@ -192,6 +194,124 @@ def test_a_full_output_stops_with_one_line_or_records_and_leaves_no_partial_file
     assert {record.outcome for record in again.latest.values()} == {Outcome.COLORIZED}
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_output_says_its_one_line_alone(colorize, small_disk, tmp_path, workers):
+    archive = make_archive(tmp_path / "in", 60, 800, 600)
+    (small_disk / "ballast").write_bytes(bytes(900_000))
+    run = colorize(archive, small_disk / "out", "--direct_num_workers", workers, process=True)
+    assert (run.code, run.err.count("\n")) == (1, 1), run.err
+    assert "No space left on device" in run.err
+
+
+def test_a_full_temporary_folder_stops_before_any_work(colorize, small_disk, tmp_path):
+    archive, output = make_archive(tmp_path / "in", 2), tmp_path / "out"
+    some = [Record(f"/{n}", f"{n}.jpg", outcome=Outcome.FAILED, detail="x" * 15_000) for n in range(3000)]
+    manifest.commit(str(output), "run", some)
+    env = environment(TMPDIR=str(small_disk))
+    commands = (
+        ("status", output),
+        ("--input", archive, "--output", output),
+        ("--input", archive, "--output", output),
+    )
+    for arguments, more in zip(commands, ((), ("--dry_run",), ()), strict=True):
+        process = start(*arguments, *more, env=env)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err.count("\n")) == (2, 1), err
+        assert f"in {small_disk}: database or disk is full; set TMPDIR" in err
+    assert not list(small_disk.iterdir())
+    assert [path.name for path in output.iterdir()] == ["manifest"]
+
+
+def test_a_machine_without_a_temporary_folder_stops_before_any_work(model, tmp_path):
+    archive, output = make_archive(tmp_path / "in", 1), tmp_path / "out"
+    output.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.colorize",
+        "--input",
+        archive,
+        "--output",
+        output,
+        "--model",
+        model,
+    ]
+    script = (
+        f"mount -t tmpfs tmpfs {shlex.quote(str(output))} && for place in /tmp /var/tmp /dev/shm /usr/tmp; do "
+        f"test -d $place && mount --bind -o ro $place $place; done; mount -o remount,ro,bind / && exec {{}}"
+    )
+    for more in ([], ["--dry_run"]):
+        run = subprocess.run(
+            ["unshare", "-m", "sh", "-c", script.format(shlex.join(map(str, [*command, *more])))],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            env=environment(),
+        )
+        if "Operation not permitted" in run.stderr or "permission denied" in run.stderr:
+            pytest.skip("a read-only root needs root")
+        assert (run.returncode, run.stderr.count("\n")) == (2, 1), run.stderr
+        assert "set TMPDIR" in run.stderr
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.2, 0.8, 2, 4, 6])
+def test_a_signal_before_the_work_ends_it_with_one_line(model, tmp_path, sent, seconds):
+    archive, output = make_archive(tmp_path / "in", 400, 400, 300), tmp_path / "out"
+    places = ("--input", archive, "--output", output, "--model", model, "--gallery_size", "0")
+    process = start(*places, env=environment(TMPDIR=str(tmp_path)))
+    time.sleep(seconds)
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + sent, err
+    assert "Traceback" not in err
+    assert sent.name in out + err
+    assert len(err.strip().splitlines()) == 1, err
+    assert not (output / lease.FILE).exists()
+    assert not list(tmp_path.glob("archive-colorize-*"))
+
+
+def test_a_reader_that_goes_changes_no_exit_code(model, tmp_path):
+    archive = tmp_path / "in"
+    archive.mkdir()
+    (archive / "broken.jpg").write_bytes(b"no picture")
+    reader, writer = os.pipe()
+    os.close(reader)
+    places = ("--input", archive, "--output", tmp_path / "out", "--model", model, "--gallery_size", "0")
+    cases = {("--max_failures", "0"): 1, (): 0, ("--dry_run",): 0, ("--quality", "0"): 2}
+    for more, code in cases.items():
+        process = start(*places, *more, stdout=writer)
+        _, err = process.communicate(timeout=120)
+        assert (process.returncode, "Traceback" in err) == (code, False), err
+    assert start("none", stdout=writer, stderr=writer).wait(60) == 2
+    os.close(writer)
+
+
+def test_temporary_files_that_a_killed_job_left_are_removed_and_no_others(colorize, tmp_path):
+    archive, output = make_archive(tmp_path / "in", 2), tmp_path / "out"
+    left = [
+        output / ".archive-colorize-0123456789abcdef",
+        output / "box0" / ".archive-colorize-fedcba9876543210",
+    ]
+    kept = [output / ".archive-colorize-notes", output / "box0" / ".hidden"]
+    for path in [*left, *kept]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    assert colorize(archive, output, "--dry_run").code == 0
+    assert all(path.exists() for path in left), "a dry run changes nothing"
+    assert colorize(archive, output).code == 0
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in kept)
+
+
+def test_a_temporary_file_of_a_living_job_is_left_alone(tmp_path):
+    path = tmp_path / ".archive-colorize-0123456789abcdef"
+    path.touch()
+    (info,) = storage.list_files(str(tmp_path), hidden=True)
+    assert not storage.is_leftover(info, str(path.stat().st_mtime_ns))
+    assert storage.is_leftover(info, str(path.stat().st_mtime_ns + 1))
+
+
 def test_a_read_only_output_stops_before_any_work(colorize, small_disk, tmp_path):
     archive = make_archive(tmp_path / "in", 2)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
@@ -264,6 +384,71 @@ def test_a_model_with_another_signature(colorize, tmp_path, workers):
     assert_one_line(run, "signature", "confidence")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_that_fails_on_its_trial(colorize, tmp_path, workers):
+    model = export_model(tmp_path / "model", broken=True)
+    archive = make_archive(tmp_path / "in", 1)
+    run = colorize(archive, tmp_path / "out", "--model", model, "--direct_num_workers", workers)
+    assert_one_line(run, "the model fails on a plain grey", "InvalidArgumentError")
+
+
+def test_a_card_nested_without_end(colorize, tmp_path):
+    model = export_model(tmp_path / "model")
+    (model / "model_card.json").write_text("[" * 100_000)
+    run = colorize(make_archive(tmp_path / "in", 1), tmp_path / "out", "--model", model)
+    assert_one_line(run, "unreadable model card")
+
+
+def test_a_manifest_of_earlier_runs_with_a_dangling_link(colorize, tmp_path, capsys):
+    archive, output = make_archive(tmp_path / "in", 1), tmp_path / "out"
+    (output / "manifest").mkdir(parents=True)
+    (output / "manifest" / "x.jsonl").symlink_to("nowhere")
+    runs = [colorize(archive, output), colorize(archive, output, "--dry_run")]
+    runs.append(Run(main(["status", str(output)]), *capsys.readouterr(), output))
+    for run in runs:
+        assert (run.code, run.err.count("\n")) == (2, 1), run.err
+        assert "cannot read" in run.err and "x.jsonl" in run.err
+
+
+@pytest.mark.parametrize("part", ["box0", "manifest"])
+def test_an_output_that_cannot_be_listed(colorize, tmp_path, monkeypatch, part):
+    archive, output = make_archive(tmp_path / "in", 1), tmp_path / "out"
+    assert colorize(archive, output).code == 0
+    scandir = os.scandir
+
+    def refuse(path):  # what root may not do can only be played
+        if str(path) == str(output / part):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    run = colorize(archive, output)
+    assert (run.code, run.err.count("\n")) == (2, 1), run.err
+    assert f"cannot list {output / part}: Permission denied" in run.err
+
+
+@pytest.mark.parametrize("where", ["input", "output", "hints", "model", "status", "models", "rollback"])
+def test_a_bucket_that_is_not_there(cloud, colorize, tmp_path, capsys, where):
+    archive, none = make_archive(tmp_path / "in", 1), "gs://no-such-bucket/x"
+    if where in ("status", "models", "rollback"):
+        run = Run(main([where, none]), *capsys.readouterr(), tmp_path / "out")
+    elif where == "input":
+        run = colorize(none, tmp_path / "out")
+    elif where == "output":
+        run = Run(main(["--input", str(archive), "--output", none]), *capsys.readouterr(), tmp_path / "out")
+    else:
+        run = colorize(archive, tmp_path / "out", f"--{where}", none)
+    assert_one_line(run, "no-such-bucket", "no such object or bucket")
+
+
+@pytest.mark.parametrize("option", ["input", "output", "hints", "model"])
+def test_a_place_that_is_neither_local_nor_in_cloud_storage(colorize, tmp_path, option, capsys):
+    archive = make_archive(tmp_path / "in", 1)
+    places = {"--input": archive, "--output": tmp_path / "out"} | {f"--{option}": "s3://bucket/x"}
+    code = main([str(text) for pair in places.items() for text in pair])
+    assert_one_line(Run(code, *capsys.readouterr(), tmp_path / "out"), "s3:// is not supported")
+
+
 def test_output_inside_input_or_equal_to_it_or_around_it(colorize, tmp_path):
     archive = make_archive(tmp_path / "in", 1)
     link = tmp_path / "link"
@@ -290,10 +475,10 @@ def test_an_unknown_option_is_named_with_what_was_meant(colorize, tmp_path):
     assert_one_line(run, "unknown option: --direct_num_worker", "--direct_num_workers")
 
 
-def test_a_broken_manifest_is_named_with_its_line(colorize, tmp_path):
+def test_a_manifest_with_no_good_line_is_named_with_its_first(colorize, tmp_path):
     manifest = tmp_path / "wanted.jsonl"
-    manifest.write_text('{"source": "/a.jpg"}\n{"key": "b.jpg"}\n')
-    assert_one_line(colorize(manifest, tmp_path / "out"), "wanted.jsonl, line 2", '"source"')
+    manifest.write_text('{"key": "a.jpg"}\n{"key": "b.jpg"}\n')
+    assert_one_line(colorize(manifest, tmp_path / "out"), "wanted.jsonl is no manifest: line 1", '"source"')
 
 
 def test_an_option_out_of_range(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from pipeline.record import Outcome, Reason, Record
-from tests.pipeline.conftest import export_model, jpeg, make_archive, picture
+from tests.pipeline.conftest import environment, export_model, jpeg, make_archive, picture
 
 
 @pytest.fixture(scope="module")
@@ -313,3 +313,138 @@ def test_status_counts_the_latest_record_of_each_scan(mixed_run, capsys):
 
     assert main(["status", str(mixed_run.output)]) == 0
     assert f"{len(mixed_run.records)} scans" in capsys.readouterr().out
+
+
+# What a manifest may hold
+
+
+def write_manifest(path: Path, *lines: object) -> Path:
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def test_a_bad_line_of_a_manifest_is_a_record_and_the_others_go_on(colorize, tmp_path):
+    scan = next(make_archive(tmp_path / "in", 1).rglob("*.jpg"))
+    os.mkfifo(tmp_path / "pipe")
+    wanted = write_manifest(
+        tmp_path / "wanted.jsonl",
+        {"source": str(scan), "key": "good.jpg"},
+        {"source": str(scan), "key": "cut \ud83d.jpg"},
+        {"source": "/cut \ud83d.jpg", "key": "source.jpg"},
+        {"source": "/whole \ud800.jpg"},
+        '{"source": ',
+        "[" * 100_000,
+        {"source": "https://archive.example/a.jpg", "key": "remote.jpg"},
+        {"source": "/dev/zero"},
+        {"source": str(tmp_path / "pipe"), "key": "pipe"},
+        {"source": str(tmp_path), "key": "folder"},
+        {"source": str(scan.relative_to(tmp_path)), "key": "beside.jpg"},
+    )
+    run = colorize(wanted, tmp_path / "out")
+    assert run.code == 0, run.err
+    reasons = {key: record.reason for key, record in run.records.items()}
+    assert reasons == {
+        "good.jpg": "",
+        "beside.jpg": "",
+        "cut \ud83d.jpg": Reason.BAD_KEY,
+        "source.jpg": Reason.READ_ERROR,
+        "whole \ud800.jpg": Reason.BAD_KEY,
+        f"{wanted}:5": Reason.BAD_LINE,
+        f"{wanted}:6": Reason.BAD_LINE,
+        "remote.jpg": Reason.UNSUPPORTED_SOURCE,
+        "dev/zero": Reason.READ_ERROR,
+        "pipe": Reason.READ_ERROR,
+        "folder": Reason.READ_ERROR,
+    }
+    assert run.records[f"{wanted}:5"].detail.startswith("line 5: it is no JSON")
+    assert all("no regular file" in run.records[key].detail for key in ("dev/zero", "pipe", "folder"))
+    dry = colorize(wanted, tmp_path / "out", "--dry_run")
+    assert dry.code == 0
+    assert "cut \\ud83d.jpg" in dry.out and "2 to keep" in dry.out
+    letters = tmp_path / "out" / "dead_letters.jsonl"
+    again = colorize(letters, tmp_path / "again")
+    assert {key: record.reason for key, record in again.records.items()} == {
+        key: reason for key, reason in reasons.items() if reason
+    }
+    second = colorize(wanted, tmp_path / "out")
+    assert (second.code, second.summary["kept"]) == (0, 2)
+
+
+def test_a_dry_run_plans_the_scans_of_one_key_together(colorize, tmp_path):
+    scans = sorted(make_archive(tmp_path / "in", 3).rglob("*.jpg"))
+    lines = [
+        {"source": str(scan), "key": key}
+        for scan, key in zip(scans, ("a.jpg", "b.jpg", "a.jpg"), strict=True)
+    ]
+    wanted = write_manifest(tmp_path / "wanted.jsonl", *lines)
+    dry = colorize(wanted, tmp_path / "out", "--dry_run")
+    assert "2 to colorize, 1 to refuse; nothing was done" in dry.out
+    run = colorize(wanted, tmp_path / "out")
+    assert run.summary["outcomes"] == {"colorized": 2, "skipped": 0, "failed": 1}
+    (refused,) = (record for record in run.records.values() if record.reason)
+    assert (refused.reason, refused.source) == (Reason.DUPLICATE_KEY, str(scans[2]))
+
+
+def test_a_key_with_a_part_that_begins_with_a_dot_is_current_in_the_second_run(colorize, tmp_path):
+    scan = next(make_archive(tmp_path / "in", 1).rglob("*.jpg"))
+    names = ("a/.hidden.jpg", ".box/b.jpg")
+    wanted = write_manifest(
+        tmp_path / "wanted.jsonl", *({"source": str(scan), "key": name} for name in names)
+    )
+    first = colorize(wanted, tmp_path / "out")
+    assert all(record.outcome == Outcome.COLORIZED for record in first.records.values())
+    assert colorize(wanted, tmp_path / "out").summary["kept"] == 2
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".jpg", "é" * 125 + ".jpg", "漢" * 83 + ".jpg"])
+def test_a_scan_with_the_longest_of_names_is_coloured_and_current_in_the_second_run(colorize, tmp_path, name):
+    archive = make_archive(tmp_path / "in", 1)
+    (archive / name).write_bytes(jpeg(picture(1)))
+    (archive / f"{name[:-5]}b.jpg").write_bytes(jpeg(picture(2)))
+    first = colorize(archive, tmp_path / "out")
+    assert first.summary["outcomes"] == {"colorized": 3, "skipped": 0, "failed": 0}
+    assert len({record.derivative for record in first.records.values()}) == 3
+    assert all(os.path.exists(record.derivative) for record in first.records.values())
+    assert colorize(archive, tmp_path / "out").summary["kept"] == 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_names_that_are_not_utf8_do_wherever_a_path_is_given(model, colorize, tmp_path, workers):
+    base = Path(os.fsdecode(os.fsencode(tmp_path) + b"/B\xfccher \n1890"))
+    archive = make_archive(base / "in", 2)
+    (archive / os.fsdecode(b"Stra\xdfe.jpg")).write_bytes(jpeg(picture(5)))
+    shutil.copytree(model, base / "model")
+    (base / "hints" / "box0").mkdir(parents=True)
+    (base / "hints" / "box0" / "scan0000.jpg.txt").write_text("3 3 red\n")
+    (base / "hints" / os.fsdecode(b"\xff.txt")).write_text("3 3 red\n")
+    options = ("--model", base / "model", "--hints", base / "hints", "--gallery_size", 9)
+    options += ("--direct_num_workers", workers)
+    ascii = environment(PYTHONIOENCODING="ascii:strict", TMPDIR=str(base))
+    run = colorize(archive, base / "out", *options, process=True, env=ascii)
+    assert (run.code, run.err) == (0, "")
+    assert {record.outcome for record in run.records.values()} == {Outcome.COLORIZED}
+    assert run.records["box0/scan0000.jpg"].detail == "corrected by 1 point"
+    assert (base / "out" / os.fsdecode(b"Stra\xdfe.jpg_color.jpg")).exists()
+    assert 'href="../Stra%DFe.jpg_color.jpg"' in (base / "out/gallery/index.html").read_text()
+    assert run.summary["unused_hints"] == [str(base / "hints" / "\udcff.txt")]
+    assert "B\\udcfccher" in run.out
+    wanted = write_manifest(base / "list.jsonl", {"source": "in/box0/scan0001.jpg", "key": "listed.jpg"})
+    listed = colorize(wanted, base / "out2", process=True, env=ascii)
+    assert listed.records["listed.jpg"].outcome == Outcome.COLORIZED
+    wrong = colorize(base / "none", base / "out3", process=True, env=ascii)
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert "B\\udcfccher \\n1890/none" in wrong.err
+
+
+def test_a_name_that_is_not_utf8_is_refused_where_the_output_is_in_cloud_storage(colorize, tmp_path, cloud):
+    archive = make_archive(tmp_path / "in", 1)
+    (archive / os.fsdecode(b"Stra\xdfe.jpg")).write_bytes(jpeg(picture(5)))
+    from pipeline import manifest
+    from pipeline.colorize import main
+
+    assert main(["--input", str(archive), "--output", f"{cloud}/utf8", "--gallery_size", "0"]) == 0
+    reasons = {record.key: record.reason for record in manifest.latest(f"{cloud}/utf8")}
+    assert reasons == {"box0/scan0000.jpg": "", "Stra\udcdfe.jpg": Reason.BAD_KEY}

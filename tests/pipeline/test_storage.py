@@ -310,10 +310,128 @@ def test_an_object_that_an_earlier_try_wrote_is_kept(cloud, monkeypatch):
 
     asked = []
 
-    def upload(blob, data, content_type, if_generation_match=None):
+    def upload(blob, data, content_type, if_generation_match=None, retry=None):
         asked.append(if_generation_match)
         raise exceptions.PreconditionFailed("there is one")
 
     monkeypatch.setattr(Blob, "upload_from_string", upload)  # the emulator ignores the condition
     storage.write(f"{cloud}/shard.jsonl", b"new", keep_existing=True)
     assert asked == [0]
+
+
+def listed(uri):
+    return [info.uri for info in storage.list_files(uri)]
+
+
+@pytest.mark.parametrize("answer", [503, 429, 500, "hang up"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_call_that_fails_once_is_tried_again(cloud, flaky, answer, number):
+    uri = f"{cloud}/flaky/{answer}-{number}/a.jsonl"
+    calls = {
+        "upload": lambda: storage.write(uri, b"one\ntwo\n"),
+        "stat": lambda: storage.stat(uri),
+        "read": lambda: storage.read(uri),
+        "list": lambda: listed(uri.rpartition("/")[0]),
+        "delete": lambda: storage.delete(uri),
+    }
+    answers = {}
+    for wanted, call in calls.items():
+        flaky.fail(wanted, 1, answer=answer)
+        for _ in range(number):
+            answers[wanted] = call()
+    assert flaky.failed == list(calls)
+    assert (answers["stat"].size, answers["read"], answers["list"]) == (8, b"one\ntwo\n", [uri])
+    assert storage.stat(uri) is None
+
+
+@pytest.mark.parametrize("keyword", [{"keep_existing": True}, {"over": ""}])
+def test_a_conditional_upload_is_tried_again_too(cloud, flaky, keyword):
+    uri = f"{cloud}/flaky/{next(iter(keyword))}"
+    flaky.fail("upload")
+    storage.write(uri, b"data", **keyword)
+    assert (storage.read(uri), flaky.failed) == (b"data", ["upload"])
+
+
+def test_an_upload_too_long_for_one_request_is_tried_again(cloud, flaky):
+    data = os.urandom(9 << 20)
+    flaky.fail("upload", 2)
+    storage.write(f"{cloud}/flaky/long", data)
+    assert storage.read(f"{cloud}/flaky/long") == data
+    assert flaky.failed == ["upload"]
+
+
+def test_a_bucket_that_stays_busy_is_an_error_in_the_end(cloud, flaky, monkeypatch):
+    monkeypatch.setattr(storage, "RETRY_SECONDS", 1)
+    storage._retry.cache_clear()
+    for _ in range(20):
+        flaky.fail("read")
+    try:
+        with pytest.raises(OSError, match="503"):
+            storage.read(f"{cloud}/flaky/busy")
+    finally:
+        storage._retry.cache_clear()
+
+
+def test_an_object_is_read_line_by_line_a_piece_at_a_time(cloud, flaky, monkeypatch):
+    monkeypatch.setattr(storage, "_CHUNK", 256 << 10)
+    lines = [b"%07d" % number + b"x" * 93 + b"\n" for number in range(10_000)]
+    storage.write(f"{cloud}/lines", b"".join(lines))
+    flaky.fail("read", 3)
+    assert list(storage.lines(f"{cloud}/lines")) == lines
+    assert flaky.failed == ["read"]
+    with pytest.raises(FileNotFoundError):
+        next(storage.lines(f"{cloud}/none"))
+
+
+# What is no file, and what is written over
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "pipe", "folder"])
+def test_what_is_no_regular_file_is_not_read(tmp_path, path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for read in (storage.read, lambda uri: list(storage.lines(uri))):
+        with pytest.raises(OSError, match="no regular file"):
+            read(str(tmp_path / path))
+
+
+def test_a_line_without_an_end_is_not_held_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "LONGEST_LINE", 10)
+    (tmp_path / "a").write_bytes(b"x" * 1000 + b"\nshort\n")
+    assert list(storage.lines(str(tmp_path / "a"))) == [b"x" * 10, b"short\n"]
+
+
+def test_only_the_version_that_was_looked_at_is_written_over(tmp_path, filesystem):
+    uri = str(tmp_path / "folder" / "a")
+    storage.write(uri, b"first", over="")
+    version = storage.stat(uri).version
+    with pytest.raises(FileExistsError):
+        storage.write(uri, b"second", over="")
+    os.utime(uri, ns=(1, 1))
+    with pytest.raises(FileExistsError):
+        storage.write(uri, b"second", over=version)
+    storage.write(uri, b"second", over="1")
+    assert storage.read(uri) == b"second"
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme"),
+    [
+        ("https://a/b", "https"),
+        ("S3://a", "S3"),
+        ("gs://a", ""),
+        ("file:///a", ""),
+        ("/a://b", ""),
+        ("a", ""),
+    ],
+)
+def test_a_place_out_of_reach_is_told_by_its_scheme(uri, scheme):
+    assert storage.foreign_scheme(uri) == scheme
+
+
+def test_hidden_files_are_listed_where_they_are_wanted(tmp_path):
+    for name in ("a/.b/c", ".d", "e"):
+        storage.write(str(tmp_path / name), b"")
+    assert uris(tmp_path, hidden=True) == [f"{tmp_path}/{name}" for name in (".d", "a/.b/c", "e")]
+    assert uris(tmp_path, prefix="a") == []
+    assert uris(tmp_path, prefix="e") == [f"{tmp_path}/e"]

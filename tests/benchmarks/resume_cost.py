@@ -1,0 +1,128 @@
+"""What a run costs that finds all current: CPU, memory and temporary files for each record of the manifest.
+
+    python -m tests.benchmarks.resume_cost           about three minutes
+
+Scans and derivatives are empty files, since neither is opened; the records are as long as real ones. Start-up is taken
+out by running with few and with many and dividing the difference.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from model import default_model
+from model.card import read_card
+from pipeline import manifest
+from pipeline.record import Outcome, Record
+from pipeline.settings import Settings
+from tests.benchmarks.job_cost import ROOT, _children, _quiet
+from tests.benchmarks.memory import _memory
+
+SHARD, BOX = 500, 1000  # records, files
+SAMPLE_SECONDS = 0.1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--few", type=int, default=2_000)
+    parser.add_argument("--many", type=int, default=200_000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        few = Collection(Path(folder) / "few", arguments.few)
+        many = Collection(Path(folder) / "many", arguments.many)
+        for name, command in (("resume", Collection.resume), ("status", Collection.status)):
+            small, large = command(few), command(many)
+            cpu, memory, scratch = (
+                (b - a) / (arguments.many - arguments.few) for a, b in zip(small, large, strict=True)
+            )
+            print(
+                f"{name:8} {1e6 * cpu:6.0f} us of CPU a record, {memory:6.0f} bytes of memory, {scratch:5.0f} bytes of "
+                f"temporary files; records of {many.bytes / many.count:.0f} bytes. All {many.count}: "
+                f"{large[0]:.1f} s, {large[1] / 2**20:.0f} MiB, {large[2] / 2**20:.0f} MiB"
+            )
+
+
+class Collection:
+    """A collection that is done, in a folder of its own."""
+
+    def __init__(self, folder: Path, count: int):
+        self.count = count
+        self._archive, self._output, self._scratch = (folder / name for name in ("in", "out", "tmp"))
+        self._scratch.mkdir(parents=True)
+        card = read_card(default_model())
+        settings = Settings("", "", strength=card.default_strength)
+        known = dict(
+            outcome=Outcome.COLORIZED,
+            source_sha256="0" * 64,
+            derivative_sha256="1" * 64,
+            model=card.name,
+            model_version=card.version,
+            model_sha256=card.weights_sha256,
+            options_sha256=settings.options_sha256,
+            width=3508,
+            height=2480,
+            confidence=0.5,
+            colorfulness=20.0,
+            milliseconds=100,
+            run="20260101T000000-000000",
+            finished="2026-01-01T00:00:00.000+00:00",
+        )
+        records = []
+        for number in range(count):
+            key = f"box{number // BOX:05}/scan{number:08}.jpg"
+            scan, derivative = self._archive / key, self._output / f"{key}_color.jpg"
+            if number % BOX == 0:
+                scan.parent.mkdir(parents=True)
+                derivative.parent.mkdir(parents=True)
+            scan.touch()
+            derivative.touch()
+            version = str(scan.stat().st_mtime_ns)
+            records.append(Record(str(scan), key, 0, version, derivative=str(derivative), **known))
+            if len(records) == SHARD or number == count - 1:
+                manifest.commit(str(self._output), known["run"], records)
+                records = []
+        self.bytes = sum(file.stat().st_size for file in (self._output / "manifest").iterdir())
+
+    def resume(self) -> tuple[float, int, int]:
+        return self._measured("--input", self._archive, "--output", self._output, "--gallery_size=0")
+
+    def status(self) -> tuple[float, int, int]:
+        return self._measured("status", self._output)
+
+    def _measured(self, *arguments: object) -> tuple[float, int, int]:
+        """Seconds of CPU, and bytes: the most of memory and the most of temporary files, of a command."""
+        before, memory, scratch = _children(), 0, 0
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.colorize", *map(str, arguments)],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            env=_quiet() | {"TMPDIR": str(self._scratch)},
+        )
+        while process.poll() is None:
+            memory = max(memory, _memory(psutil.Process(process.pid)))
+            scratch = max(scratch, _size(self._scratch))
+            time.sleep(SAMPLE_SECONDS)
+        if process.returncode:
+            raise SystemExit(f"the command failed with exit code {process.returncode}")
+        return _children() - before, memory, scratch
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(parent, name)).st_blocks * 512
+            except FileNotFoundError:  # gone since it was listed
+                continue
+    return total
+
+
+if __name__ == "__main__":
+    main()

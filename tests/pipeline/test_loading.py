@@ -1,0 +1,37 @@
+"""How a process comes to its network."""
+
+import threading
+
+from pipeline import inference
+from tests.pipeline.conftest import SIDE
+
+
+def test_threads_that_ask_at_once_get_one_network(model, monkeypatch):
+    made, network = [], inference.Network
+    monkeypatch.setattr(inference, "Network", lambda *given: made.append(given) or network(*given))
+    inference._load.cache_clear()
+    found, go = [], threading.Barrier(4)
+
+    def ask():
+        go.wait()
+        found.append(inference.load(str(model), SIDE, 2, 0))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    inference._load.cache_clear()
+    assert len(made) == 1
+    assert len(set(map(id, found))) == 1
+
+
+def test_a_gpu_that_is_in_use_already_does_no_harm(model, monkeypatch):
+    import tensorflow as tf
+
+    def refuse(gpu, enable):
+        raise RuntimeError("Physical devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])  # there is none here
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", refuse)
+    inference.try_out(inference.Network(str(model), SIDE), SIDE)
