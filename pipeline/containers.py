@@ -185,7 +185,7 @@ def _png(data: bytes, blocks: Blocks) -> None:
             _png_text(kind, data[start : start + size], blocks)
         elif kind == b"eXIf":
             blocks.exif = data[start : start + size].removeprefix(JPEG_EXIF)
-        elif kind == b"pHYs" and size == 9:
+        elif kind == b"pHYs" and size == 9 and at <= len(data):
             across, down, unit = struct.unpack_from(">IIB", data, start)
             blocks.dpi = dpi(across * 0.0254, down * 0.0254) if unit == 1 else None
         elif kind == b"caBX":

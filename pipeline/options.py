@@ -14,8 +14,9 @@ the collection
   FOLDER            every file below it; names that begin with a dot are left out
   'GLOB'            such as 'scans/**/*.tif' (quoted, so that the shell leaves it alone)
   gs://BUCKET/PATH  every object below it; may be a glob as well
-  FILE.jsonl        a manifest: one JSON object a line with "source" and, if wanted, "key"; what the job
-                    itself writes will do, such as OUTPUT/dead_letters.jsonl
+  FILE.jsonl        a manifest: one JSON object a line with "source" and, if wanted, "key"; a relative source
+                    lies below the manifest's folder; what the job itself writes will do, such as
+                    OUTPUT/dead_letters.jsonl
 
 hints, of the scan box/a.tif for example
   DIR/box/a.tif.txt  lines `x y colour`: pixels from the upper left corner of the upright scan, and #rrggbb or a
@@ -28,6 +29,7 @@ what comes out
   OUTPUT/manifest/       a record a scan: outcome, reason, checksums, model, confidence
   OUTPUT/gallery/        before and after, for people
   OUTPUT/summary.json, OUTPUT/dead_letters.jsonl
+  One job at a time writes to an OUTPUT; a second one stops before any work.
 
 where it runs
   On this machine, with all its cores, unless a --runner is given. Every option of Apache Beam and of the
@@ -43,7 +45,7 @@ exit codes
   0  every scan has its record (single scans may have failed: see the summary)
   1  the job could not go on, or more scans failed than --max_failures allows
   2  nothing was done: an option or the input is wrong
-  130, 143  stopped by SIGINT or SIGTERM; what was begun was finished
+  130, 143  stopped by SIGINT or SIGTERM, at any moment; what was begun was finished
 
 The model that ships with this program was trained on photographs whose terms allow research use only; see the
 licence note beside its weights before you publish what it makes, or train your own (python -m model.train).

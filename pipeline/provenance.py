@@ -41,7 +41,7 @@ def packet(record: Record, master: ET.Element | None = None) -> bytes:
       master: the tree of the master's own packet, whose other statements are kept.
     """
     root = xmp.new() if master is None else copy.deepcopy(master)
-    about = next((node.get(qualified("rdf:about"), "") for node in xmp.descriptions(root)), "")
+    about = next((xmp.words(node.get(qualified("rdf:about"), "")) for node in xmp.descriptions(root)), "")
 
     def taken(name: str) -> str:
         return next(map(xmp.words, xmp.take(root, name)), "")

@@ -135,7 +135,8 @@ class Record:
             raise ValueError('a manifest line must be a JSON object with a text "source"')
         if not isinstance(said.get("key", ""), str):
             raise ValueError('"key" must be text')
-        return cls(**{"key": ""} | {name: value for name, value in said.items() if _is_ours(name, value)})
+        ours = {name: value for name, value in said.items() if type(value) in _TYPES.get(name, ())}
+        return cls(**{"key": ""} | ours)
 
 
 def fields(line: str | bytes) -> dict:
@@ -153,9 +154,7 @@ def fields(line: str | bytes) -> dict:
     return said
 
 
-_NUMBER = (int, float, type(None))
-_TYPES = {field.name: {str: str, int: int}.get(field.type, _NUMBER) for field in dataclasses.fields(Record)}
-
-
-def _is_ours(name: str, value: object) -> bool:
-    return isinstance(value, _TYPES.get(name, ())) and not isinstance(value, bool)
+_NUMBER = (int, float, type(None))  # and no bool
+_TYPES = {
+    field.name: {str: (str,), int: (int,)}.get(field.type, _NUMBER) for field in dataclasses.fields(Record)
+}

@@ -1,6 +1,7 @@
 """What one job does to every scan: the settled options and the model's identity."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -31,11 +32,7 @@ class Settings:
     @property
     def options_sha256(self) -> str:
         """Identity of the options that change a derivative."""
-        names = ("format", "quality", "strength", "min_confidence", "color_scans")
-        chosen = {name: getattr(self, name) for name in names}
-        if self.format != "jpeg":
-            del chosen["quality"]
-        return hashlib.sha256(json.dumps([PROCESS, chosen], sort_keys=True).encode()).hexdigest()
+        return _options_sha256(self)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -43,3 +40,12 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> "Settings":
         return cls(**json.loads(text))
+
+
+@functools.lru_cache(maxsize=4)  # asked for each scan
+def _options_sha256(settings: Settings) -> str:
+    names = ("format", "quality", "strength", "min_confidence", "color_scans")
+    chosen = {name: getattr(settings, name) for name in names}
+    if settings.format != "jpeg":
+        del chosen["quality"]
+    return hashlib.sha256(json.dumps([PROCESS, chosen], sort_keys=True).encode()).hexdigest()

@@ -36,6 +36,9 @@ LARGEST = 4 << 20  # bytes of a packet that is read
 _MOST_NODES = 50_000  # elements and attributes
 _DEEPEST = 100  # levels
 
+_ABOUT = f"{{{RDF}}}about"
+_LONGEST_NAME = 1_000  # characters of an identifier or a namespace's
+
 _ROOT = r"<(?!\?xpacket|!--)"
 _WIDE = {
     b"\xff\xfe\0\0": "utf-32",
@@ -105,10 +108,10 @@ def put(root: ET.Element, name: str, value: str | ET.Element) -> None:
 
 
 def words(value: str | ET.Element) -> str:
-    """The text of a simple property, or the address that it refers to."""
-    if isinstance(value, str):
-        return value
-    return value.get(qualified("rdf:resource")) or (value.text or "").strip()
+    """An identifier or a number: a simple property's text, or the address that it refers to; empty if too long."""
+    if not isinstance(value, str):
+        value = value.get(qualified("rdf:resource")) or value.text or ""
+    return value.strip() if len(value) <= _LONGEST_NAME else ""
 
 
 def remove(root: ET.Element, names: frozenset[str]) -> bool:
@@ -168,21 +171,25 @@ def split(packet: bytes, limit: int) -> tuple[bytes, bytes]:
       ValueError: what has to stay is larger than the limit.
     """
     root, extension = _parse(packet, _Tree()), new()
-    movable = sorted(_properties(root), key=lambda found: -found[0])
     ours = next(node for node in descriptions(root) if qualified("colorize:record") in node.attrib)
     ours.set(qualified("xmpNote:HasExtendedXMP"), "0" * 32)
     size = len(serialise(root))
-    for weight, node, name, child in movable:
+    for weight, node, moved in sorted(_movable(root), key=lambda found: -found[0]):
         if size <= limit:
             break
-        about = {qualified("rdf:about"): node.get(qualified("rdf:about"), "")}
-        home = ET.SubElement(extension[0], qualified("rdf:Description"), about)
-        if child is None:
-            home.set(name, node.attrib.pop(name))
-        else:
-            node.remove(child)
-            home.append(child)
         size -= weight
+        if node is root[0]:
+            node.remove(moved)
+            extension[0].append(moved)
+            continue
+        home = ET.SubElement(extension[0], node.tag, {_ABOUT: node.get(_ABOUT, "")})
+        if isinstance(moved, str):
+            home.set(moved, node.attrib.pop(moved))
+        else:
+            node.remove(moved)
+            home.append(moved)
+        if not len(node) and not any(name != _ABOUT for name in node.attrib):
+            root[0].remove(node)
     _borrow_prefixes(root, extension)
     extended = serialise(extension)[len(_HEAD.encode()) : -len(_TAIL)]
     ours.set(qualified("xmpNote:HasExtendedXMP"), hashlib.md5(extended).hexdigest().upper())
@@ -205,16 +212,18 @@ def _borrow_prefixes(source: ET.Element, target: ET.Element) -> None:
             target.set(name, uri)
 
 
-def _properties(root: ET.Element) -> Iterator[tuple[int, ET.Element, str, ET.Element | None]]:
-    """Bytes at the least, node, name and, where it is one, element of each statement that may be moved."""
-    stay = (f"{{{NAMESPACES['colorize']}}}", f"{{{RDF}}}")
-    for node in descriptions(root):
+def _movable(root: ET.Element) -> Iterator[tuple[int, ET.Element, str | ET.Element]]:
+    """What may stand in an extension: bytes at the least, the node that has it, and an attribute's name or a child."""
+    stay = (f"{{{NAMESPACES['colorize']}}}", _ABOUT)
+    for node in root[0]:
+        if node.tag != qualified("rdf:Description"):
+            yield _weight(node), root[0], node
+            continue
         for name, value in node.attrib.items():
             if not name.startswith(stay):
-                yield len(value.encode()), node, name, None
+                yield len(value.encode()), node, name
         for child in node:
-            if not child.tag.startswith(stay):
-                yield _weight(child), node, child.tag, child
+            yield _weight(child), node, child
 
 
 class _Tree(ET.TreeBuilder):
@@ -227,6 +236,8 @@ class _Tree(ET.TreeBuilder):
         self.root: ET.Element | None = None
 
     def start_ns(self, prefix: str, uri: str) -> None:
+        if len(uri) > _LONGEST_NAME:
+            raise Unusable(f"names a namespace with more than {_LONGEST_NAME} characters")
         if prefix:
             self.prefixes.setdefault(f"xmlns:{prefix}", uri)
 
@@ -272,9 +283,10 @@ def _parse(packet: bytes, builder: _Tree) -> ET.Element:
     rdf = root if root.tag == qualified("rdf:RDF") else root.find(qualified("rdf:RDF"))
     if rdf is None:
         raise Unusable("has no RDF")
-    whole = ET.Element(qualified("x:xmpmeta"), root.attrib if rdf is not root else {})
+    toolkit = {name: value for name, value in root.attrib.items() if len(value) <= _LONGEST_NAME}
+    whole = ET.Element(qualified("x:xmpmeta"), toolkit if rdf is not root else {})
     whole.attrib |= builder.prefixes
-    whole.append(rdf)
+    ET.SubElement(whole, rdf.tag).extend(rdf)
     return whole
 
 

@@ -93,6 +93,11 @@ def test_the_number_of_nodes_is_bounded_and_so_is_memory(packet):
     tracemalloc.stop()
 
 
+def test_the_length_of_a_namespace_is_bounded():
+    with pytest.raises(xmp.Unusable, match="namespace"):
+        xmp.parse(of(f'<n:a xmlns:n="urn:{"n" * 5_000}"/>'))
+
+
 def test_the_size_is_bounded():
     with pytest.raises(xmp.Unusable, match="more than 4 MB"):
         xmp.parse(of("<dc:a/>" * 2_000_000))
@@ -162,6 +167,23 @@ def test_a_packet_is_split_in_two_that_say_the_same(statements):
         xmp.parse(whole)
     )
     assert len(joined[0].findall(".//" + xmp.qualified("dc:source"))) == statements.count(b"<dc:source>")
+
+
+@pytest.mark.parametrize(
+    "master",
+    [
+        of("<dc:title>Market</dc:title>").replace(b'rdf:about=""', b'rdf:about="' + b"u" * 70_000 + b'"'),
+        of("").replace(b"</rdf:RDF>", b"<x:Thing>" + b"t" * 70_000 + b"</x:Thing></rdf:RDF>"),
+        of("").replace(b"<x:xmpmeta", b'<x:xmpmeta x:xmptk="' + b"t" * 70_000 + b'"'),
+        of("", f'xmlns:mm="{xmp.NAMESPACES["xmpMM"]}" mm:DocumentID="{"d" * 70_000}"'),
+        of("", f'xmlns:i="{xmp.NAMESPACES["Iptc4xmpExt"]}" i:DigitalSourceType="{"d" * 70_000}"'),
+        of("".join(f'<n:a xmlns:n="urn:{n}:{"n" * 900}"/>' for n in range(100))),
+    ],
+    ids=["about", "typed node", "toolkit", "identifier", "source type", "namespaces"],
+)
+def test_whatever_a_master_made_long_a_packet_fits(master):
+    main, _ = xmp.split(packet(Record("a", "a"), xmp.parse(master)), 65_502)
+    assert len(main) <= 65_502 and read_packet(main) == Record("a", "a")
 
 
 def statements_of(root):
