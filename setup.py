@@ -8,12 +8,14 @@ from setuptools import find_packages, setup
 RUNTIME = [
     "apache-beam[gcp]>=2.72,<2.73",
     "google-cloud-storage>=2.19,<3",
+    "imagecodecs>=2025.8,<2026.3",  # later ones want NumPy 2, which TensorFlow 2.16 does not take
     "keras>=3.15,<4",
     "numpy>=1.26,<2",
     "opencv-python-headless>=4.10,<4.12",
     "pillow>=12",
     "rich>=13",
     "scipy>=1.12",
+    "tifffile>=2025.10",
     "tensorflow-cpu>=2.16.2,<2.17; platform_machine == 'x86_64'",
     "tensorflow>=2.16.2,<2.17; platform_machine != 'x86_64'",
 ]
@@ -42,6 +44,8 @@ TEST = [
     "pytest>=8",
     "pytest-timeout>=2",
     "pytest-xdist>=3.6",
+    "pyvips>=3",  # an independent reader
+    "pyvips-binary>=8.16",
     "ruff>=0.8",
 ]
 
