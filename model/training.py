@@ -85,10 +85,7 @@ def train(
         config = objectives.unlearned(config)
     scale = networks.scale(network, config)
     weights = losses.rebalancing_weights(shares, options.uniform)
-    # An adversary's steps are written for one device.
-    devices = contextlib.nullcontext() if options.network == "gan" else _devices()
-    with devices:
-        objective = objectives.objective(options, centres, weights)
+    objective = objectives.objective(options, centres, weights)
     views = Views(options.sizes, options.batch, scale, options.seed, options.aging, objective.target)
     if batches is None:
         chances = picture_weights(photos.train, options.weights)
@@ -98,6 +95,8 @@ def train(
 
     keras.utils.set_random_seed(options.seed)
     validation = _validation(photos, options, scale, objective.target)
+    # An adversary's steps are written for one device.
+    devices = contextlib.nullcontext() if options.network == "gan" else _devices()
     with _precision(options.precision), devices:
         model = network.build(config)
         if options.network == "gan":
