@@ -92,7 +92,7 @@ def _sound_lines(manifest: str) -> Iterator[tuple[Item, dict]]:
     try:
         for item, said in collections.manifest_lines(manifest):
             if item.reason:
-                raise JobError(f"{manifest}: {item.source}: {item.detail}")
+                raise JobError(f"{manifest}, {item.detail}")
             yield item, said
     except OSError as error:
         raise JobError(f"cannot read {manifest}: {error.strerror or error}") from error
