@@ -22,7 +22,8 @@ _SHORTENED = re.compile(rb".*~[0-9a-f]{32}", re.DOTALL)
 
 # A file with another extension is recorded as no image, unopened; one with none is looked into.
 _EXTENSIONS = """
-    .jpg .jpeg .jpe .jfif .jp2 .j2k .jpf .jpx .mpo .png .tif .tiff .gif .bmp .dib .webp .avif .ppm .pgm .pbm .pnm
+    .jpg .jpeg .jpe .jfif .jp2 .j2k .j2c .jpc .jpf .jpx .mpo .png .tif .tiff .ptif .ptiff .gif .bmp .dib .webp
+    .avif .ppm .pgm .pbm .pnm
     .tga .pcx .psd .ico .icns .sgi .ras .im .dds
 """
 IMAGE_EXTENSIONS = frozenset(_EXTENSIONS.split())

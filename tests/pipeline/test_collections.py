@@ -19,7 +19,9 @@ from pipeline.collections import (
     derivative_uri,
     expand,
 )
+from pipeline.plan import Action, plan
 from pipeline.record import Reason, Refusal
+from pipeline.settings import Settings
 
 KEYS = st.lists(
     st.sampled_from(["a", "b", ".", "_", "/", " ", "é", "_color", ".jpg", ".tif"]), min_size=1
@@ -386,3 +388,11 @@ def test_long_names_are_shortened_and_keep_apart(letter):
     forged = short[0].removeprefix("/out/").removesuffix("_color.jpg")
     assert derivative_uri("/out", forged, "jpeg") not in short
     assert derivative_uri("gs://b/out", names[0], "jpeg") == f"gs://b/out/{names[0]}_color.jpg"
+
+
+@pytest.mark.parametrize("extension", [".ptif", ".ptiff", ".jpc", ".j2c", ".TIF"])
+def test_the_extensions_that_image_servers_and_codestreams_have_are_pictures(extension, tmp_path):
+    (tmp_path / f"page{extension}").write_bytes(b"opened to see what it is")
+    (item,) = expand(str(tmp_path))
+    (task,) = plan([item], [], None, Settings(output="/out", run="r"), "stale")
+    assert task.action == Action.COLORIZE
