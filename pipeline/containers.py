@@ -68,7 +68,7 @@ def find(data: bytes) -> Blocks | None:
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         _webp(data, blocks)
     elif data.startswith(b"\0\0\0\x0cjP  "):
-        _jp2(data, 0, len(data), blocks)
+        _jp2(data, blocks)
     elif data.startswith(b"8BPS"):
         _psd(data, blocks)
     elif not data.startswith(b"\xff\x4f\xff\x51"):  # a codestream of JPEG 2000 says nothing
@@ -123,6 +123,20 @@ def resource(number: int, data: bytes, name: bytes = b"\0") -> bytes:
         + data
         + b"\0" * (len(data) % 2)
     )
+
+
+def jp2_boxes(data: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """Type and contents of each box of a JP2, or of a box of boxes (I.4); of one that is cut short, what there is."""
+    view, at = memoryview(data), 0
+    while at + 8 <= len(view):
+        length, kind = struct.unpack_from(">I4s", view, at)
+        header = 8
+        if length == 1 and at + 16 <= len(view):
+            (length,) = struct.unpack_from(">Q", view, at + 8)
+            header = 16
+        stop = at + length if length else len(view)
+        yield kind, view[at + header : stop]
+        at = max(stop, at + header)
 
 
 def _jpeg(data: bytes, blocks: Blocks) -> None:
@@ -262,34 +276,25 @@ def _webp(data: bytes, blocks: Blocks) -> None:
         at += 8 + size + size % 2
 
 
-def _jp2(data: bytes, at: int, end: int, blocks: Blocks) -> None:
-    while at + 8 <= end:
-        size, kind = struct.unpack_from(">I4s", data, at)
-        start = at + 8
-        if size == 1 and at + 16 <= end:
-            (size,) = struct.unpack_from(">Q", data, start)
-            start += 8
-        stop = min(end, at + size) if size else end
-        if stop < start:
-            return
+def _jp2(data: bytes | memoryview, blocks: Blocks) -> None:
+    for kind, content in jp2_boxes(data):
         if kind in (b"jp2h", b"res "):
-            _jp2(data, start, stop, blocks)
-        elif kind in (b"resc", b"resd") and stop - start >= 10 and (kind == b"resc" or not blocks.dpi):
-            down, below, across, below_too, up, up_too = struct.unpack_from(">HHHHbb", data, start)
+            _jp2(content, blocks)
+        elif kind in (b"resc", b"resd") and len(content) >= 10 and (kind == b"resc" or not blocks.dpi):
+            down, below, across, below_too, up, up_too = struct.unpack_from(">HHHHbb", content)
             if below and below_too:  # samples a metre
                 metre = across / below_too * 10.0**up_too, down / below * 10.0**up
                 blocks.dpi = dpi(*(value * 0.0254 for value in metre))
         elif kind == b"uuid":
-            name, payload = data[start : start + 16], data[start + 16 : stop]
+            name, payload = bytes(content[:16]), bytes(content[16:])
             if name in _LOST_UUIDS:
                 blocks.lost.append(_LOST_UUIDS[name])
             elif name in _UUIDS:
                 setattr(blocks, _UUIDS[name], payload.removeprefix(JPEG_EXIF))
-        elif kind == b"jumb" and b"c2pa" in data[start : min(stop, start + 200)]:
+        elif kind == b"jumb" and b"c2pa" in bytes(content[:200]):
             blocks.lost.append(C2PA)
         elif kind == b"xml ":
             blocks.lost.append("an XML box")
-        at = stop
 
 
 def _psd(data: bytes, blocks: Blocks) -> None:

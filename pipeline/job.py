@@ -138,12 +138,10 @@ def _execute(
     build: dict,
 ) -> str:
     """Runs the graph; returns what stopped it, in words, or nothing."""
-    progress = (
-        contextlib.nullcontext() if work is None else Progress(settings.output, settings.run, work.todo)
-    )
-    if (
-        work is not None
-    ):  # what stopped it is said here, once; Beam's logs repeat it as often as there are layers
+    progress = contextlib.nullcontext()
+    if work is not None:
+        progress = Progress(settings.output, settings.run, work.todo)
+    if work is not None:  # what stops it is said here once, by Beam's logs as often as there are layers
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
         with progress, beam.Pipeline(runner, options=beam_options) as root:
@@ -157,9 +155,8 @@ def _execute(
         said = f"{type(error).__name__}: {error}"
         if words := re.findall(r"(?:JobError|ModelError): (.*?)(?: \[while running|\n|$)", said):
             return words[-1]
-        if words := re.findall(
-            r"\[Errno \d+\] (.*?)(?: \[while running|\n|$)", said
-        ):  # of the machine, not of ours
+        # An error of the machine, not of ours:
+        if words := re.findall(r"\[Errno \d+\] (.*?)(?: \[while running|\n|$)", said):
             return f"the job stopped: {words[-1]}; what is finished is kept"
         logging.getLogger(__name__).error("the job stopped", exc_info=error)
         return f"the job stopped: {type(error).__name__}: {_last_line(error)}; what is finished is kept"

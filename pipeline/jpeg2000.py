@@ -6,15 +6,16 @@ codestream alone goes to OpenJPEG, and the boxes are read by their specification
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import imagecodecs
 import numpy as np
 from PIL import Image
 
+from pipeline.containers import jp2_boxes
 from pipeline.record import Reason, Refusal
-from pipeline.samples import CHANNELS, to_image
+from pipeline.samples import CHANNELS, scaled, to_image
 
 _BOXES, _CODESTREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _SOT, _EOC = b"\xff\x90", b"\xff\xd9"
@@ -95,7 +96,7 @@ def open_jpeg2000(data: bytes, check: Callable[[int, int], None], notes: list[st
     channels = _channels(boxes, stream, _components(stream))
     space, colors, alpha = _arranged(boxes, channels, notes)
     white = max((1 << bits) - 1 for _, bits in colors)
-    planes = [_to_white(plane, bits, white) for plane, bits in colors + alpha[:1]]
+    planes = [scaled(plane, (1 << bits) - 1, white) for plane, bits in colors + alpha[:1]]
     if boxes.white_is_zero:
         planes[0] = white - planes[0]
     kind = {_OPACITY: "straight", _PREMULTIPLIED: "premultiplied"}[_alpha_kind(boxes)] if alpha else ""
@@ -105,27 +106,13 @@ def open_jpeg2000(data: bytes, check: Callable[[int, int], None], notes: list[st
     return image
 
 
-def boxes(data: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """Type and contents of each box, one after the other (I.4); of one that is cut short, what there is."""
-    view, at = memoryview(data), 0
-    while at + 8 <= len(view):
-        length, kind = struct.unpack_from(">I4s", view, at)
-        header = 8
-        if length == 1 and at + 16 <= len(view):
-            (length,) = struct.unpack_from(">Q", view, at + 8)
-            header = 16
-        stop = at + length if length else len(view)
-        yield kind, view[at + header : stop]
-        at = max(stop, at + header)
-
-
 def _read(data: bytes) -> tuple[_Boxes, _Codestream]:
     if data.startswith(_CODESTREAM):
         return _Boxes(), _codestream(memoryview(data))
     found = _Boxes()
-    for kind, content in boxes(data):
+    for kind, content in jp2_boxes(data):
         if kind == b"jp2h":
-            for inner, said in boxes(content):
+            for inner, said in jp2_boxes(content):
                 _note(found, inner, bytes(said))
         elif kind == b"jp2c":
             return found, _codestream(content)
@@ -270,12 +257,3 @@ def _arranged(
 
 def _alpha_kind(boxes: _Boxes) -> int:
     return next(kind for _, kind, _ in boxes.channels if kind in (_OPACITY, _PREMULTIPLIED))
-
-
-def _to_white(plane: np.ndarray, bits: int, white: int) -> np.ndarray:
-    """A plane on the scale of the deepest."""
-    own = (1 << bits) - 1
-    if own == white:
-        return plane
-    ramp = np.rint(np.arange(own + 1) * (white / own)).astype(np.uint16)
-    return ramp[np.minimum(plane, own)]

@@ -123,7 +123,8 @@ def read_color(
       Refusal: as `read_scan`, and `GREY` for pixels without colour.
     """
     with opened(data, max_pixels=max_pixels, min_side=min_side, announce=announce) as image:
-        mode, profile, size = image.mode, image.info.get("icc_profile"), image.size
+        mode, size = image.mode, image.size
+        profile, gamma = image.info.get("icc_profile"), png.gamma(image)
         if mode in ("1", "L", "LA", "La") or mode.startswith(("I", "F")):
             raise Refusal(Reason.GREY, f"its pixels are of the kind {mode!r}, without colour")
         scale = 2 * side / min(size)  # what a JPEG's decoder leaves is then reduced by area
@@ -134,7 +135,7 @@ def read_color(
             image = _flatten(image, [])
         if image.mode not in ("CMYK", "RGB", "YCbCr"):
             raise Refusal(Reason.UNSUPPORTED_MODE, f"pixels of the kind {mode!r} are not handled")
-        image = _srgb(image, profile, [])
+        image = _srgb(image, profile, [], gamma)
         rgb = _shrunk(upright(np.asarray(image), orientation), side)
         return Photograph(rgb, size if orientation < 5 else size[::-1], mode)
 
@@ -155,10 +156,8 @@ def from_image(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Scan:
     Raises:
       Refusal: as `read_scan`.
     """
-    file = getattr(image, "fp", None)
-    if (
-        file is not None and getattr(image, "tile", None) and image.tell() == 0
-    ):  # its pixels are not loaded yet
+    file, loaded = getattr(image, "fp", None), not getattr(image, "tile", None)
+    if file is not None and not loaded and image.tell() == 0:
         place = file.tell()
         file.seek(0)
         data = file.read()
