@@ -225,17 +225,8 @@ def test_a_full_temporary_folder_stops_before_any_work(colorize, small_disk, tmp
 def test_a_machine_without_a_temporary_folder_stops_before_any_work(model, tmp_path):
     archive, output = make_archive(tmp_path / "in", 1), tmp_path / "out"
     output.mkdir()
-    command = [
-        sys.executable,
-        "-m",
-        "pipeline.colorize",
-        "--input",
-        archive,
-        "--output",
-        output,
-        "--model",
-        model,
-    ]
+    job = f"-m pipeline.colorize --input {archive} --output {output} --model {model}"
+    command = [sys.executable, *job.split()]
     script = (
         f"mount -t tmpfs tmpfs {shlex.quote(str(output))} && for place in /tmp /var/tmp /dev/shm /usr/tmp; do "
         f"test -d $place && mount --bind -o ro $place $place; done; mount -o remount,ro,bind / && exec {{}}"

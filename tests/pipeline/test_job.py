@@ -1,8 +1,10 @@
 """The batch job as its users run it: what becomes of scans, and what a second run does."""
 
+import hashlib
 import json
 import os
 import shutil
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -117,18 +119,23 @@ def test_the_dead_letters_can_be_fed_back(mixed, mixed_run, colorize, tmp_path):
     assert set(again.records) == failed
 
 
-def test_masters_are_never_written(mixed, colorize, tmp_path):
+@pytest.mark.parametrize("format", ["jpeg", "png", "tiff"])
+def test_masters_are_never_written(mixed, colorize, tmp_path, format):
     def state():
-        return {
-            entry.name: (
-                entry.stat(follow_symlinks=False).st_mtime_ns,
-                entry.stat(follow_symlinks=False).st_size,
-            )
-            for entry in os.scandir(mixed)
-        }
+        """Of every file and folder at every depth: its time, and what is in it."""
+        found = {}
+        for folder, folders, names in os.walk(os.fsencode(mixed)):
+            for name in (*folders, *names):
+                path = os.path.join(folder, name)
+                status = os.lstat(path)
+                whole = stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK)
+                digest = hashlib.sha256(open(path, "rb").read()).hexdigest() if whole else ""  # noqa: SIM115
+                found[path] = status.st_mtime_ns, status.st_mode, digest
+        return found
 
     before = state()
-    colorize(mixed, tmp_path / "out", "--format", "tiff")
+    assert sum(bool(digest) for _, _, digest in before.values()) > 10
+    colorize(mixed, tmp_path / "out", "--format", format, "--color_scans", "colorize", "--gallery_size", 4)
     assert state() == before
 
 
