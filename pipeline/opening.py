@@ -95,6 +95,16 @@ def refusing(data: bytes = b"") -> Iterator[None]:
     except MemoryError as error:
         raise Refusal(Reason.TOO_LARGE, "decoding it took more memory than there is") from error
     except Exception as error:  # decoders raise whatever a broken file makes them stumble over
-        words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        words = _words(error)
         truncated = any(sign in words.lower() for sign in _TRUNCATED)
         raise Refusal(Reason.TRUNCATED if truncated else Reason.UNREADABLE, words) from error
+
+
+def _words(error: Exception) -> str:
+    """What a decoder says of a broken file."""
+    said = str(error)
+    if "decoder error" in said:  # libtiff's own words go to a log that nobody keeps
+        return "its compressed pixels are damaged"
+    if isinstance(error, OSError) and said:
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -172,6 +172,21 @@ def test_a_cut_tiff_is_called_truncated_and_says_where(compression):
     assert "strip" in refusal.detail
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])  # by libtiff, by tifffile
+@pytest.mark.parametrize("compression", ["lzw", "deflate"])
+def test_damage_within_a_tile_is_said_in_words(dtype, compression):
+    buffer = io.BytesIO()
+    picture = (PICTURE * np.iinfo(dtype).max).astype(dtype)
+    tifffile.imwrite(buffer, picture, tile=(32, 32), compression=compression, metadata=None)
+    data = bytearray(buffer.getvalue())
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        place = file.pages[0].dataoffsets[1]
+    data[place : place + 40] = b"\xff" * 40
+    refusal = by_us(bytes(data))
+    assert refusal.reason == Reason.UNREADABLE
+    assert "decoder error" not in refusal.detail and len(refusal.detail) > 15
+
+
 # The white that a file states
 
 
