@@ -24,14 +24,14 @@ import numpy as np
 from PIL import Image
 
 from model.duplicates import signature
-from pipeline import chroma, derivative, hints, metadata, provenance, storage
+from pipeline import chroma, derivative, gallery, hints, metadata, provenance, storage
 from pipeline.collections import Item, derivative_uri
 from pipeline.icc import srgb_profile
 from pipeline.judge import judge
 from pipeline.record import Outcome, Reason, Record, Refusal
 from pipeline.scan import Scan, read_color, read_scan
 from pipeline.settings import Settings
-from pipeline.thumbnail import thumbnail
+from pipeline.thumbnail import before_and_after, thumbnail
 
 _A_TILES_PIXEL = 5  # bytes: its luma, and its chroma when the network has answered
 _LIGHTLY = [cv2.IMWRITE_PNG_COMPRESSION, 2]  # read once, soon
@@ -122,13 +122,16 @@ class Codec:
         self._held[item.key] = _Held(scan, canvas, record, time.perf_counter() - started, marks)
         return View(tiles, width * height + _A_TILES_PIXEL * tiles.size)
 
-    def paint(self, item: Item, tiles: np.ndarray, confidence: float, seconds: float) -> Record | None:
+    def paint(
+        self, item: Item, tiles: np.ndarray, confidence: float, seconds: float, show: bool = False
+    ) -> Record | None:
         """Composes, encodes and writes the derivative of an opened scan.
 
         Args:
           tiles: float16 [K, S, S, 2], a*b* in Lab units.
           confidence: 0...1.
           seconds: the scan's share of the network's time.
+          show: write its two pictures of the gallery, too.
 
         Returns:
           Its record, or None where the scan is not held: this process is not the one that opened it.
@@ -158,7 +161,13 @@ class Codec:
             storage.write(target, data)
         except OSError as error:
             return _refused(record.replace(outcome=""), Refusal(Reason.WRITE_ERROR, _words(error)), spent())
-        return _finished(record.replace(milliseconds=round(spent() * 1000), **_file(target, data)))
+        record = _finished(record.replace(milliseconds=round(spent() * 1000), **_file(target, data)))
+        if show:
+            with contextlib.suppress(OSError):  # the report makes what is not there, or says what is wrong
+                pictures = before_and_after(held.scan, model)
+                for uri, picture in zip(gallery.pictures(settings.output, record), pictures, strict=True):
+                    storage.write(uri, picture)
+        return record
 
     def adopt(self, item: Item) -> Record | None:
         """The record of a derivative that a killed run wrote but did not record, or None if it is not current.
@@ -228,10 +237,10 @@ class Codec:
         """Forgets an opened scan."""
         self._held.pop(item.key, None)
 
-    def thumbnail(self, uri: str, side: int) -> bytes | None:
-        """A JPEG of a picture, upright, at most `side` pixels wide and high; None where it cannot be read."""
+    def thumbnail(self, uri: str) -> bytes | None:
+        """A small JPEG of a picture, upright; None where it cannot be read."""
         try:
-            return thumbnail(storage.read(uri), side, max_pixels=self.settings.max_pixels)
+            return thumbnail(storage.read(uri), max_pixels=self.settings.max_pixels)
         except Exception:  # a picture for people: where there is none, the words beside it stand alone
             return None
 

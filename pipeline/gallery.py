@@ -4,7 +4,9 @@ The pages open from the file system, without a server, a network or a library; w
 every picture. Every file is OUTPUT/gallery/NAME with a NAME of `_OURS`, and a run leaves only its own.
 """
 
+import contextlib
 import hashlib
+import heapq
 import html
 import io
 import re
@@ -20,15 +22,15 @@ from PIL import Image
 
 from pipeline import storage
 from pipeline.record import SKIPS, Outcome, Reason, Record
+from pipeline.thumbnail import SIDE
 
 FOLDER = "gallery"
 PAGE = 48  # scans
-SMALL, LARGE = 480, 1024  # pixels a side: in the grid and in the viewer
 WRITERS = 8  # files under way at a time: Cloud Storage takes its time over each
 
 _OURS = re.compile(
     r"(index|page-\d+|(colorized|skipped|failed)(-\d+)?)\.html|gallery\.(css|js)|"
-    r"pictures/[0-9a-f]{24}-(before|after)(-large)?\.jpg"
+    r"pictures/[0-9a-f]{24}-(before|after)(-large)?\.jpg"  # earlier versions had large ones, too
 )
 _ORDER = list(Outcome)
 _OUTCOME_WORDS = {Outcome.COLORIZED: "Colourised", Outcome.SKIPPED: "Skipped", Outcome.FAILED: "Failed"}
@@ -36,16 +38,18 @@ _REASON_WORDS = {Reason.ALREADY_COLOR: "already in colour", Reason.NOT_AN_IMAGE:
 # Would break HTML, or let a file's name rearrange the line it stands in.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
 
-Thumbnail = Callable[[str, int], bytes | None]
+# A second attempt at these would cost as much time, or another process.
+_NOT_AGAIN = {Reason.CODEC_CRASHED, Reason.CODEC_TIMEOUT}
+
+Thumbnail = Callable[[str], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """A thumbnail as stored, small and large; names are relative to the gallery."""
+    """A thumbnail as stored."""
 
-    small: str
-    large: str
-    width: int  # of the large one, in pixels
+    name: str  # relative to the gallery
+    width: int  # pixels, as a person sees it
     height: int
 
 
@@ -78,15 +82,49 @@ class _View:
         return f"{self.outcome}.html" if page == 1 else f"{self.outcome}-{page}.html"
 
 
+def pictures(output: str, record: Record) -> tuple[str, str]:
+    """URIs of a scan's two pictures in the gallery, before and after: other contents have other names."""
+    folder = storage.join(output, FOLDER)
+    before, after = _names(record)
+    return storage.join(folder, before), storage.join(folder, after)
+
+
+class Shown:
+    """The scans whose pictures one process has put into the gallery while it had them: its least sure so far.
+
+    The report chooses among those of all processes, makes what is missing and removes what is too many.
+    """
+
+    def __init__(self, output: str, size: int):
+        self._output, self._size = output, size
+        self._heap: list[tuple[float, tuple[str, str]]] = []  # the surest in front
+
+    def wants(self, confidence: float) -> bool:
+        """Whether a scan of this confidence is among the `size` least sure."""
+        return len(self._heap) < self._size or (self._size > 0 and -confidence > self._heap[0][0])
+
+    def add(self, record: Record) -> None:
+        """Counts a scan that was wanted and is shown now; removes the pictures of one that no longer is."""
+        if record.outcome != Outcome.COLORIZED or not self.wants(record.confidence):
+            return
+        entry = -record.confidence, pictures(self._output, record)
+        if len(self._heap) < self._size:
+            heapq.heappush(self._heap, entry)
+            return
+        for uri in heapq.heappushpop(self._heap, entry)[1]:
+            with contextlib.suppress(OSError):  # the report removes it, or says what is wrong
+                storage.delete(uri)
+
+
 def write_gallery(output: str, sample: Sequence[Record], summary: Mapping, thumbnail: Thumbnail) -> str:
     """Writes OUTPUT/gallery/, and removes what an earlier run left there.
 
     Args:
       output: the derivatives' folder or gs:// prefix.
-      sample: the scans to show, bounded by the caller; four files at most are written of each.
+      sample: the scans to show, bounded by the caller. Pictures that are there already are not made again.
       summary: of the whole job: `outcomes` and `reasons` map names to counts; `records`, `run`, `model` and
         `model_version`. What is missing is counted from the sample or left out.
-      thumbnail: (URI, side) -> an upright JPEG at most `side` pixels wide and high, or None.
+      thumbnail: URI -> a small upright JPEG, or None.
 
     Returns:
       The URI of its first page.
@@ -95,6 +133,7 @@ def write_gallery(output: str, sample: Sequence[Record], summary: Mapping, thumb
       OSError: a file could not be written.
     """
     folder = storage.join(output, FOLDER)
+    present = {info.uri[len(folder) + 1 :] for info in storage.list_files(folder)}
     written = set()
     with ThreadPoolExecutor(WRITERS) as pool:
         under_way = []
@@ -105,7 +144,7 @@ def write_gallery(output: str, sample: Sequence[Record], summary: Mapping, thumb
 
         for name in ("gallery.css", "gallery.js"):
             write(name, _template(name).encode())
-        cards = [_card(record, thumbnail, write) for record in _arranged(sample)]
+        cards = [_card(record, present, thumbnail, write) for record in _arranged(sample)]
         views = _views(cards, summary)
         pages = [(view, page) for view in views if view.shown for page in range(1, view.pages + 1)]
         for view, page in pages[1:]:
@@ -115,11 +154,10 @@ def write_gallery(output: str, sample: Sequence[Record], summary: Mapping, thumb
     # The first page comes last: it never leads to what is not there yet.
     index = storage.join(folder, "index.html")
     storage.write(index, _page(output, views[0], 1, views, summary))
-    written.add("index.html")
-    for info in storage.list_files(folder):
-        name = info.uri[len(folder) + 1 :]
-        if name not in written and _OURS.fullmatch(name):
-            storage.delete(info.uri)
+    shown = {picture.name for card in cards for picture in (card.before, card.after) if picture}
+    for name in present - written - shown - {"index.html"}:
+        if _OURS.fullmatch(name):
+            storage.delete(storage.join(folder, name))
     return index
 
 
@@ -144,31 +182,40 @@ def _views(cards: list[_Card], summary: Mapping) -> list[_View]:
     return [_View(None, cards, total), *views]
 
 
-def _card(record: Record, thumbnail: Thumbnail, write: Callable[[str, bytes], None]) -> _Card:
-    identity = f"{record.key}\0{record.source}"  # of two masters with one key, one has failed
-    name = f"pictures/{hashlib.sha256(identity.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}"
+def _names(record: Record) -> tuple[str, str]:
+    def digest(*words: str) -> str:
+        return hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
-    def picture(uri: str, role: str) -> _Picture | None:
-        large = thumbnail(uri, LARGE) if uri else None
-        return _store(large, f"{name}-{role}", write) if large else None
+    scan = record.key, record.source, record.source_sha256  # of two masters with one key, one has failed
+    return (
+        f"pictures/{digest(*scan)}-before.jpg",
+        f"pictures/{digest(*scan, record.derivative_sha256)}-after.jpg",
+    )
 
-    derivative = record.derivative if record.outcome == Outcome.COLORIZED else ""
-    return _Card(record, picture(record.source, "before"), picture(derivative, "after"))
 
+def _card(
+    record: Record, present: set[str], thumbnail: Thumbnail, write: Callable[[str, bytes], None]
+) -> _Card:
+    def picture(uri: str, sha256: str, name: str) -> _Picture | None:
+        if sha256 and record.width and name in present:
+            scale = min(1.0, SIDE / max(record.width, record.height))
+            return _Picture(name, round(scale * record.width), round(scale * record.height))
+        data = thumbnail(uri)
+        if data is None:
+            return None
+        write(name, data)
+        with Image.open(io.BytesIO(data)) as image:
+            return _Picture(name, *image.size)
 
-def _store(large: bytes, name: str, write: Callable[[str, bytes], None]) -> _Picture:
-    """Keeps a thumbnail in both sizes; the small one is made of the large one: a scan is read once."""
-    with Image.open(io.BytesIO(large)) as image:
-        width, height = image.size
-        if max(width, height) <= SMALL:
-            write(f"{name}.jpg", large)
-            return _Picture(f"{name}.jpg", f"{name}.jpg", width, height)
-        image.thumbnail((SMALL, SMALL))
-        small = io.BytesIO()
-        image.save(small, "JPEG", quality=82)
-    write(f"{name}.jpg", small.getvalue())
-    write(f"{name}-large.jpg", large)
-    return _Picture(f"{name}.jpg", f"{name}-large.jpg", width, height)
+    before, after = _names(record)
+    if record.outcome == Outcome.COLORIZED:
+        return _Card(
+            record,
+            picture(record.source, record.source_sha256, before),
+            picture(record.derivative, record.derivative_sha256, after),
+        )
+    known = record.source and record.reason not in _NOT_AGAIN
+    return _Card(record, picture(record.source, record.source_sha256, before) if known else None, None)
 
 
 def _page(output: str, view: _View, page: int, views: list[_View], summary: Mapping) -> bytes:
@@ -277,7 +324,7 @@ def _pair_html(card: _Card) -> str:
 def _image(picture: _Picture, alt: str, role: str = "") -> str:
     kind = f'class="{role}" ' if role else ""
     return (
-        f'<img {kind}src="{picture.small}" data-large="{picture.large}" alt="{alt}" '
+        f'<img {kind}src="{picture.name}" alt="{alt}" '
         f'width="{picture.width}" height="{picture.height}" loading="lazy" decoding="async">'
     )
 
@@ -297,7 +344,7 @@ def _links(card: _Card, output: str) -> str:
     links = []
     name = _html(PurePosixPath(card.record.key).name)
     if picture := card.after or card.before:
-        links.append(f'<a class="enlarge" href="{picture.large}" aria-label="Enlarge {name}">Enlarge</a>')
+        links.append(f'<a class="enlarge" href="{picture.name}" aria-label="Enlarge {name}">Enlarge</a>')
     base = output.rstrip("/") + "/"
     if card.after and card.record.derivative.startswith(base):
         href = "../" + _percent_encoded(card.record.derivative[len(base) :])

@@ -20,7 +20,7 @@ from apache_beam.ml.inference.base import RunInference
 from apache_beam.transforms.combiners import TupleCombineFn
 from apache_beam.transforms.window import GlobalWindows
 
-from pipeline import collections, hints, manifest, storage, worklist
+from pipeline import collections, gallery, hints, manifest, storage, worklist
 from pipeline.codec import refused
 from pipeline.collections import Item, JobError, derivative_name
 from pipeline.guard import Guard
@@ -119,7 +119,8 @@ def colorize(
         max_batch_pixels=max_batch_pixels,
         threads=threads,
     )
-    painted = opened.opened | "Infer" >> RunInference(handler) | "Paint" >> beam.ParDo(PaintScans(settings))
+    paint_scans = PaintScans(settings, gallery_size)
+    painted = opened.opened | "Infer" >> RunInference(handler) | "Paint" >> beam.ParDo(paint_scans)
     # No Flatten before the commits: a runner may write out all it merges, and records would wait for the last scan.
     records = {
         "Painted": painted | "CommitPainted" >> beam.ParDo(CommitRecords(settings)),
@@ -191,8 +192,6 @@ def _report(
     }
     chosen = Sample(gallery_size).merge(samples).records()
     if chosen:
-        from pipeline import gallery
-
         guard = Guard(settings)
         try:
             more["gallery"] = gallery.write_gallery(
@@ -249,16 +248,25 @@ class OpenScans(beam.DoFn):
 
 
 class PaintScans(beam.DoFn):
-    """Predictions -> records, their derivatives written."""
+    """Predictions -> records, their derivatives written, and the gallery's pictures of the least sure.
 
-    def __init__(self, settings: Settings):
+    On a cluster the report makes all of the gallery's pictures: too many workers would each have their own.
+    """
+
+    def __init__(self, settings: Settings, gallery_size: int = 0):
         self._settings = settings
+        self._gallery_size = gallery_size if settings.stop_file else 0
         self._own = None
+
+    def setup(self):
+        self._shown = gallery.Shown(self._settings.output, self._gallery_size)
 
     def process(self, prediction: Prediction):
         # Should a runner have carried the scan to another process, it is opened again here.
         guard = _GUARDS.get(prediction.opened.codec) or self._spare()
-        yield paint(guard, prediction, self._settings)
+        record = paint(guard, prediction, self._settings, show=self._shown.wants(prediction.confidence))
+        self._shown.add(record)
+        yield record
 
     def _spare(self) -> Guard:
         self._own = self._own or Guard(self._settings)
@@ -269,14 +277,19 @@ class PaintScans(beam.DoFn):
             self._own.close()
 
 
-def paint(guard: Guard, prediction: Prediction, settings: Settings) -> Record:
-    """The record of a scan that the network has seen."""
+def paint(guard: Guard, prediction: Prediction, settings: Settings, show: bool = False) -> Record:
+    """The record of a scan that the network has seen; `show` as for `Codec.paint`."""
     item = prediction.opened.item
     if prediction.chroma is None:
         guard.drop(item)
         return refused(item, Refusal(Reason.MODEL_ERROR, prediction.error), settings)
     return guard.paint(
-        item, prediction.chroma, prediction.confidence, prediction.seconds, prediction.opened.view.pixels
+        item,
+        prediction.chroma,
+        prediction.confidence,
+        prediction.seconds,
+        prediction.opened.view.pixels,
+        show,
     )
 
 

@@ -35,15 +35,22 @@ class Guard:
         return self._ask(item, "open", item)
 
     def paint(
-        self, item: Item, tiles: np.ndarray, confidence: float, seconds: float, pixels: int = 0
+        self,
+        item: Item,
+        tiles: np.ndarray,
+        confidence: float,
+        seconds: float,
+        pixels: int = 0,
+        show: bool = False,
     ) -> Record:
         """`Codec.paint`; where the process that held the scan has died meanwhile, the scan is opened again."""
-        record = self._ask(item, "paint", item, tiles, confidence, seconds, pixels=pixels)
+        arguments = item, tiles, confidence, seconds, show
+        record = self._ask(item, "paint", *arguments, pixels=pixels)
         if record is None:
             view = self.open(item)
             if isinstance(view, Record):
                 return view
-            record = self._ask(item, "paint", item, tiles, confidence, seconds, pixels=pixels)
+            record = self._ask(item, "paint", *arguments, pixels=pixels)
         return record
 
     def adopt(self, item: Item) -> Record | None:
@@ -60,8 +67,8 @@ class Guard:
     def drop(self, item: Item) -> None:
         self._ask(item, "drop", item)
 
-    def thumbnail(self, uri: str, side: int) -> bytes | None:
-        answer = self._ask(Item(uri, uri), "thumbnail", uri, side)
+    def thumbnail(self, uri: str) -> bytes | None:
+        answer = self._ask(Item(uri, uri), "thumbnail", uri)
         return answer if isinstance(answer, bytes) else None
 
     def close(self) -> None:

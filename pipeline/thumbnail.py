@@ -1,14 +1,21 @@
-"""A small picture of any file that the job reads or writes, for people."""
+"""Small pictures for people: of any file that the job reads or writes, and of a scan that it holds."""
 
 import io
 
+import cv2
+import numpy as np
 from PIL import Image, ImageOps
 
+from pipeline import chroma
+from pipeline.metadata import upright
 from pipeline.opening import opened
-from pipeline.scan import read_scan
+from pipeline.scan import Scan, read_scan
+
+SIDE = 640  # pixels; longer sides are reduced to it
+_QUALITY = 85
 
 
-def thumbnail(data: bytes, side: int, *, max_pixels: int, quality: int = 85) -> bytes:
+def thumbnail(data: bytes, *, max_pixels: int, side: int = SIDE) -> bytes:
     """A JPEG of a picture, upright and at most `side` pixels wide and high, with the tones the job sees.
 
     Raises:
@@ -22,6 +29,28 @@ def thumbnail(data: bytes, side: int, *, max_pixels: int, quality: int = 85) -> 
             small = ImageOps.exif_transpose(image)
             small = small.convert("L" if small.mode in ("1", "L") else "RGB")
         small.thumbnail((side, side))
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=quality)
-        return buffer.getvalue()
+        return _jpeg(small)
+
+
+def before_and_after(scan: Scan, model: np.ndarray) -> tuple[bytes, bytes]:
+    """JPEGs of a scan and of its derivative, upright, made of the scan's guide: nothing is decoded again.
+
+    Args:
+      model: float32 [h, w, 4] from `derivative.paint`.
+    """
+    height, width = scan.guide.shape
+    scale = min(1.0, SIDE / max(width, height))
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    luma = scan.guide if scale == 1 else cv2.resize(scan.guide, size, interpolation=cv2.INTER_AREA)
+    rgb = chroma.to_rgb(luma, *chroma.apply_model(model, luma))
+    before, after = (
+        _jpeg(Image.fromarray(np.ascontiguousarray(upright(pixels, scan.orientation))))
+        for pixels in (luma, rgb)
+    )
+    return before, after
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()

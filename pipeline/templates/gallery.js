@@ -1,5 +1,5 @@
 "use strict";
-// Without this script a picture stands half scan, half colour, and "Enlarge" opens the larger file.
+// Without this script a picture stands half scan, half colour, and "Enlarge" opens its file.
 
 document.documentElement.classList.add("scripted");
 
@@ -44,7 +44,7 @@ document.addEventListener("pointerdown", (event) => {
   pair.addEventListener("pointercancel", end);
 });
 
-// The viewer: the larger pictures are fetched only when asked for; the small ones stand in till they come.
+// The viewer: one picture, as large as the window.
 const viewer = document.getElementById("viewer");
 const cards = [...document.querySelectorAll(".pictures > li")].filter((card) => card.querySelector(".pair"));
 let current = 0;
@@ -53,12 +53,7 @@ function enlarge(index) {
   current = index;
   const card = cards[index];
   const pair = card.querySelector(".pair").cloneNode(true);
-  const images = [...pair.querySelectorAll("img")];
-  pair.style.backgroundImage = `url("${images[0].getAttribute("src")}")`;
-  for (const image of images) {
-    image.loading = "eager";
-    image.src = image.dataset.large;
-  }
+  for (const image of pair.querySelectorAll("img")) image.loading = "eager";
   viewer.querySelector(".stage").replaceChildren(pair);
   viewer.querySelector("h2").replaceChildren(...card.querySelector("h2").cloneNode(true).childNodes);
   const words = [...card.querySelectorAll(".outcome, .facts, .detail")].map((line) => line.textContent);

@@ -5,7 +5,8 @@
 Counted are this process and the codec process together: guard, IPC, reading, hashes, decoding, the network's
 view, edge-aware chroma, encoding, metadata, the durable write, the record. The floor is Pillow alone, in memory:
 decode to RGB, encode as a JPEG of the same quality. Both are measured by turns; the ratio is the
-median of the rounds'.
+median of the rounds'. The last line has what a scan costs more when its two pictures go into the gallery, over
+Pillow's decoding of the master and the derivative at a reduced scale for such pictures.
 """
 
 import argparse
@@ -22,8 +23,9 @@ from PIL import Image
 
 from pipeline.collections import Item
 from pipeline.guard import Guard
-from pipeline.record import Outcome
+from pipeline.record import Outcome, Record
 from pipeline.settings import Settings
+from pipeline.thumbnail import SIDE as SHOWN
 from tests.benchmarks.scans import make_scan
 
 QUALITY = 90
@@ -43,17 +45,22 @@ def main() -> None:
     lumas = [make_scan(seed) for seed in range(arguments.scans)]
     with tempfile.TemporaryDirectory() as folder:
         for kind, (mode, format, bound) in KINDS.items():
-            ratio, host, floor = _measure(
-                _write(lumas, Path(folder) / mode / format, mode, format), folder, arguments.rounds
-            )
+            items = _write(lumas, Path(folder) / mode / format, mode, format)
+            ratio, host, floor = _measure(items, folder, arguments.rounds)
             print(
                 f"{kind:20} {ratio:5.2f} of Pillow's decode and encode (at most {bound}): "
                 f"{1000 * host:.1f} ms over {1000 * floor:.1f} ms of CPU a scan"
             )
+        items = _write(lumas, Path(folder) / "L" / "JPEG", "L", "JPEG")
+        more, floor = _gallery(items, folder, arguments.rounds)
+        print(
+            f"{'gallery: grey JPEG':20} {more / floor:5.2f} of Pillow's thumbnails of both files: "
+            f"{1000 * more:.1f} ms (at most 5) over {1000 * floor:.1f} ms of CPU a scan"
+        )
 
 
 def _write(lumas: list[np.ndarray], folder: Path, mode: str, format: str) -> list[Item]:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     items = []
     for number, luma in enumerate(lumas):
         path = folder / f"{number}.{format.lower()}"
@@ -64,19 +71,57 @@ def _write(lumas: list[np.ndarray], folder: Path, mode: str, format: str) -> lis
     return items
 
 
-def _measure(items: list[Item], folder: str, rounds: int) -> tuple[float, float, float]:
-    """The ratio, and the seconds of CPU a scan of our host code and of the floor."""
+def _guard(folder: str) -> Guard:
+    return Guard(Settings(output=f"{folder}/out", run="benchmark", model="none", side=SIDE, quality=QUALITY))
+
+
+def _colorize(guard: Guard, items: list[Item], show: bool = False) -> list[Record]:
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
     chroma = np.float16(np.stack([30 * np.sin(5 * x + 3 * y), 40 * np.cos(4 * y - 2 * x)], -1))[None]
-    guard = Guard(Settings(output=f"{folder}/out", run="benchmark", model="none", side=SIDE, quality=QUALITY))
+    records = []
+    for item in items:
+        view = guard.open(item)
+        records.append(guard.paint(item, chroma[: len(view.tiles)], 0.5, 0.0, view.pixels, show))
+        assert records[-1].outcome == Outcome.COLORIZED, records[-1]
+        records[-1].to_json()
+    return records
+
+
+def _gallery(items: list[Item], folder: str, rounds: int) -> tuple[float, float]:
+    """Seconds of CPU a scan: of its pictures in the gallery, and of Pillow's thumbnails of its files."""
+    guard = _guard(folder)
+
+    def thumbnails() -> None:
+        for file in files:
+            image = Image.open(file)
+            image.draft(None, (SHOWN, SHOWN))
+            image.thumbnail((SHOWN, SHOWN))
+            image.save(io.BytesIO(), "JPEG", quality=85)
+
+    try:
+        records = _colorize(guard, items, show=True)
+        files = [file for record in records for file in (record.source, record.derivative)]
+        (codec,) = psutil.Process().children()
+        spent = [
+            [
+                *(_cpu(lambda show=show: _colorize(guard, items, show), codec.pid) for show in (False, True)),
+                _cpu(thumbnails, codec.pid),
+            ]
+            for _ in range(rounds)
+        ]
+    finally:
+        guard.close()
+    without, shown, floor = (statistics.median(side) / len(items) for side in zip(*spent, strict=True))
+    return shown - without, floor
+
+
+def _measure(items: list[Item], folder: str, rounds: int) -> tuple[float, float, float]:
+    """The ratio, and the seconds of CPU a scan of our host code and of the floor."""
+    guard = _guard(folder)
     masters = [Path(item.source).read_bytes() for item in items]
 
     def ours() -> None:
-        for item in items:
-            view = guard.open(item)
-            record = guard.paint(item, chroma[: len(view.tiles)], 0.5, 0.0, view.pixels)
-            assert record.outcome == Outcome.COLORIZED, record
-            record.to_json()
+        _colorize(guard, items)
 
     def theirs() -> None:
         for master in masters:

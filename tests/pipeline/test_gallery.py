@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from pipeline.codec import Codec
-from pipeline.gallery import LARGE, PAGE, SMALL, write_gallery
+from pipeline.gallery import PAGE, Shown, pictures, write_gallery
 from pipeline.record import Reason, Record
 from pipeline.settings import Settings
+from pipeline.thumbnail import SIDE
 
 VOID = {"meta", "link", "img", "input"}
 NASTY = 'box 1/50% off #3 & "b" \'<i>a?.tif'
@@ -54,7 +55,7 @@ class Page(HTMLParser):
     def targets(self):
         """Where its links, pictures, style and script lead, as paths."""
         for _, attributes, _ in self.elements:
-            for name in ("href", "src", "data-large"):
+            for name in ("href", "src"):
                 target = attributes.get(name, "data:,")
                 if not target.startswith(("data:,", "#")):
                     yield self.path.parent / os.fsdecode(unquote_to_bytes(target))
@@ -143,12 +144,45 @@ def test_a_colorized_scan_has_a_labelled_slider_between_scan_and_derivative(fold
     assert page.texts("p", **{"class": "facts"})[:1] == ["Confidence 0.62 · 60 × 40 · fusion 3"]
 
 
-def test_big_pictures_are_small_in_the_grid_and_larger_in_the_viewer(folder):
+def test_big_pictures_are_reduced_and_fetched_when_they_come_into_view(folder):
     page = folder.write([folder.colorized("a.jpg", size=(1800, 1200))])
     for _, attributes, _ in page.all("img"):
-        sizes = [Image.open(page.path.parent / attributes[name]).size for name in ("src", "data-large")]
-        assert [max(size) for size in sizes] == [SMALL, LARGE]
+        assert max(Image.open(page.path.parent / attributes["src"]).size) == SIDE
         assert attributes["loading"] == "lazy"
+
+
+def test_pictures_that_are_there_are_not_made_again(folder):
+    record = folder.colorized("a.jpg", size=(900, 600))
+    record = record.replace(source_sha256="5", derivative_sha256="6")
+    page = folder.write([record])
+    folder.thumbnail = None
+    assert folder.write([record]).elements == page.elements
+    with pytest.raises(TypeError):  # another derivative: another picture
+        folder.write([record.replace(derivative_sha256="7")])
+
+
+def test_what_killed_or_hung_a_codec_is_not_tried_again(folder):
+    asked = []
+    folder.thumbnail = asked.append
+    for reason in ("codec_timeout", "codec_crashed", "unsupported_mode"):
+        folder.write([folder.refused(f"{reason}.jpg", "failed", reason, "")])
+    assert [os.path.basename(uri) for uri in asked] == ["unsupported_mode.jpg"]
+
+
+def test_a_process_keeps_the_pictures_of_its_least_sure(folder):
+    shown, records = Shown(str(folder.output), 2), []
+    for number, confidence in enumerate((0.6, 0.5, 0.9, 0.4, 0.45)):
+        record = Record(
+            source=f"{number}", key=f"{number}", outcome="colorized", derivative="x", confidence=confidence
+        )
+        records.append(record)
+        if shown.wants(confidence):
+            for uri in pictures(str(folder.output), record):
+                folder.picture(Path(uri), 5)
+        shown.add(record)
+    left = {str(path) for path in (folder.output / "gallery/pictures").iterdir()}
+    assert left == {uri for record in records[3:] for uri in pictures(str(folder.output), record)}
+    assert not Shown(str(folder.output), 0).wants(0.1)
 
 
 def test_pictures_stand_upright_before_and_after(folder):
@@ -297,7 +331,7 @@ def test_a_name_that_no_file_can_have_is_shown_all_the_same(folder):
     )
     image = io.BytesIO()
     Image.new("L", (8, 8)).save(image, "JPEG")
-    folder.thumbnail = lambda uri, side: image.getvalue()
+    folder.thumbnail = lambda uri: image.getvalue()
     page = folder.write([record])
     assert page.texts("h2")[0] == r"\ud800" + "\ufffd\ufffdgpj.exe"
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from pipeline import storage
+from pipeline import gallery, storage
 from pipeline.codec import Codec, View
 from pipeline.collections import Item
 from pipeline.guard import Guard
@@ -111,6 +111,33 @@ def gone(process, seconds=5):
 # What goes well
 
 
+@pytest.mark.parametrize(("name", "format"), [("a.jpg", "jpeg"), ("a.png", "jpeg"), ("a.png", "tiff")])
+def test_the_gallerys_pictures_are_those_of_the_files(settings, tmp_path, name, format):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(size=(1300, 800)).convert("L").save(tmp_path / name, exif=exif)
+    scan = Item("a", str(tmp_path / name))
+    codec = Codec(dataclasses.replace(settings, format=format))
+    view = codec.open(scan)
+    record = codec.paint(scan, np.full((len(view.tiles), SIDE, SIDE, 2), 20, np.float16), 0.75, 0, show=True)
+    for made, uri in zip(
+        gallery.pictures(settings.output, record), (scan.source, record.derivative), strict=True
+    ):
+        shown = Image.open(made)
+        decoded = Image.open(io.BytesIO(codec.thumbnail(uri)))
+        assert shown.mode == decoded.mode
+        assert shown.size == decoded.size == (394, 640)
+        assert np.abs(np.int16(shown) - np.int16(decoded)).mean() < 3
+
+
+def test_pictures_of_the_gallery_that_cannot_be_written_cost_nothing_else(settings, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/gallery").write_bytes(b"")
+    scan, codec = item(tmp_path), Codec(settings)
+    codec.open(scan)
+    assert codec.paint(scan, CHROMA, 0.75, 0, show=True).outcome == Outcome.COLORIZED
+
+
 def test_a_scan_becomes_a_derivative_and_a_record(guard, tmp_path):
     scan = item(tmp_path)
     view = guard.open(scan)
@@ -168,11 +195,11 @@ def test_little_confidence_withholds_the_derivative_and_removes_an_earlier_one(s
 def test_a_thumbnail_is_upright_and_small_and_none_where_there_is_no_picture(guard, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture(size=(600, 400)).save(tmp_path / "a.jpg", exif=exif)
-    assert Image.open(io.BytesIO(guard.thumbnail(str(tmp_path / "a.jpg"), 60))).size == (40, 60)
+    picture(size=(1280, 960)).save(tmp_path / "a.jpg", exif=exif)
+    assert Image.open(io.BytesIO(guard.thumbnail(str(tmp_path / "a.jpg")))).size == (480, 640)
     Image.fromarray(np.uint16(6 * np.arange(10_000).reshape(100, 100))).save(tmp_path / "deep.tif")
-    assert np.ptp(np.asarray(Image.open(io.BytesIO(guard.thumbnail(str(tmp_path / "deep.tif"), 60))))) > 200
-    assert guard.thumbnail(str(tmp_path / "none.jpg"), 60) is None
+    assert np.ptp(np.asarray(Image.open(io.BytesIO(guard.thumbnail(str(tmp_path / "deep.tif")))))) > 200
+    assert guard.thumbnail(str(tmp_path / "none.jpg")) is None
 
 
 def test_a_large_picture_has_a_second_a_megapixel_more_to_be_decoded_in(deadly, settings, tmp_path):

@@ -18,7 +18,7 @@ def opened(data: bytes) -> Image.Image:
 def test_a_thumbnail_is_small_and_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
-    small = opened(thumbnail(jpeg(picture(0, 400, 300), exif=exif), 100, max_pixels=LIMIT))
+    small = opened(thumbnail(jpeg(picture(0, 400, 300), exif=exif), side=100, max_pixels=LIMIT))
     assert small.size == (75, 100)
 
 
@@ -26,10 +26,10 @@ def test_a_deep_scan_keeps_its_tones():
     luma = picture(1, 90, 60) // 2  # no white in it: stretching it to its own maximum would brighten it
     buffer = io.BytesIO()
     Image.fromarray(np.uint16(luma) * 257).save(buffer, "TIFF")
-    small = np.int16(opened(thumbnail(buffer.getvalue(), 90, max_pixels=LIMIT)))
+    small = np.int16(opened(thumbnail(buffer.getvalue(), side=90, max_pixels=LIMIT)))
     assert abs(small.mean() - luma.mean()) < 1
 
 
 def test_a_picture_beyond_the_limit_is_not_decoded():
     with pytest.raises(Refusal, match="more than"):
-        thumbnail(jpeg(picture(0)), 100, max_pixels=100)
+        thumbnail(jpeg(picture(0)), max_pixels=100)
