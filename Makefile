@@ -28,6 +28,7 @@ lint: .venv/test
 
 bench: .venv/test
 	$(BIN)/python -m tests.benchmarks.host_cost
+	$(BIN)/python -m tests.benchmarks.hint_cost
 	$(BIN)/python -m tests.benchmarks.job_cost
 	$(BIN)/python -m tests.benchmarks.memory
 	$(BIN)/python -m tests.benchmarks.resume_cost
