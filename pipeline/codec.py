@@ -28,6 +28,7 @@ from pipeline import chroma, derivative, gallery, hints, metadata, provenance, s
 from pipeline.collections import Item, derivative_uri
 from pipeline.icc import srgb_profile
 from pipeline.judge import judge
+from pipeline.pillow import unlimited
 from pipeline.record import Outcome, Reason, Record, Refusal
 from pipeline.scan import Scan, read_color, read_scan
 from pipeline.settings import Settings
@@ -177,7 +178,7 @@ class Codec:
         target = derivative_uri(self.settings.output, item.key, self.settings.format)
         try:
             data, master = storage.read(target), _read(item)
-            with Image.open(io.BytesIO(data)) as image:
+            with unlimited, Image.open(io.BytesIO(data)) as image:
                 claimed = provenance.read_packet(metadata.packet(data))
                 if claimed is None or image.info.get("icc_profile") != srgb_profile():
                     return None

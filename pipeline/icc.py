@@ -41,9 +41,15 @@ def gamma_curve(gamma: float) -> np.ndarray | None:
 
 
 def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
-    """RGB or CMYK -> RGB, by its profile if that is usable; `notes` says where it is not."""
+    """RGB or CMYK -> RGB, by its profile if that is usable; `notes` says where it is not.
+
+    An RGB picture may have the profile of a grey space, as grey WebP has it: then each channel has that one's curve.
+    """
     if icc:
         try:
+            if image.mode == "RGB" and icc[16:20] == b"GRAY":
+                curve = _grey_curve(icc)
+                return image if curve is None else image.point(list(curve) * 3)
             transform = _transform(icc, image.mode)
             if not (image.mode == "RGB" and _changes_nothing(icc)):
                 return transform.apply(image)

@@ -45,6 +45,7 @@ class _Codestream:
     height: int
     bits: tuple[int, ...]  # of each component
     signed: bool
+    subsampled: bool
     tiles: int
 
 
@@ -90,6 +91,9 @@ def open_jpeg2000(data: bytes, check: Callable[[int, int], None], notes: list[st
     if stream.signed or max(stream.bits) > 16:
         kind = "signed" if stream.signed else f"{max(stream.bits)}-bit"
         raise Refusal(Reason.UNSUPPORTED_MODE, f"{kind} integer pixels have no known white")
+    if stream.subsampled:
+        words = "its components differ in resolution (subsampled colour), which is not handled"
+        raise Refusal(Reason.UNSUPPORTED_MODE, words)
     if boxes.unknown_space:
         words = f"its colours are of a kind that is not handled: {boxes.unknown_space}"
         raise Refusal(Reason.UNSUPPORTED_MODE, words)
@@ -135,7 +139,8 @@ def _codestream(data: memoryview) -> _Codestream:
     width, height = -(-right // across) - -(-left // across), -(-bottom // down) - -(-top // down)
     bits = tuple((depth & 0x7F) + 1 for depth, _, _ in sizes)
     tiles = -(-(right - first) // wide) * -(-(bottom - upper) // high)
-    return _Codestream(data, width, height, bits, any(depth & 0x80 for depth, _, _ in sizes), tiles)
+    signed = any(depth & 0x80 for depth, _, _ in sizes)
+    return _Codestream(data, width, height, bits, signed, len({(x, y) for _, x, y in sizes}) > 1, tiles)
 
 
 def _note(found: _Boxes, kind: bytes, said: bytes) -> None:

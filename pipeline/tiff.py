@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
-from tifffile import TiffFile, TiffFileError, TiffPage
+from tifffile import COMPRESSION, TiffFile, TiffFileError, TiffPage
 
 from pipeline.pillow import open_image
 from pipeline.record import Reason, Refusal
@@ -26,9 +26,10 @@ _ICC, _DNG_VERSION = 34675, 50706
 _REDUCED, _MASK = 0b001, 0b100  # bits of NewSubfileType
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-_SPACES = {_MIN_IS_WHITE: "L", _MIN_IS_BLACK: "L", _RGB: "RGB", _CMYK: "CMYK"}
+_SPACES = {_MIN_IS_WHITE: "L", _MIN_IS_BLACK: "L", _RGB: "RGB", _PALETTE: "RGB", _CMYK: "CMYK"}
 _OTHER_SPACES = {
     4: "transparency mask",
+    _YCBCR: "YCbCr, uncompressed or deep",
     8: "CIE L*a*b*",
     9: "ICC L*a*b*",
     10: "ITU L*a*b*",
@@ -37,7 +38,10 @@ _OTHER_SPACES = {
     32845: "LogLuv",
     34892: "linear raw",
 }
-_UNCOMPRESSED, _CCITT, _OLD_JPEG, _JPEG = 1, (2, 3, 4, 32771), 6, 7
+_UNCOMPRESSED, _CCITT, _OLD_JPEG = 1, (2, 3, 4, 32771), 6
+# Beside these LZW, JPEG, deflate in both numbers, PackBits, LZMA, Zstandard: what Pillow's wheels have a decoder for.
+_PILLOWS = {_UNCOMPRESSED, *_CCITT, 5, _OLD_JPEG, 7, 8, 32773, 32946, 34925, 50000}
+_LERC, _WEBP, _JPEG_2000 = 34887, 50001, (33003, 33004, 33005, 34712)  # by tifffile
 _UNSIGNED, _UNDEFINED = 1, 4
 _SAMPLE_FORMATS = {2: "signed integers", 3: "floating point", 5: "complex integers", 6: "complex numbers"}
 _SMALL = 32  # pixels a side at which two directories are compared
@@ -189,10 +193,22 @@ def _check_directory(page: TiffPage, notes: list[str]) -> None:
         raise Refusal(
             Reason.UNSUPPORTED_MODE, f"its samples differ in depth: {', '.join(map(str, bits))} bits"
         )
+    if not _is_known_compression(page):
+        kind = COMPRESSION(page.compression).name if page.compression in COMPRESSION else page.compression
+        raise Refusal(Reason.UNSUPPORTED_MODE, f"its pixels are compressed in a way that is not read: {kind}")
     if _PHOTOMETRIC not in page.tags:
         notes.append(
             f"it does not say what zero means; taken as {'white' if _photometric(page) == 0 else 'black'}"
         )
+
+
+def _is_known_compression(page: TiffPage) -> bool:
+    """Whether it is undone here. Colours in JPEG 2000 may be YCbCr under the tag of RGB; WebP has no planes."""
+    if page.compression == _WEBP:
+        return page.planarconfig == 1
+    if page.compression in _JPEG_2000:
+        return page.samplesperpixel == 1 and page.bitspersample in (8, 16)
+    return page.compression in {*_PILLOWS, _LERC}
 
 
 def _check_segments(page: TiffPage, size: int) -> None:
@@ -258,29 +274,36 @@ def _is_pillows(page: TiffPage) -> bool:
     """Whether Pillow is known to decode it rightly."""
     if _PHOTOMETRIC not in page.tags or _EXTRA_SAMPLES in page.tags or page.sampleformat != _UNSIGNED:
         return page.compression in (*_CCITT, _OLD_JPEG)
-    if page.parent.is_bigtiff and page.parent.byteorder == ">":
+    if page.compression not in _PILLOWS or (page.parent.is_bigtiff and page.parent.byteorder == ">"):
         return False
     bits, photometric, samples = _bits(page)[0], _photometric(page), page.samplesperpixel
     if samples == 1:
-        return bits in (1, 2, 4, 8) and photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _PALETTE)
+        plain = photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK)
+        return bits in (1, 2, 4, 8) and (plain or (photometric == _PALETTE and _palette(page).max() > 255))
+    if photometric == _YCBCR and page.compression == _UNCOMPRESSED:
+        return False
     return bits == 8 and samples == {_RGB: 3, _YCBCR: 3, _CMYK: 4}.get(photometric)
 
 
 def _by_tifffile(page: TiffPage, notes: list[str]) -> Image.Image:
     photometric, white = _photometric(page), (1 << _bits(page)[0]) - 1
     if photometric not in _SPACES:
-        kind = _OTHER_SPACES.get(photometric) or (
-            "a palette" if photometric == _PALETTE else f"kind {photometric}"
-        )
+        kind = _OTHER_SPACES.get(photometric, f"kind {photometric}")
         raise Refusal(Reason.UNSUPPORTED_MODE, f"its colours are of a kind that is not handled: {kind}")
     space = _SPACES[photometric]
     colors, extra = CHANNELS[space], tuple(int(kind) for kind in page.extrasamples)
-    if page.samplesperpixel < colors:
+    needed = 1 if photometric == _PALETTE else colors
+    if page.samplesperpixel < needed:
         raise Refusal(
-            Reason.UNREADABLE, f"it has {page.samplesperpixel} samples a pixel where {space} needs {colors}"
+            Reason.UNREADABLE, f"it has {page.samplesperpixel} samples a pixel where {space} needs {needed}"
         )
     samples = _samples(page)
-    alpha = {1: "premultiplied", 2: "straight"}.get(extra[0] if extra else 0, "") if space != "CMYK" else ""
+    if photometric == _PALETTE:  # some writers fill its 16 bits as if they were 8
+        palette = _palette(page)
+        samples = np.concatenate([palette[samples[..., 0]], samples[..., 1:]], axis=2)
+        white = 65535 if palette.max() > 255 else 255
+    mixed = photometric in (_PALETTE, _CMYK)  # with these, opacity is left out
+    alpha = "" if mixed else {1: "premultiplied", 2: "straight"}.get(extra[0] if extra else 0, "")
     kept = colors + bool(alpha)
     if samples.shape[2] > kept:
         channels = samples.shape[2] - kept
@@ -294,6 +317,14 @@ def _by_tifffile(page: TiffPage, notes: list[str]) -> Image.Image:
         turned = white - np.minimum(samples[..., :1], white)
         samples = np.concatenate([turned, samples[..., 1:]], axis=2) if alpha else turned
     return to_image(samples, white, space, alpha)
+
+
+def _palette(page: TiffPage) -> np.ndarray:
+    """uint16 [N, 3]: red, green and blue of each level."""
+    entries = np.asarray(page.tags.valueof(_COLOR_MAP, default=()), np.uint16).ravel()
+    if entries.size != 3 << _bits(page)[0]:
+        raise Refusal(Reason.UNREADABLE, f"its palette has {entries.size} values for {_bits(page)[0]} bits")
+    return entries.reshape(3, -1).T
 
 
 def _samples(page: TiffPage) -> np.ndarray:
