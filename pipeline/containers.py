@@ -24,7 +24,7 @@ JPEG_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 JPEG_PHOTOSHOP = b"Photoshop 3.0\0"
 
 XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG, ICC_TAG, _C2PA_TAG = 700, 33723, 34377, 34675, 0xCD41
-_GEO_TAGS = {33550, 33922, 34264, 34735, 34736, 34737}
+GEO_TAGS = {33550, 33922, 34264, 34735, 34736, 34737}
 _NEW_SUBFILE_TYPE, _SUBFILE_TYPE = 254, 255
 
 _UUIDS = {
@@ -90,7 +90,7 @@ def page(reader: ifd.Reader) -> dict[int, ifd.Entry]:
 def lost_with(directory: ifd.Directory) -> list[str]:
     """Words for what a TIFF's directory has and no derivative can carry."""
     lost = [C2PA] if _C2PA_TAG in directory else []
-    return lost + ([_GEOREFERENCE] if _GEO_TAGS & directory.keys() else [])
+    return lost + ([_GEOREFERENCE] if GEO_TAGS & directory.keys() else [])
 
 
 def dpi(across: float, down: float) -> tuple[float, float] | None:
@@ -162,6 +162,8 @@ def _jpeg(data: bytes, blocks: Blocks) -> None:
             blocks.dpi = blocks.dpi or dpi(across * scale, down * scale)
         elif marker == 0xEB and payload.startswith(b"JP") and b"c2pa" in payload[:200]:
             blocks.lost.append(C2PA)
+        elif marker == 0xE2 and payload.startswith(b"MPF\0"):
+            blocks.lost.append("the further pictures behind it (MPF)")
         elif marker == 0xFE:
             blocks.comment = blocks.comment or payload.rstrip(b"\0")
     named = re.search(rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})", blocks.xmp)

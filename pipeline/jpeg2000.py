@@ -92,7 +92,7 @@ def open_jpeg2000(data: bytes, check: Callable[[int, int], None], notes: list[st
         kind = "signed" if stream.signed else f"{max(stream.bits)}-bit"
         raise Refusal(Reason.UNSUPPORTED_MODE, f"{kind} integer pixels have no known white")
     if stream.subsampled:
-        words = "its components differ in resolution (subsampled colour), which is not handled"
+        words = "its components are subsampled, which is not handled"
         raise Refusal(Reason.UNSUPPORTED_MODE, words)
     if boxes.unknown_space:
         words = f"its colours are of a kind that is not handled: {boxes.unknown_space}"
@@ -140,7 +140,7 @@ def _codestream(data: memoryview) -> _Codestream:
     bits = tuple((depth & 0x7F) + 1 for depth, _, _ in sizes)
     tiles = -(-(right - first) // wide) * -(-(bottom - upper) // high)
     signed = any(depth & 0x80 for depth, _, _ in sizes)
-    return _Codestream(data, width, height, bits, signed, len({(x, y) for _, x, y in sizes}) > 1, tiles)
+    return _Codestream(data, width, height, bits, signed, any(x * y > 1 for _, x, y in sizes), tiles)
 
 
 def _note(found: _Boxes, kind: bytes, said: bytes) -> None:
@@ -202,8 +202,12 @@ def _is_whole(stream: _Codestream) -> bool:
 
 def _components(stream: _Codestream) -> list[np.ndarray]:
     """uint8 or uint16 [H, W] of each component."""
-    # OpenJPEG wants an end of codestream, also where all tile-parts are there without it.
-    decoded = imagecodecs.jpeg2k_decode(bytes(stream.data) + _EOC, numthreads=1)
+    # OpenJPEG wants an end of codestream, also where all tile-parts are there without it, or with half of it.
+    whole = bytes(stream.data).removesuffix(_EOC[:1]) + _EOC
+    try:
+        decoded = imagecodecs.jpeg2k_decode(whole, numthreads=1)
+    except imagecodecs.Jpeg2kError as error:
+        raise Refusal(Reason.UNREADABLE, f"its codestream is damaged ({error})") from error
     decoded = decoded[..., None] if decoded.ndim == 2 else decoded
     if decoded.shape != (stream.height, stream.width, len(stream.bits)):
         words = f"decoded it is of the shape {decoded.shape}, which its header does not promise"

@@ -52,7 +52,9 @@ _FORM |= {
     59932,
     59933,
 }
-_FORM |= {ORIENTATION_TAG, 34737, 42113, 0xCD41}
+_FORM |= {ORIENTATION_TAG, 42113, 0xCD41} | containers.GEO_TAGS
+# The same in TIFFs: old mattes, TIFF/IT, facsimile.
+_TIFF_FORM = {*range(32995, 32999), *range(34016, 34033), 34908, 34910, 34911}
 # Of Exif's directory: ComponentsConfiguration, CompressedBitsPerPixel, ColorSpace, sizes, Gamma, padding.
 _EXIF_FORM = {0x9101, 0x9102, 0xA001, 0xA002, 0xA003, 0xA500, 0xEA1C, 0xEA1D}
 _EXIF_PLACES = {0x9214, 0xA214}  # SubjectArea, SubjectLocation, in pixels
@@ -282,6 +284,8 @@ def _directories(blocks: containers.Blocks, lost: list[str]) -> tuple[str, ifd.D
     main = reader.tree(main)
     if blocks.is_tiff:
         kept = {tag for tag, entry in main.items() if tag in _DESCRIPTIVE or _is_text(entry)} - _FORM
+        if others := sorted(main.keys() - kept - _FORM - _TIFF_FORM):
+            lost.append(f"its {_listed([ifd.name(tag) for tag in others])}")
     else:
         kept = main.keys() - _FORM
     exif = {tag: main[tag] for tag in kept}

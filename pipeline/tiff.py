@@ -15,7 +15,7 @@ from tifffile import COMPRESSION, TiffFile, TiffFileError, TiffPage
 
 from pipeline.pillow import open_image
 from pipeline.record import Reason, Refusal
-from pipeline.samples import CHANNELS, to_image
+from pipeline.samples import CHANNELS, scaled, to_image
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds is checked below
 
@@ -116,6 +116,8 @@ def _no_directory(data: bytes, error: Exception) -> Refusal:
         (offset,) = struct.unpack_from(order + "Q" if long else order + "I", data, 8 if long else 4)
     except struct.error:
         offset = len(data)
+    if not offset:
+        return Refusal(Reason.TRUNCATED, "it has no directory: its writer did not finish it")
     if offset >= len(data):
         return Refusal(Reason.TRUNCATED, "its directory lies behind the file's end")
     return Refusal(Reason.UNREADABLE, f"its directory is damaged ({error})")
@@ -217,6 +219,13 @@ def _check_segments(page: TiffPage, size: int) -> None:
     needed = list(_segment_bytes(page)) if page.compression == _UNCOMPRESSED else None
     places, counts = page.dataoffsets, page.databytecounts
     expected = _segment_count(page)
+    if (
+        needed
+        and len(counts) == len(needed)
+        and all(count > size and count % size == 0 for count, size in zip(counts, needed, strict=True))
+    ):
+        words = f"{name} 1 holds {counts[0]} bytes where its size and depth need {needed[0]}"
+        raise Refusal(Reason.UNREADABLE, words)
     if page.compression != _OLD_JPEG and (len(places) < expected or len(counts) < expected):
         raise Refusal(Reason.TRUNCATED, f"it has {min(len(places), len(counts))} {name}s of {expected}")
     for index, (place, count) in enumerate(zip(places, counts, strict=False)):
@@ -311,8 +320,8 @@ def _by_tifffile(page: TiffPage, notes: list[str]) -> Image.Image:
             f"{channels} extra channel{'s' * (channels > 1)} of no stated meaning (infrared?) left out"
         )
         samples = samples[..., :kept]
-    if space == "L" and not alpha and white > 255:
-        white = _stated_white(page, samples, white, notes)
+    if white > 255 and photometric != _PALETTE and space != "CMYK":
+        white = _stated_white(page, samples, white, bool(alpha), notes)
     if photometric == _MIN_IS_WHITE:
         turned = white - np.minimum(samples[..., :1], white)
         samples = np.concatenate([turned, samples[..., 1:]], axis=2) if alpha else turned
@@ -329,7 +338,10 @@ def _palette(page: TiffPage) -> np.ndarray:
 
 def _samples(page: TiffPage) -> np.ndarray:
     """uint8 or uint16 [H, W, C]."""
-    array = page.asarray(squeeze=False, maxworkers=1)  # [separate samples, depth, H, W, samples]
+    try:
+        array = page.asarray(squeeze=False, maxworkers=1)  # [separate samples, depth, H, W, samples]
+    except (TiffFileError, RuntimeError) as error:  # imagecodecs' errors are of the latter kind
+        raise Refusal(Reason.UNREADABLE, f"its compressed pixels are damaged ({error})") from error
     if array.dtype == bool:
         array = array.view(np.uint8)
     if array.ndim != 5 or array.shape[1] != 1 or array.dtype not in (np.uint8, np.uint16):
@@ -338,16 +350,22 @@ def _samples(page: TiffPage) -> np.ndarray:
     return np.moveaxis(array[..., 0], 0, -1) if page.planarconfig == 2 and len(array) > 1 else array[0]
 
 
-def _stated_white(page: TiffPage, samples: np.ndarray, white: int, notes: list[str]) -> int:
-    """The largest sample value that the file states, where no sample is larger."""
+def _stated_white(page: TiffPage, samples: np.ndarray, white: int, alpha: bool, notes: list[str]) -> int:
+    """The largest sample value that the file states, where no sample is larger.
+
+    The tag may also be a mere count of what occurs (TIFF 6.0, section 8), which a full range of bits is not.
+    """
     stated = _number(page, _S_MAX_SAMPLE, None) or _number(page, _MAX_SAMPLE, None)
-    largest = int(samples.max())
-    if stated and largest <= stated < white:
+    colors = samples[..., :-1] if alpha else samples
+    largest = int(colors.max())
+    if stated and largest <= stated < white and (stated > largest or not stated & (stated + 1)):
+        if alpha and samples[..., -1].max() > stated:  # opacity has its full range
+            samples[..., -1] = scaled(samples[..., -1], white, stated)
         notes.append(f"white is {stated}, as its tags state")
         return int(stated)
     if stated and stated < largest:
         notes.append(f"its tags state a white of {stated}, which its own pixels exceed; taken as {white}")
-    elif 0 < largest <= white >> 4 and _photometric(page) == _MIN_IS_BLACK:
+    elif 0 < largest <= white >> 4 and _photometric(page) != _MIN_IS_WHITE:
         notes.append(
             "it is nearly black: no sample is above a sixteenth of the range, and no white is stated"
         )

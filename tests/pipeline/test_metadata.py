@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 from skimage import data
 
 from pipeline import chroma, containers, graft, ifd, metadata, provenance
@@ -547,6 +547,21 @@ def test_a_c2pa_manifest_is_left_out_and_named(kind, format):
 def test_a_tiffs_georeference_is_named():
     tags = {33550: (1.0, 1.0, 0.0), 33922: (0.0, 0.0, 0.0, 8.5, 47.4, 0.0)}
     assert derive(save(photograph(), "TIFF", tiffinfo=tags), "tiff")[1] == "left out: its georeference"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_further_pictures_of_a_jpeg_are_left_out_and_named(mode, format):
+    master = save(photograph(mode), "MPO", save_all=True, append_images=[photograph(mode, 60, 45)])
+    derivative, words = derive(master, format)
+    assert opened(derivative).size == (120, 90)
+    assert words == "left out: the further pictures behind it (MPF)"
+
+
+def test_a_tag_of_a_tiff_whose_meaning_is_not_known_is_named():
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[65_111], tags.tagtype[65_111] = b"12345678", 7
+    assert derive(save(photograph(), "TIFF", tiffinfo=tags), "jpeg")[1] == "left out: its tag 0xFE57"
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -373,7 +373,16 @@ def test_a_broken_profile_is_noted_and_the_picture_taken_as_srgb(mode, icc):
 
 
 def test_a_profile_of_another_kind_than_the_pixels_is_noted():
-    assert "ICC" in read(save(grey("RGB"), "PNG", icc_profile=GREY_DOTS)).note
+    assert "ICC" in read(save(grey("CMYK"), "TIFF", icc_profile=GREY_DOTS)).note
+
+
+def test_a_grey_profile_of_an_rgb_picture_is_that_of_its_greys():
+    """WebP has no grey pixels, but keeps the profile of the grey picture that it was made of."""
+    expected = read(save(grey(), "PNG", icc_profile=GREY_DOTS)).luma
+    for format, options in (("WEBP", {"lossless": True}), ("PNG", {}), ("JPEG", {"quality": 100})):
+        scan = read(save(grey("RGB"), format, icc_profile=GREY_DOTS, **options))
+        assert np.abs(np.int16(scan.luma) - expected).max() <= (6 if format == "JPEG" else 1), format
+        assert not scan.note
 
 
 # Colour
@@ -527,6 +536,14 @@ def bombs():
             struct.pack("<HHIHH", 256, 3, 1, WIDTH, 0), struct.pack("<HHII", 256, 4, 1, 2**31 - 1)
         ),
     )
+
+
+@pytest.mark.parametrize("format", ["jpeg", "rgb jpeg", "png", "tiff", "lzw", "webp", "gif", "jp2", "bmp"])
+@pytest.mark.parametrize("output_format", ["jpeg", "png"])
+def test_the_limit_on_size_is_ours_and_not_pillows(format, output_format, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", WIDTH * HEIGHT // 4)
+    assert read(dict(masters())[format], output_format).size == (WIDTH, HEIGHT)
+    assert WIDTH * HEIGHT // 4 == Image.MAX_IMAGE_PIXELS  # others in this process keep it
 
 
 @pytest.mark.parametrize("bomb", [pytest.param(data, id=name) for name, data in bombs()])
