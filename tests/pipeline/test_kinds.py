@@ -1,0 +1,62 @@
+"""What is said of a sound file of a kind that is not read."""
+
+import gzip
+import io
+import zipfile
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import kinds
+from pipeline.record import Reason, Refusal
+from pipeline.scan import read_scan
+
+GREY = np.add.outer(np.arange(40), np.arange(50)).astype(np.uint8)
+
+
+def jpeg():
+    buffer = io.BytesIO()
+    Image.fromarray(GREY).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def zipped():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.jpg", jpeg())
+    return buffer.getvalue()
+
+
+FILES = {
+    "JPEG XL": lambda: imagecodecs.jpegxl_encode(GREY),
+    "JPEG XR": lambda: imagecodecs.jpegxr_encode(GREY),
+    "JPEG-LS": lambda: imagecodecs.jpegls_encode(GREY),
+    "JPEG of 12 bits": lambda: imagecodecs.jpeg8_encode(GREY.astype(np.uint16) * 16, bitspersample=12),
+    "damaged at its beginning": lambda: jpeg()[:4],
+    "HEIF": lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "PSB": lambda: b"8BPS\0\2" + bytes(26),
+    "JNG": lambda: b"\x8bJNG\r\n\x1a\n" + bytes(20),
+    "PDF": lambda: b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
+    "ZIP": zipped,
+    "gzip": lambda: gzip.compress(jpeg()),
+    "web page": lambda: b"<!DOCTYPE html><html><head>",
+    "SVG": lambda: b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>',
+    "an XML file": lambda: b'<?xml version="1.0"?><mets/>',
+    "UTF-16": lambda: "Findbuch".encode("utf-16"),
+    "text": lambda: "Findbuch über\n".encode() * 400,
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_of_another_kind_is_called_what_it_is(kind):
+    with pytest.raises(Refusal) as caught:
+        read_scan(FILES[kind](), output_format="png", max_pixels=10**6)
+    assert caught.value.reason == Reason.UNREADABLE
+    assert kind in caught.value.detail and "not read" in caught.value.detail
+
+
+@pytest.mark.parametrize("data", [b"", bytes(9_999), b"\x00\xff" * 500])
+def test_what_cannot_be_told_is_not_guessed(data):
+    assert kinds.name(data) == ""
