@@ -185,7 +185,7 @@ class Codec:
         except Exception:  # whatever is wrong with it: the scan is done again
             return None
         ours = self._record(item).replace(source_sha256=hashlib.sha256(master).hexdigest())
-        same = ("key", "source_sha256", "model_sha256", "options_sha256", "hints_sha256")
+        same = ("key", "source_sha256", "model_sha256", "options_sha256", "hints_sha256", "schema")
         if any(getattr(claimed, name) != getattr(ours, name) for name in same):
             return None
         words = "adopted: an earlier run wrote it and was stopped before its record"

@@ -248,6 +248,16 @@ def test_a_derivative_of_another_model_or_other_options_is_not_adopted(settings,
     assert Codec(other).adopt(scan) is None
 
 
+def test_a_derivative_with_a_record_of_a_later_schema_is_not_adopted(settings, tmp_path, monkeypatch):
+    scan = item(tmp_path)
+    with monkeypatch.context() as later:
+        later.setattr(
+            Item, "record", lambda self, **fields: Record(self.source, self.key, schema=2, **fields)
+        )
+        colorize(Codec(settings), scan)
+    assert Codec(settings).adopt(scan) is None
+
+
 def test_a_derivative_of_other_bytes_is_not_adopted(guard, tmp_path):
     scan = item(tmp_path)
     colorize(guard, scan)
