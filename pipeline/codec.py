@@ -9,7 +9,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import io
 import os
 import signal
 import sys
@@ -21,13 +20,13 @@ from multiprocessing.connection import Connection
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from model.duplicates import signature
 from pipeline import chroma, derivative, gallery, hints, metadata, provenance, storage
 from pipeline.collections import Item, derivative_uri
 from pipeline.icc import srgb_profile
 from pipeline.judge import judge
+from pipeline.pillow import open_image, unlimited
 from pipeline.record import Outcome, Reason, Record, Refusal
 from pipeline.scan import Scan, read_color, read_scan
 from pipeline.settings import Settings
@@ -177,7 +176,7 @@ class Codec:
         target = derivative_uri(self.settings.output, item.key, self.settings.format)
         try:
             data, master = storage.read(target), _read(item)
-            with Image.open(io.BytesIO(data)) as image:
+            with unlimited(), open_image(data) as image:
                 claimed = provenance.read_packet(metadata.packet(data))
                 if claimed is None or image.info.get("icc_profile") != srgb_profile():
                     return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from PIL import Image
 
 from pipeline import jpeg2000, kinds, png, tiff
-from pipeline.pillow import open_image
+from pipeline.pillow import open_image, unlimited
 from pipeline.record import Reason, Refusal
 
 MIN_SIDE = 16  # pixels; below it there is no picture to speak of
@@ -43,7 +43,7 @@ def opened(
 
     if not data:
         raise Refusal(Reason.UNREADABLE, "the file is empty")
-    with refusing(data):
+    with unlimited(), refusing(data):
         if tiff.is_tiff(data):
             image = tiff.open_tiff(data, check, notes)
         elif jpeg2000.is_jpeg2000(data):
