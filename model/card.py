@@ -139,7 +139,9 @@ def _checked(entries, path: str) -> ModelCard:
         raise CardError(f"the model card lacks {', '.join(missing)}: {path}")
     card = ModelCard(**{f.name: entries[f.name] for f in fields if f.name in entries})
     texts = {"name": card.name, "version": card.version}
-    wrong = [name for name, text in texts.items() if not (isinstance(text, str) and text)]
+    wrong = [
+        name for name, text in texts.items() if not (isinstance(text, str) and text and text.isprintable())
+    ]
     wrong += [] if type(card.size) is int and card.size > 0 else ["size"]
     wrong += [] if re.fullmatch("[0-9a-f]{64}", str(card.weights_sha256)) else ["weights_sha256"]
     wrong += [] if _is_positive(card.default_strength) else ["default_strength"]

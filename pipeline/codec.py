@@ -9,7 +9,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import io
 import os
 import signal
 import sys
@@ -21,14 +20,13 @@ from multiprocessing.connection import Connection
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from model.duplicates import signature
 from pipeline import chroma, derivative, gallery, hints, metadata, provenance, storage
 from pipeline.collections import Item, derivative_uri
 from pipeline.icc import srgb_profile
 from pipeline.judge import judge
-from pipeline.pillow import unlimited
+from pipeline.pillow import open_image, unlimited
 from pipeline.record import Outcome, Reason, Record, Refusal
 from pipeline.scan import Scan, read_color, read_scan
 from pipeline.settings import Settings
@@ -178,7 +176,7 @@ class Codec:
         target = derivative_uri(self.settings.output, item.key, self.settings.format)
         try:
             data, master = storage.read(target), _read(item)
-            with unlimited, Image.open(io.BytesIO(data)) as image:
+            with unlimited, open_image(data) as image:
                 claimed = provenance.read_packet(metadata.packet(data))
                 if claimed is None or image.info.get("icc_profile") != srgb_profile():
                     return None
@@ -186,7 +184,7 @@ class Codec:
         except Exception:  # whatever is wrong with it: the scan is done again
             return None
         ours = self._record(item).replace(source_sha256=hashlib.sha256(master).hexdigest())
-        same = ("key", "source_sha256", "model_sha256", "options_sha256", "hints_sha256")
+        same = ("key", "source_sha256", "model_sha256", "options_sha256", "hints_sha256", "schema")
         if any(getattr(claimed, name) != getattr(ours, name) for name in same):
             return None
         words = "adopted: an earlier run wrote it and was stopped before its record"

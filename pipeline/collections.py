@@ -94,7 +94,8 @@ def check_input(source: str) -> None:
     check_reachable(source)
     uri = storage.normalize(source)
     if storage.is_gcs(uri):
-        if not re.match(r"gs://[^/*?\[]+(/|$)", uri):
+        bucket, _, name = uri.removeprefix(storage.GCS).partition("/")
+        if _WILDCARD.search(bucket) or (source.endswith(MANIFEST) and not name):
             raise JobError(f"no bucket is named in {source}: write gs://BUCKET/FOLDER")
         return
     if source.endswith(MANIFEST):
@@ -107,9 +108,13 @@ def check_input(source: str) -> None:
 
 
 def check_reachable(uri: str) -> None:
-    """Raises JobError for a place that is neither a local path nor in Cloud Storage."""
+    """Raises JobError for a place that is neither a local path nor in a bucket, or that nothing can be named."""
     if scheme := storage.foreign_scheme(uri):
         raise JobError(f"{scheme}:// is not supported: {uri} (local paths and gs:// are)")
+    if re.match(r"gs:(?!//[^/])", uri):
+        raise JobError(f"no bucket is named in {uri}: write gs://BUCKET/FOLDER")
+    if not storage.can_be_named(uri):
+        raise JobError(f"no folder or file can be named {uri!r}")
 
 
 def check_output(source: str, output: str) -> None:

@@ -13,7 +13,7 @@ from pipeline.icc import srgb_profile
 from pipeline.metadata import Metadata, stored, upright
 from pipeline.scan import Scan
 
-BAND = 256  # rows composed at a time, so that memory is the picture's own, not its floats'
+BAND, COLUMNS = 256, 8192  # composed at a time, so that memory is the picture's own, not its floats'
 # TIFF 6.0: what describes the coded picture; section 14 for the predictor, of differences along a row.
 _STRIP_OFFSETS, _STRIP_SIZES, _PREDICTOR = 273, 279, 317
 _CODED = {256, 257, 258, 259, 262, _STRIP_OFFSETS, 277, 278, _STRIP_SIZES, 284, _PREDICTOR}
@@ -145,18 +145,25 @@ def _to_byte(plane: np.ndarray) -> np.ndarray:
 
 
 def _rgb(luma: np.ndarray, model: np.ndarray) -> np.ndarray:
-    """Luma uint8 [H, W] and an edge model -> uint8 [H, W, 3], in bands."""
+    """Luma uint8 [H, W] and an edge model -> uint8 [H, W, 3], a block at a time."""
     height, width = luma.shape
     rgb = np.empty((height, width, 3), np.uint8)
-    # Widened once; each band then takes the rows between which its own lie.
-    wide = cv2.resize(model, (width, model.shape[0]))
-    scale = model.shape[0] / height
-    for top in range(0, height, BAND):
-        band = luma[top : top + BAND]
-        at = np.clip((np.arange(top, top + len(band)) + 0.5) * scale - 0.5, 0, model.shape[0] - 1)
-        above = np.intp(at)
-        share = np.float32(at - above)[:, None, None]
-        below = np.minimum(above + 1, model.shape[0] - 1)
-        rows = wide[above] * (1 - share) + wide[below] * share
-        rgb[top : top + len(band)] = chroma.to_rgb(band, *chroma.apply_model(rows, band))
+    for left in range(0, width, COLUMNS):
+        columns = range(left, min(left + COLUMNS, width))
+        wide = _enlarged(model, 1, width, columns)  # once for all bands
+        for top in range(0, height, BAND):
+            rows = range(top, min(top + BAND, height))
+            block = slice(top, rows.stop), slice(left, columns.stop)
+            planes = chroma.apply_model(_enlarged(wide, 0, height, rows), luma[block])
+            rgb[block] = chroma.to_rgb(luma[block], *planes)
     return rgb
+
+
+def _enlarged(model: np.ndarray, axis: int, length: int, part: range) -> np.ndarray:
+    """Part of an edge model that is enlarged along an axis to a length, linearly between centres of pixels."""
+    last = model.shape[axis] - 1
+    at = np.clip((np.array(part) + 0.5) * (model.shape[axis] / length) - 0.5, 0, last)
+    before = np.intp(at)
+    share = np.expand_dims(np.float32(at - before), (1, 2) if axis == 0 else (0, 2))
+    after = np.minimum(before + 1, last)
+    return np.take(model, before, axis) * (1 - share) + np.take(model, after, axis) * share

@@ -199,7 +199,8 @@ def _card(
     def picture(uri: str, sha256: str, name: str) -> _Picture | None:
         if sha256 and record.width and name in present:
             scale = min(1.0, SIDE / max(record.width, record.height))
-            return _Picture(name, round(scale * record.width), round(scale * record.height))
+            size = (max(1, round(scale * side)) for side in (record.width, record.height))
+            return _Picture(name, *size)
         data = thumbnail(uri)
         if data is None:
             return None

@@ -125,9 +125,9 @@ def _read(file: str) -> dict | None:
     """What the file says; None where it is not there, or is none of ours."""
     try:
         said = json.loads(storage.read(file))
-        datetime.fromisoformat(said["renewed"])
+        said["renewed"] = datetime.fromisoformat(said["renewed"]).astimezone(UTC)
         return said if isinstance(said["run"], str) else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -140,7 +140,8 @@ def _stat(file: str) -> storage.FileInfo | None:
 def _is_alive(other: dict) -> bool:
     if other.get("machine") == _machine() and isinstance(other.get("pid"), int):
         return other.get("born") == _born(other["pid"])
-    return datetime.fromisoformat(other["renewed"]) + EXPIRES > datetime.now(UTC)
+    # A clock that was wrong may have dated it later than now: such a date is no sign of life for ever.
+    return abs(datetime.now(UTC) - other["renewed"]) < EXPIRES
 
 
 def _who(other: dict) -> str:

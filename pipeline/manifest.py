@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline import scratch, storage
 from pipeline.collections import JobError
-from pipeline.record import SCHEMA, Record
+from pipeline.record import SCHEMA, Record, fields
 
 FOLDER = "manifest"
 DEAD_LETTERS = "dead_letters.jsonl"
@@ -88,13 +88,15 @@ def _read(uri: str) -> Iterator[tuple[Record, bytes]]:
         raise JobError(f"cannot read {uri}: {error.strerror or error}") from error
     for number, line in enumerate(lines, 1):
         try:
-            record = Record.from_json(line)
+            said = fields(line)
+            record = Record.from_fields(said)
         except (ValueError, TypeError) as error:
             raise JobError(f"{uri}, line {number}: {error}") from error
-        if record.schema > SCHEMA:
+        schema = said.get("schema", SCHEMA)
+        if type(schema) is not int or schema > SCHEMA:
             raise JobError(
                 f"{uri}, line {number}: a later version of archive-colorize wrote this record (schema "
-                f"{record.schema}, this one knows {SCHEMA}): update the program, or choose another output"
+                f"{schema}, this one knows {SCHEMA}): update the program, or choose another output"
             )
         yield record, line
 

@@ -41,7 +41,7 @@ def is_gcs(uri: str) -> bool:
 def normalize(uri: str) -> str:
     """An absolute local path, or a gs:// URI without a trailing slash. Relative paths are the caller's."""
     if is_gcs(uri):
-        return uri.rstrip("/")
+        return GCS + uri.removeprefix(GCS).rstrip("/")
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
 
 
@@ -119,7 +119,7 @@ def list_files(
       prefix: how the first name below `folder` begins; others are not looked at.
 
     Raises:
-      OSError: a folder could not be listed.
+      OSError: a folder could not be listed, or is something else.
     """
     if is_gcs(folder):
         bucket, name = _split(folder)
@@ -132,6 +132,8 @@ def list_files(
                     yield _blob_info(blob, bucket)
     elif os.path.isdir(folder):
         yield from _walk(folder, enter, hidden, frozenset(), prefix)
+    elif os.path.lexists(folder):
+        raise _no_folder(folder)
 
 
 def read(uri: str) -> bytes:
@@ -259,7 +261,7 @@ def _walk(
 def _write_local(path: str, data: bytes, keep_existing: bool) -> None:
     """An unnamed file, filled and synced, then linked into place: no half file has a name at any moment."""
     folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
+    _make_folder(folder)
     named = None
     try:
         fd = os.open(folder, os.O_WRONLY | os.O_TMPFILE, 0o666)
@@ -306,7 +308,7 @@ def _write_local(path: str, data: bytes, keep_existing: bool) -> None:
 
 def _write_over(path: str, data: bytes, version: str) -> None:
     folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
+    _make_folder(folder)
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks
@@ -317,6 +319,17 @@ def _write_over(path: str, data: bytes, version: str) -> None:
         _write_local(path, data, keep_existing=False)
     finally:
         os.close(fd)
+
+
+def _make_folder(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError as error:  # which `write` says of the file itself alone
+        raise _no_folder(folder) from error
+
+
+def _no_folder(path: str) -> NotADirectoryError:
+    return NotADirectoryError(errno.ENOTDIR, "it is no folder", path)
 
 
 def _spare_name(path: str) -> str:

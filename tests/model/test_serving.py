@@ -127,6 +127,8 @@ def _copied(exported, tmp_path, **changes):
         ({"size": "remove"}, "lacks size"),
         ({"size": 0}, "no usable size"),
         ({"name": ""}, "no usable name"),
+        ({"name": "a\ud800"}, "no usable name"),
+        ({"version": "1\x01"}, "no usable version"),
         ({"default_strength": "strong"}, "no usable default_strength"),
         ({"weights_sha256": "0" * 64}, "other weights"),
         ({"gates": ["quality"]}, "no usable gates"),

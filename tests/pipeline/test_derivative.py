@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import subprocess
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -285,3 +286,24 @@ def test_the_same_work_gives_the_same_bytes(format, source_format):
     exif[270] = "Market"
     source = master(source_format, (300, 200), exif=exif, dpi=(300, 300))
     assert derivative(source, format) == derivative(source, format)
+
+
+@pytest.mark.parametrize("size", [(20_000, 16), (16, 600)])
+def test_blocks_meet_without_a_seam(monkeypatch, size):
+    scan = read_scan(save(photograph(*size), "PNG"), output_format="png", max_pixels=10**7)
+    model = np.float32(np.random.default_rng(0).normal(0, [0.1, 20, 0.1, 20], (12, 40, 4)))
+    cut = encode(scan, model, format="png", quality=90, packet=XMP)
+    monkeypatch.setattr("pipeline.derivative.COLUMNS", 10**6)
+    monkeypatch.setattr("pipeline.derivative.BAND", 10**6)
+    assert encode(scan, model, format="png", quality=90, packet=XMP) == cut
+
+
+def test_a_wide_pictures_floats_are_never_in_memory_at_once():
+    width, height = 400_000, 16
+    scan = read_scan(save(photograph(width, height), "PNG"), output_format="png", max_pixels=10**7)
+    model = np.zeros((height, width // 16, 4), np.float32)
+    tracemalloc.start()
+    encode(scan, model, format="png", quality=90, packet=XMP)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * width * height

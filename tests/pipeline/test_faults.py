@@ -440,6 +440,30 @@ def test_a_place_that_is_neither_local_nor_in_cloud_storage(colorize, tmp_path, 
     assert_one_line(Run(code, *capsys.readouterr(), tmp_path / "out"), "s3:// is not supported")
 
 
+@pytest.mark.parametrize("place", ["gs://", "gs:///x", "gs:/bucket/x", "gs://bucket/\ud800", "\ud800/x"])
+@pytest.mark.parametrize("option", ["input", "output", "hints", "model", "status", "models", "rollback"])
+def test_a_place_without_a_bucket_or_with_an_impossible_name(tmp_path, monkeypatch, capsys, option, place):
+    monkeypatch.chdir(tmp_path)
+    archive = make_archive(tmp_path / "in", 1)
+    places = {"--input": archive, "--output": tmp_path / "out"} | {f"--{option}": place}
+    command = [str(text) for pair in places.items() for text in pair]
+    code = main([option, place] if option in ("status", "models", "rollback") else command)
+    run = Run(code, *capsys.readouterr(), tmp_path / "out")
+    assert_one_line(run, "can be named" if "\ud800" in place else "no bucket is named in gs:")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("part", [".", "manifest"])
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_an_output_or_a_manifest_that_is_no_folder_stops_before_any_work(colorize, tmp_path, part, kind):
+    archive, path = make_archive(tmp_path / "in", 1), tmp_path / "out" / part
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x") if kind == "file" else path.symlink_to("nowhere")
+    run = colorize(archive, tmp_path / "out")
+    assert (run.code, run.err.count("\n")) == (2, 1), run.err
+    assert f"{path}: it is no folder" in run.err
+
+
 def test_output_inside_input_or_equal_to_it_or_around_it(colorize, tmp_path):
     archive = make_archive(tmp_path / "in", 1)
     link = tmp_path / "link"

@@ -248,6 +248,28 @@ def test_a_derivative_of_another_model_or_other_options_is_not_adopted(settings,
     assert Codec(other).adopt(scan) is None
 
 
+@pytest.mark.parametrize("format", ["jpeg", "png", "tiff"])
+@pytest.mark.parametrize("master", ["a.jpg", "a.png", "a.tif", "a.webp", "a.gif", "a.jp2"])
+def test_pillows_own_limit_on_pixels_refuses_nothing(settings, tmp_path, monkeypatch, master, format):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    codec, scan = Codec(dataclasses.replace(settings, format=format)), item(tmp_path, master)
+    assert colorize(codec, scan).outcome == Outcome.COLORIZED
+    assert codec.adopt(scan) is not None
+    assert codec.thumbnail(scan.source) is not None
+    assert codec.examine(scan, 16, 32, keep=False).reason == Reason.GREY
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_a_derivative_with_a_record_of_a_later_schema_is_not_adopted(settings, tmp_path, monkeypatch):
+    scan = item(tmp_path)
+    with monkeypatch.context() as later:
+        later.setattr(
+            Item, "record", lambda self, **fields: Record(self.source, self.key, schema=2, **fields)
+        )
+        colorize(Codec(settings), scan)
+    assert Codec(settings).adopt(scan) is None
+
+
 def test_a_derivative_of_other_bytes_is_not_adopted(guard, tmp_path):
     scan = item(tmp_path)
     colorize(guard, scan)

@@ -455,3 +455,13 @@ def test_a_name_that_is_not_utf8_is_refused_where_the_output_is_in_cloud_storage
     assert main(["--input", str(archive), "--output", f"{cloud}/utf8", "--gallery_size", "0"]) == 0
     reasons = {record.key: record.reason for record in manifest.latest(f"{cloud}/utf8")}
     assert reasons == {"box0/scan0000.jpg": "", "Stra\udcdfe.jpg": Reason.BAD_KEY}
+
+
+def test_a_thin_scan_has_a_place_in_the_gallery(colorize, tmp_path):
+    archive = tmp_path / "in"
+    archive.mkdir()
+    Image.fromarray(np.tile(np.arange(20_000, dtype=np.uint8), (16, 1))).save(archive / "thin.png")
+    for _ in range(2):  # with the pictures made anew, and with those that are there
+        run = colorize(archive, tmp_path / "out", "--gallery_size", 4)
+        assert (run.code, run.summary["outcomes"]["colorized"]) == (0, 1)
+    assert (tmp_path / "out/gallery/index.html").read_text().count("<img") == 2

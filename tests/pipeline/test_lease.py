@@ -95,6 +95,13 @@ def test_a_job_on_another_machine_holds_it_while_it_renews(cloud, tmp_path, wher
     assert storage.stat(f"{output}/{lease.FILE}") is None
 
 
+@pytest.mark.parametrize("renewed", ["2099-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00", "2026-01-01"])
+def test_a_lease_dated_by_a_clock_that_was_wrong_holds_nothing(tmp_path, renewed):
+    of_another_machine(tmp_path, 0, renewed=renewed)
+    with lease.held(str(tmp_path), "mine", ""):
+        pass
+
+
 def test_of_several_that_come_at_once_one_gets_it(tmp_path):
     of_another_machine(tmp_path, 60)
     got, refused, go, done = [], [], threading.Barrier(8), threading.Event()

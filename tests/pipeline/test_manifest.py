@@ -79,6 +79,15 @@ def test_a_record_of_a_later_version_of_the_program_is_refused(tmp_path):
         list(manifest.latest(str(tmp_path)))
 
 
+@pytest.mark.parametrize("schema", ["2", 1.5, None])
+def test_a_record_of_a_schema_that_is_no_number_of_ours_is_refused(tmp_path, schema):
+    (tmp_path / "manifest").mkdir()
+    line = json.loads(record("a").to_json()) | {"schema": schema}
+    (tmp_path / "manifest" / "x.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(JobError, match="line 1: a later version"):
+        list(manifest.latest(str(tmp_path)))
+
+
 def test_a_line_nested_without_end_is_named(tmp_path):
     (tmp_path / "manifest").mkdir()
     (tmp_path / "manifest" / "x.jsonl").write_text("[" * 100_000 + "\n")
