@@ -1,13 +1,18 @@
-"""The batch half: from collections of grey scans to colour derivatives, on Apache Beam.
+"""The batch side: from collections of grey scans to colour derivatives, on Apache Beam.
 
-One scan's way through the job::
+A scan goes through these packages::
 
-    collections what there is to do, and what a former run has done    sources.py, manifest.py
-    scan      a master's bytes -> luma, metadata, a reason to refuse scan.py
-    inference luma tiles -> chroma                                   inference.py
-    derivative scan + chroma -> an encoded picture                   chroma.py, graft.py, derivative.py
-    codec     runs `scan` and `derivative` in a guarded process      codec.py, guard.py
-    colorize  the Beam graph that joins them                         colorize.py
+    colorize, commands   the command line
+    batch                the job: plan, Beam graph, network, progress
+    inputs               finds the scans and the hints for them
+    codec                decodes and encodes, in a process of its own
+    decoding             a file to pixels
+    metadata             what the master says about itself
+    imaging              pixels to the network's view; chroma to a derivative
+    records              the record of the scan, in the manifest
+    gallery              pictures for people
+    storage              files on local disks and in buckets
 
-Nothing here is imported eagerly: `--help` and the codec process must start fast.
+`photographs` prepares colour photographs for training. Imports go from the top down; `make lint` checks this. Nothing
+is imported eagerly here, because `--help` and the codec process must start fast.
 """

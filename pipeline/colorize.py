@@ -1,12 +1,13 @@
-"""The batch job's command line: `archive-colorize`, the same as `python -m pipeline.colorize`."""
+"""The command line of the batch job, `archive-colorize` or `python -m pipeline.colorize`."""
 
 import sys
 
-from pipeline import console, stopping
+from pipeline import console
+from pipeline.batch import stopping
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command and returns its exit code (see `--help`); a user's mistake is one line on stderr."""
+    """Runs a command and returns its exit code (see `--help`). A user's mistake is reported in one line on stderr."""
     with stopping.at_once():  # before the imports, which take seconds
         console.prepare()
         from pipeline import commands

@@ -1,23 +1,27 @@
-"""The commands of `archive-colorize`: the job itself, and what looks at or changes what jobs and trainings left."""
+"""The commands of `archive-colorize`: the job, and commands that show or change the results of jobs and trainings."""
 
 import argparse
 import logging
 import sys
 
 from model.card import CardError
-from pipeline import manifest, options, registry, scratch, stopping, storage
-from pipeline.collections import JobError, check_reachable
+from pipeline import storage
+from pipeline.batch import options, registry, stopping
 from pipeline.console import complain, say
-from pipeline.summary import Summary, describe
+from pipeline.errors import JobError
+from pipeline.inputs.collection import check_reachable
+from pipeline.records import manifest
+from pipeline.records.summary import Summary, describe
+from pipeline.storage import scratch
 
 USAGE_ERROR = 2
-MAIN_FIGURE = "rmse_over_grey"  # of a collection in a card's metrics: mean, low, high
+MAIN_FIGURE = "rmse_over_grey"  # of a collection in the metrics of a card: mean, lower, upper
 
 
 def run(argv: list[str]) -> int:
     """Runs a command and returns its exit code."""
     try:
-        with stopping.cleared(scratch.remove_all):
+        with stopping.cleaning_up(scratch.remove_all):
             if argv and argv[0] in COMMANDS:
                 return COMMANDS[argv[0]](argv[1:])
             parser = options.parser()
@@ -27,10 +31,10 @@ def run(argv: list[str]) -> int:
             chosen, beam_argv = parser.parse_known_args(argv)
             for name in ("input", "output"):
                 if not getattr(chosen, name):
-                    raise JobError(f"--{name} is missing (archive-colorize --help explains)")
-            scratch.remove(scratch.make())  # Beam's import fails without a place for temporary files
-            logging.basicConfig(level=logging.ERROR)  # Beam is talkative at its import already
-            from pipeline import job  # loads Beam, which `--help` need not wait for
+                    raise JobError(f"--{name} is missing (see archive-colorize --help)")
+            scratch.remove(scratch.make())  # Beam's import fails without a folder for temporary files
+            logging.basicConfig(level=logging.ERROR)  # Beam logs much during its import
+            from pipeline.batch import job  # loads Beam, which `--help` does not need
 
             return job.run(chosen, beam_argv)
     except JobError as error:
@@ -39,7 +43,7 @@ def run(argv: list[str]) -> int:
 
 
 def status(argv: list[str]) -> int:
-    """`archive-colorize status OUTPUT`: the manifest, counted."""
+    """`archive-colorize status OUTPUT`: counts the records of the manifest."""
     chosen = _parse(
         "status", "Counts the records in OUTPUT/manifest, the latest of each scan.", argv, "OUTPUT"
     )
@@ -49,15 +53,15 @@ def status(argv: list[str]) -> int:
     for record in manifest.latest(output):
         summary.add(record)
     if not summary.records:
-        raise JobError(f"no manifest in {output}: is it the --output of a run?")
+        raise JobError(f"no manifest in {output}; is it the --output of a run?")
     say(describe(summary.to_dict()))
     return 0
 
 
 def models(argv: list[str]) -> int:
-    """`archive-colorize models ROOT`: the pushed models, and which is in use."""
+    """`archive-colorize models ROOT`: lists the pushed models and marks the current one."""
     root = _parse(
-        "models", "Lists the pushed models in ROOT; a star marks the one in use.", argv, "ROOT"
+        "models", "Lists the pushed models in ROOT; a star marks the current one.", argv, "ROOT"
     ).root
     found = _registry(registry.versions, root)
     if not found:
@@ -67,7 +71,7 @@ def models(argv: list[str]) -> int:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("", "version", "model", "pushed (UTC)", "gates", "pictures", "RMSE over grey's"):
+    for name in ("", "version", "model", "pushed (UTC)", "gates", "pictures", "RMSE over grey"):
         table.add_column(name, justify="right" if name in ("version", "pictures") else "left")
     for version in found:
         card = version.card
@@ -87,12 +91,12 @@ def models(argv: list[str]) -> int:
 
 
 def rollback(argv: list[str]) -> int:
-    """`archive-colorize rollback ROOT [VERSION]`: takes an earlier pushed model into use."""
-    words = "Takes the blessed version before the one in use, or the one that is named, into use."
+    """`archive-colorize rollback ROOT [VERSION]`: makes an earlier pushed model the current one."""
+    words = "Makes the blessed version before the current one, or the given version, the current one."
     chosen = _parse("rollback", words, argv, "ROOT", "[VERSION]", "--allow_unblessed")
     before = _registry(registry.pointer, chosen.root) or "none"
     now = _registry(registry.rollback, chosen.root, chosen.version, allow_unblessed=chosen.allow_unblessed)
-    say(f"version {before} was in use; version {now.version} of {now.card.name} is in use now: {now.uri}")
+    say(f"version {before} was current; version {now.version} of {now.card.name} is current now: {now.uri}")
     return 0
 
 
@@ -107,7 +111,7 @@ def _registry(function, root: str, *arguments, **options):
 
 
 def _parse(command: str, words: str, argv: list[str], *names: str) -> argparse.Namespace:
-    """The arguments of one of the other commands: NAME, [OPTIONAL] or --flag."""
+    """Parses the arguments of another command: NAME, [OPTIONAL] or --flag."""
     parser = argparse.ArgumentParser(
         prog=f"archive-colorize {command}", description=words, allow_abbrev=False
     )

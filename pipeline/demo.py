@@ -1,8 +1,8 @@
-"""A small grey archive, made of colour photographs that are at hand, and the main job run on it.
+"""Demonstration: makes a small grey archive from sample photographs and colourises it.
 
     python -m pipeline.demo [--scratch DIR] [--sheet FILE] [any option of archive-colorize]
 
-The photographs are those that scikit-image, scikit-learn and matplotlib install: nothing is downloaded.
+scikit-image, scikit-learn and matplotlib install the photographs; nothing is downloaded.
 """
 
 import argparse
@@ -17,34 +17,34 @@ import numpy as np
 from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline import storage
-from pipeline.collections import derivative_uri
+from pipeline.inputs.collection import derivative_uri
 
 SCRATCH = "scratch/demo"
 SHEET_BYTES = 300_000
-SHEET_WIDTH = 264  # pixels of a picture on the sheet, where that is not too many bytes
-MISSING = 'the photographs come with other packages: pip install "archive-colorize[demo]"'
+SHEET_WIDTH = 264  # pixels; largest width of a picture on the sheet
+MISSING = 'install the packages that bring the photographs: pip install "archive-colorize[demo]"'
 
 
 class NoPhotographs(Exception):
-    """A package whose photographs are needed is not installed."""
+    """A package that brings photographs is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """A colour photograph that a package installs."""
+    """A colour photograph in an installed package."""
 
     package: str
-    path: str  # in the package
+    path: str  # inside the package
     credit: str
 
     def open(self) -> Image.Image:
-        """Raises NoPhotographs where it is not installed."""
-        spec = importlib.util.find_spec(self.package)  # found, not imported: that would take seconds
+        """Opens the photograph as RGB, without its metadata. Raises NoPhotographs if it is not installed."""
+        spec = importlib.util.find_spec(self.package)  # to import the package would take seconds
         for folder in (spec and spec.submodule_search_locations) or []:
             file = Path(folder, self.path)
             if file.is_file():
                 with Image.open(file) as image:
-                    return Image.fromarray(np.asarray(image.convert("RGB")))  # without its metadata
+                    return Image.fromarray(np.asarray(image.convert("RGB")))
         raise NoPhotographs(f"{self.package}/{self.path}")
 
 
@@ -62,26 +62,27 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Plate:
-    """One scan of the archive: a photograph, or a part of it, and the way it was scanned."""
+    """One scan of the archive: a photograph or a part of it, and the kind of file."""
 
     key: str
     photograph: Photograph
     kind: str = "grey"  # a name in `_KINDS`
-    part: tuple[float, float, float, float] = WHOLE  # left, top, right, bottom, as shares of its sides
-    side: int = 0  # pixels of the longer side; 0: as it is
+    part: tuple[float, float, float, float] = WHOLE  # left, top, right, bottom; shares of the sides
+    side: int = 0  # largest longer side in pixels; 0: as it is
     mirrored: bool = False
 
     def color(self) -> Image.Image:
-        """The photograph in its own colours, RGB."""
+        """The photograph in its own colours, as RGB."""
         image = self.photograph.open()
         sides = image.size * 2
-        image = image.crop([round(share * side) for share, side in zip(self.part, sides, strict=True)])
+        left, top, right, bottom = (round(share * side) for share, side in zip(self.part, sides, strict=True))
+        image = image.crop((left, top, right, bottom))
         if self.side:
             image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS)
         return ImageOps.mirror(image) if self.mirrored else image
 
     def scanned(self) -> bytes:
-        """The file that lies in the archive, the same bytes each time."""
+        """The bytes of the scan, the same each time."""
         return _KINDS[self.kind](self.color())
 
 
@@ -111,7 +112,7 @@ ARCHIVE = [
     Plate("things/motorcycle_002_small.jpg", MOTORCYCLE, "grey", side=320),
     Plate("things/motorcycle_003_engine.png", MOTORCYCLE, "png", (0.2, 0.3, 0.8, 0.95)),
 ]
-SHEET = [  # keys in ARCHIVE, of photographs in the public domain or CC0, so that the sheet may be passed on
+SHEET = [  # keys in ARCHIVE; their photographs are in the public domain or CC0, so the sheet may be published
     "portraits/hopper_001.jpg",
     "nature/cat_001.jpg",
     "places/launch_pad_001.jpg",
@@ -121,10 +122,10 @@ SHEET = [  # keys in ARCHIVE, of photographs in the public domain or CC0, so tha
 
 
 def make_archive(folder: str | os.PathLike) -> None:
-    """Writes the archive's scans; files that are there already as they should be stay untouched.
+    """Writes the scans of the archive. Files that are already correct are not touched.
 
     Raises:
-      NoPhotographs: a package is missing; nothing was written.
+      NoPhotographs: a package is missing. Nothing is written then.
     """
     scans = [(storage.join(os.fspath(folder), plate.key), plate.scanned()) for plate in ARCHIVE]
     for path, data in scans:
@@ -133,13 +134,15 @@ def make_archive(folder: str | os.PathLike) -> None:
 
 
 def make_picture(colorized_folder: str, archive_folder: str, target: str) -> None:
-    """Writes a sheet of some scans above their derivatives above the photographs that they were made of.
+    """Writes a sheet with a row of scans, a row of their derivatives, and a row of the original photographs.
 
     Args:
-      target: a .jpg or .png file of at most `SHEET_BYTES`.
+      colorized_folder: output folder of the job.
+      archive_folder: folder of the scans.
+      target: the .jpg or .png file to write, of at most `SHEET_BYTES`.
 
     Raises:
-      FileNotFoundError: a scan or its derivative is not there: run the job first.
+      FileNotFoundError: a scan or its derivative is missing; run the job first.
     """
     by_key = {plate.key: plate for plate in ARCHIVE}
     plates = [by_key[key] for key in SHEET]
@@ -160,24 +163,28 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.demo",
         allow_abbrev=False,
-        description="Makes a small grey archive and colourises it. Further options go to archive-colorize.",
+        description="Makes a small grey archive and colourises it. All other options go to archive-colorize.",
     )
-    parser.add_argument("--scratch", default=SCRATCH, metavar="DIR", help="where to work (%(default)s)")
-    parser.add_argument("--sheet", metavar="FILE", help="then put scans, results and photographs on a sheet")
+    parser.add_argument(
+        "--scratch", default=SCRATCH, metavar="DIR", help="working folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sheet", metavar="FILE", help="also write a sheet of scans, results and photographs"
+    )
     options, further = parser.parse_known_args(argv)
     archive, colorized = storage.join(options.scratch, "archive"), storage.join(options.scratch, "colorized")
     try:
         make_archive(archive)
     except NoPhotographs as error:
-        print(f"{error} is not there; {MISSING}", file=sys.stderr)
+        print(f"{error} is not installed; {MISSING}", file=sys.stderr)
         return 2
-    print(f"{len(ARCHIVE)} scans lie in {archive}", flush=True)
+    print(f"{len(ARCHIVE)} scans are in {archive}", flush=True)
     from pipeline.colorize import main as colorize
 
     code = colorize(["--input", archive, "--output", colorized, *further])
     if options.sheet and code == 0:
         make_picture(colorized, archive, options.sheet)
-        print(f"the sheet is {options.sheet}")
+        print(f"The sheet is in {options.sheet}")
     return code
 
 
@@ -190,12 +197,12 @@ def _progressive_jpeg(color: Image.Image) -> bytes:
 
 
 def _rgb_jpeg(color: Image.Image) -> bytes:
-    """Grey, but stored with three components, as many scanners do."""
+    """Grey, stored with three equal channels, as by many scanners."""
     return _bytes(color.convert("L").convert("RGB"), "JPEG", quality=90)
 
 
 def _turned_jpeg(color: Image.Image) -> bytes:
-    """Scanned lying on its side; EXIF says how it stands."""
+    """Scanned on its side; the EXIF orientation tag tells which side is up."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     return _bytes(color.convert("L").transpose(Image.Transpose.ROTATE_90), "JPEG", quality=92, exif=exif)
@@ -224,9 +231,9 @@ def _tiff(color: Image.Image) -> bytes:
 
 
 def _deep_tiff(color: Image.Image) -> bytes:
-    """16 bits a pixel, with levels that 8 bits do not have."""
+    """16 bits per pixel, with levels between those of 8 bits."""
     luma = np.asarray(color, np.float64) @ [0.299, 0.587, 0.114]
-    return _bytes(Image.fromarray(np.uint16(np.rint(luma * 257))), "TIFF", dpi=(300, 300))
+    return _bytes(Image.fromarray(np.rint(luma * 257).astype(np.uint16)), "TIFF", dpi=(300, 300))
 
 
 _KINDS = {
@@ -255,7 +262,7 @@ def _read(uri: str) -> Image.Image:
 
 
 def _sheet(rows: list[tuple[str, list[Image.Image]]], width: int, credit: str) -> Image.Image:
-    """A row of pictures under each name; every picture is cut to 4:3 and `width` pixels wide."""
+    """Sheet with one row of pictures per name. Each picture is cropped to 4:3 and is `width` pixels wide."""
     height, gap, margin = width * 3 // 4, width // 32, width * 2 // 5
     size = (margin + len(rows[0][1]) * (width + gap), len(rows) * (height + gap) + width // 10)
     sheet = Image.new("RGB", size, "#f3f1ec")

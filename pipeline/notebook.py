@@ -1,4 +1,4 @@
-"""One picture at a time, for notebooks: the batch job's own code, without the job.
+"""Colours single pictures in notebooks, with the code of the batch job.
 
 from pipeline.notebook import colorize_image
 colorize_image(Image.open("scan.tif"))
@@ -11,9 +11,9 @@ from PIL import Image
 
 from model import default_model
 from model.card import read_card
-from pipeline import chroma, derivative
-from pipeline.inference import Network, local_copy
-from pipeline.scan import from_image
+from pipeline.batch.inference import Network, local_copy
+from pipeline.imaging import chroma, derivative
+from pipeline.imaging.scan import from_image
 
 
 def colorize_image(
@@ -22,22 +22,23 @@ def colorize_image(
     """Colours a picture.
 
     Args:
-      image: of any mode that the job takes; only its luma counts.
-      model: folder of an exported model, local or gs:// (default: the one that ships with this package).
-      strength: factor on the network's chroma (default: what the model's card advises).
+      image: of any mode that the job accepts. Only its luma is used.
+      model: folder of an exported model, local or gs:// (default: the shipped model).
+      strength: factor on the chroma of the network (default: from the model card).
 
     Returns:
-      RGB, upright, of the picture's size; its luma is the picture's.
+      RGB, upright, with the size and the luma of the picture.
 
     Raises:
-      Refusal: a picture that the job would refuse. CardError, ModelError: a model that it would.
+      Refusal: the job would refuse this picture.
+      CardError, ModelError: the job would refuse this model.
     """
     network, side, default_strength = _network(model or default_model())
     scan = from_image(image)
     canvas, tiles = chroma.view(scan.guide, side)
     predicted, _ = network.predict(tiles)
     if not np.isfinite(predicted).all():
-        raise ValueError("the network's chroma is not finite")
+        raise ValueError("the chroma of the network is not finite")
     edges, _ = derivative.paint(scan, canvas, predicted, default_strength if strength is None else strength)
     return derivative.compose(scan, edges)
 

@@ -3,9 +3,9 @@
     items, records, derivatives, hints -> CoGroupByKey -> plan -> open -> RunInference -> paint -> commit -> report
     worklist's file -> Reshuffle -----------------------^
 
-On a cluster the plan is made in the graph, on this machine before it (see `pipeline.worklist`). The join, or the
-reshuffle, redistributes paths only. From there to `commit` everything runs in one fused stage, where elements
-pass by reference: a scan is decoded once, and its pixels never leave the codec process that decoded it.
+On a cluster the graph makes the plan; on one machine it is made before (see `pipeline.batch.worklist`). The join, or
+the reshuffle, moves only paths. From there to `commit` everything runs in one fused stage, where elements are passed
+by reference: a scan is decoded once, and its pixels never leave the codec process.
 """
 
 import dataclasses
@@ -20,19 +20,25 @@ from apache_beam.ml.inference.base import RunInference
 from apache_beam.transforms.combiners import TupleCombineFn
 from apache_beam.transforms.window import GlobalWindows
 
-from pipeline import collections, gallery, hints, manifest, storage, worklist
-from pipeline.codec import refused
-from pipeline.collections import Item, JobError, derivative_name
-from pipeline.guard import Guard
-from pipeline.hints import Hint
-from pipeline.inference import ColorizationHandler, Opened, Prediction
-from pipeline.plan import Action, Task, derivatives, plan
-from pipeline.record import Outcome, Reason, Record, Refusal
-from pipeline.settings import Settings
-from pipeline.summary import FILE, Sample, Summary
+from pipeline import storage
+from pipeline.batch import worklist
+from pipeline.batch.inference import ColorizationHandler, Opened, Prediction
+from pipeline.batch.plan import Action, Task, derivatives, plan
+from pipeline.codec.guard import Guard
+from pipeline.codec.settings import Settings
+from pipeline.errors import JobError
+from pipeline.gallery import pages
+from pipeline.gallery.pictures import Shown
+from pipeline.inputs import collection, hint_files
+from pipeline.inputs.collection import Item, derivative_name
+from pipeline.inputs.hint_files import Hint
+from pipeline.records import manifest
+from pipeline.records.record import Outcome, Reason, Record, Refusal
+from pipeline.records.sample import Sample
+from pipeline.records.summary import FILE, Summary
 
 SHARD_RECORDS = 500
-SHARD_SECONDS = {True: 2.0, False: 30.0}  # between commits; a local run's progress is read from them
+SHARD_SECONDS = {True: 2.0, False: 30.0}  # between commits, in local runs (for their progress) and others
 
 KEPT, RECORDS, UNUSED = "kept", "records", "unused"
 
@@ -46,17 +52,22 @@ def planned(
     on_existing: str = "stale",
     since: str = "",
 ) -> tuple[beam.PCollection, beam.PCollection]:
-    """The tasks of a run, and the URIs, as bytes, of hints files that are no scan's; planned by the workers.
+    """Plans a run on the workers. Returns the tasks, and the URIs (bytes) of hints files without a scan.
 
     Args:
+      root: of the graph.
+      source: the input.
+      settings: of the job.
+      hints_folder: of the hints, or None.
+      on_existing: as for `plan.plan`.
       since: as for `plan.derivatives`.
     """
-    # Paths are arguments, or bytes, never elements: Beam's coder of text refuses names that are not UTF-8.
+    # Paths are arguments or bytes, because Beam's text coder refuses names that are not UTF-8.
     once = root | "Input" >> beam.Create([None])
     join = settings.output, settings.format
     inputs = {
         "items": once
-        | "Expand" >> beam.FlatMap(lambda _: collections.expand(source))
+        | "Expand" >> beam.FlatMap(lambda _: collection.expand(source))
         | "PackItem" >> beam.Map(_packed_item, *join),
         "records": once
         | "Shards" >> beam.FlatMap(lambda _: map(os.fsencode, manifest.shards(settings.output)))
@@ -80,7 +91,7 @@ def planned(
 
 
 def listed(root: beam.Pipeline, file: str) -> beam.PCollection:
-    """The tasks of a worklist's file, on this machine."""
+    """Reads the tasks of a worklist, on this machine."""
     return (
         root
         | "Worklist" >> beam.Create([None])
@@ -103,12 +114,16 @@ def colorize(
     gallery_size: int = 240,
     started: float | None = None,
 ) -> None:
-    """Builds the job.
+    """Builds the graph of the job.
 
     Args:
       tasks: from `planned` or `listed`.
-      kept, sample: an account of scans that are not among the tasks.
-      unused_hints: URIs, or as `planned` gives them.
+      settings: of the job.
+      batch_size, max_batch_pixels, threads: as for `ColorizationHandler`.
+      kept, sample: records of scans that are not among the tasks.
+      unused_hints: URIs of hints files without a scan, or the result of `planned`.
+      gallery_size: number of scans in the gallery.
+      started: time of the start, in seconds.
     """
     root = tasks.pipeline
     opened = tasks | "Open" >> beam.ParDo(OpenScans(settings)).with_outputs(KEPT, RECORDS, main="opened")
@@ -121,7 +136,7 @@ def colorize(
     )
     paint_scans = PaintScans(settings, gallery_size)
     painted = opened.opened | "Infer" >> RunInference(handler) | "Paint" >> beam.ParDo(paint_scans)
-    # No Flatten before the commits: a runner may write out all it merges, and records would wait for the last scan.
+    # There is no Flatten before the commits: a runner may materialise it, and records would wait for the last scan.
     records = {
         "Painted": painted | "CommitPainted" >> beam.ParDo(CommitRecords(settings)),
         "Unpainted": opened[RECORDS] | "CommitUnpainted" >> beam.ParDo(CommitRecords(settings)),
@@ -157,7 +172,7 @@ def report(
     gallery_size: int,
     started: float,
 ) -> Iterator[None]:
-    """Writes the dead letters, the gallery and, last, `summary.json`. Raises JobError where one cannot be written."""
+    """Writes the dead letters, the gallery and finally `summary.json`. Raises JobError if one cannot be written."""
     try:
         _report([*accounts, kept], failures, unused_hints, settings, gallery_size, started)
     except OSError as error:
@@ -177,7 +192,7 @@ def _report(
     summary = Summary().merge(summaries)
     letters = "".join(record.to_json() + "\n" for record in failures)
     storage.write(storage.join(settings.output, manifest.DEAD_LETTERS), letters.encode())
-    more = {
+    more: dict[str, object] = {
         "run": settings.run,
         "model": settings.model,
         "model_version": settings.model_version,
@@ -194,7 +209,7 @@ def _report(
     if chosen:
         guard = Guard(settings)
         try:
-            more["gallery"] = gallery.write_gallery(
+            more["gallery"] = pages.write_gallery(
                 settings.output, chosen, summary.to_dict() | more, guard.thumbnail
             )
         finally:
@@ -209,7 +224,7 @@ def _report(
 
 
 class OpenScans(beam.DoFn):
-    """Tasks -> opened scans; records of those that need no network go to side outputs."""
+    """Opens scans. Records of scans that do not need the network go to side outputs."""
 
     def __init__(self, settings: Settings):
         self._settings = settings
@@ -222,21 +237,23 @@ class OpenScans(beam.DoFn):
         if task.action == Action.KEEP:
             yield beam.pvalue.TaggedOutput(KEPT, task.record)
         elif _stopped(self._settings):
-            return  # not begun: it has no record, and the next run finds it
+            return  # it gets no record, and the next run finds it
         elif task.action == Action.REFUSE:
             yield beam.pvalue.TaggedOutput(RECORDS, task.record)
         else:
             yield self._open(task)
 
     def _open(self, task: Task):
-        record = None
+        record, before = None, task.record
         if task.action == Action.ADOPT:
             record = self._guard.adopt(task.item)
-        elif task.action == Action.VERIFY and self._guard.sha256(task.item) == task.record.source_sha256:
+        elif (
+            task.action == Action.VERIFY
+            and before is not None
+            and self._guard.sha256(task.item) == before.source_sha256
+        ):
             item = task.item
-            record = task.record.finish(
-                source=item.source, source_version=item.version, run=self._settings.run
-            )
+            record = before.finish(source=item.source, source_version=item.version, run=self._settings.run)
         answer = record or self._guard.open(task.item)
         if isinstance(answer, Record):
             return beam.pvalue.TaggedOutput(RECORDS, answer)
@@ -248,21 +265,21 @@ class OpenScans(beam.DoFn):
 
 
 class PaintScans(beam.DoFn):
-    """Predictions -> records, their derivatives written, and the gallery's pictures of the least sure.
+    """Writes derivatives, and pictures for the gallery. Returns records.
 
-    On a cluster the report makes all of the gallery's pictures: too many workers would each have their own.
+    On a cluster the report makes the pictures for the gallery, because too many workers would write their own.
     """
 
     def __init__(self, settings: Settings, gallery_size: int = 0):
         self._settings = settings
         self._gallery_size = gallery_size if settings.stop_file else 0
-        self._own = None
+        self._own: Guard | None = None
 
     def setup(self):
-        self._shown = gallery.Shown(self._settings.output, self._gallery_size)
+        self._shown = Shown(self._settings.output, self._gallery_size)
 
     def process(self, prediction: Prediction):
-        # Should a runner have carried the scan to another process, it is opened again here.
+        # If a runner has moved the scan to another process, it is opened again.
         guard = _GUARDS.get(prediction.opened.codec) or self._spare()
         record = paint(guard, prediction, self._settings, show=self._shown.wants(prediction.confidence))
         self._shown.add(record)
@@ -278,11 +295,11 @@ class PaintScans(beam.DoFn):
 
 
 def paint(guard: Guard, prediction: Prediction, settings: Settings, show: bool = False) -> Record:
-    """The record of a scan that the network has seen; `show` as for `Codec.paint`."""
+    """Paints a scan after the network. Returns its record; `show` as for `Codec.paint`."""
     item = prediction.opened.item
     if prediction.chroma is None:
         guard.drop(item)
-        return refused(item, Refusal(Reason.MODEL_ERROR, prediction.error), settings)
+        return settings.record(item).refuse(Refusal(Reason.MODEL_ERROR, prediction.error))
     return guard.paint(
         item,
         prediction.chroma,
@@ -294,7 +311,7 @@ def paint(guard: Guard, prediction: Prediction, settings: Settings, show: bool =
 
 
 class CommitRecords(beam.DoFn):
-    """Makes records durable, a shard at a time, and passes them on once they are."""
+    """Writes records in shards, and passes them on when they are durable."""
 
     def __init__(self, settings: Settings):
         self._settings = settings
@@ -355,7 +372,7 @@ class _SampleFn(beam.CombineFn):
         return sample
 
 
-# What is joined is packed: a runner may hold all of it, and bytes are a fraction of the objects.
+# Joined values are packed as bytes, which are much smaller than objects; a runner may hold all of them.
 
 
 def _packed_item(item: Item, output: str, format: str) -> tuple[bytes, bytes]:
@@ -368,17 +385,17 @@ def _packed_record(record: Record, output: str, format: str) -> tuple[bytes, byt
 
 
 def _listed_hints(folder: str) -> Iterator[tuple[bytes, bytes]]:
-    return ((os.fsencode(key), os.fsencode(uri)) for key, uri in hints.listing(folder))
+    return ((os.fsencode(key), os.fsencode(uri)) for key, uri in hint_files.listing(folder))
 
 
 def _packed_hint(key: bytes, uri: bytes, output: str, format: str) -> tuple[bytes, bytes]:
-    hint = hints.identified(os.fsdecode(uri))
+    hint = hint_files.identified(os.fsdecode(uri))
     name = derivative_name(output, os.fsdecode(key), format)
     return name, json.dumps(dataclasses.astuple(hint)).encode()
 
 
 def _plan(joined: tuple[bytes, dict], settings: Settings, on_existing: str) -> Iterator[Task]:
-    """The tasks of one key; hints files that are no scan's go to a side output."""
+    """Yields the tasks of one key. Hints files without a scan go to a side output."""
     found = joined[1]
     items = []
     for packed in found["items"]:
@@ -386,23 +403,23 @@ def _plan(joined: tuple[bytes, dict], settings: Settings, on_existing: str) -> I
         items.append(Item(key, source, size, version, reason=reason, detail=detail))
     records = map(Record.from_json, found["records"])
     derivative_bytes = next(iter(found["derivatives"]), None)
-    given = [Hint(*json.loads(packed)) for packed in found.get("hints", ())]
+    hints = [Hint(*json.loads(packed)) for packed in found.get("hints", ())]
     if not items:
-        yield from (beam.pvalue.TaggedOutput(UNUSED, os.fsencode(hint.uri)) for hint in given)
-    yield from plan(items, records, derivative_bytes, settings, on_existing, given)
+        yield from (beam.pvalue.TaggedOutput(UNUSED, os.fsencode(hint.uri)) for hint in hints)
+    yield from plan(items, records, derivative_bytes, settings, on_existing, hints)
 
 
 def _stopped(settings: Settings) -> bool:
     return bool(settings.stop_file) and os.path.exists(settings.stop_file)
 
 
-# Codecs of this process by number, so that `PaintScans` finds the one that holds a scan.
+# The codecs of this process by number, so that `PaintScans` finds the one that holds a scan.
 _GUARDS: dict[int, Guard] = {}
 _NUMBERS = itertools.count(1)
 
 
 def _lend(guard: Guard) -> int:
-    number = next(_NUMBERS) * 1_000_003 + os.getpid()  # told apart from another process's
+    number = next(_NUMBERS) * 1_000_003 + os.getpid()  # unique over processes
     _GUARDS[number] = guard
     return number
 

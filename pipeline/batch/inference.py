@@ -1,4 +1,4 @@
-"""The exported network behind Beam's RunInference: batches of views in, chroma and confidence out."""
+"""The exported network for Beam's RunInference: from batches of views to chroma and confidence."""
 
 import contextlib
 import functools
@@ -13,34 +13,36 @@ from typing import Any
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
-from model.srgb import LIGHTNESS
-from pipeline import scratch, storage
-from pipeline.codec import View
-from pipeline.collections import Item, JobError
+from model.color.srgb import LIGHTNESS
+from pipeline import storage
+from pipeline.codec.codec import View
+from pipeline.errors import JobError
+from pipeline.inputs.collection import Item
+from pipeline.storage import scratch
 
 SIGNATURE = "serving_default"
 _FULL = 1_000_000  # weight of a full batch
 
 
 class ModelError(ValueError):
-    """A model that the job cannot use; one line for a person."""
+    """The job cannot use a model; the message is one line for a person."""
 
 
 @dataclass(eq=False, slots=True)
 class Opened:
-    """A scan on its way to the network; its pixels stay with the codec that opened it."""
+    """An opened scan on its way to the network. Its pixels stay in the codec that opened it."""
 
     item: Item
     view: View
-    codec: int  # which of the worker's codecs that is
+    codec: int  # number of this codec in the worker
 
 
 @dataclass(eq=False, slots=True)
 class Prediction:
     opened: Opened
-    chroma: np.ndarray | None  # float16 [K, S, S, 2], a*b* in Lab units; None where the network failed
-    confidence: float  # 0...1, the mean of the tiles'
-    seconds: float  # its share of the batch's time
+    chroma: np.ndarray | None  # float16 [K, S, S, 2], a*b* in Lab units; None if the network failed
+    confidence: float  # 0...1, mean over the tiles
+    seconds: float  # its share of the time of the batch
     error: str = ""
 
 
@@ -48,35 +50,37 @@ class Network:
     """A SavedModel with the signature of this project.
 
     Args:
-      folder: on this machine.
+      folder: of the model, on this machine.
       side: S in pixels.
-      batch_size: tiles a call; every call has this shape, so that nothing depends on a tile's batch-mates.
-      threads: of the network on a CPU; 0 leaves it to TensorFlow.
+      batch_size: tiles in a call. All calls have this size, so that the result for a tile does not depend on others.
+      threads: on a CPU; 0 lets TensorFlow choose.
 
     Raises:
-      ModelError: it cannot be loaded, or its signature is another.
+      ModelError: the model cannot be loaded, or has another signature.
     """
 
     def __init__(self, folder: str, side: int, batch_size: int = 8, threads: int = 0):
         import tensorflow as tf
 
         if threads:
-            with contextlib.suppress(RuntimeError):  # TensorFlow has started already, in a notebook say
+            with contextlib.suppress(
+                RuntimeError
+            ):  # TensorFlow is running already, for example in a notebook
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
                 tf.config.threading.set_inter_op_parallelism_threads(1)
         for gpu in tf.config.list_physical_devices("GPU"):
-            with contextlib.suppress(RuntimeError):  # it is in use already: how it shares memory is settled
+            with contextlib.suppress(RuntimeError):  # the GPU is in use already, and its memory is configured
                 tf.config.experimental.set_memory_growth(gpu, True)
         try:
             with _in_utf8(folder) as name:
                 self._model = tf.saved_model.load(name)
-        except Exception as error:  # TensorFlow raises many kinds for a broken SavedModel
+        except Exception as error:  # TensorFlow raises many kinds of errors for a broken SavedModel
             raise ModelError(f"cannot load the model in {folder}: {str(error).splitlines()[0]}") from error
         self._call = _checked_signature(self._model, folder, side)
         self._constant, self._side, self._batch_size = tf.constant, side, batch_size
 
     def predict(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tiles of luma uint8 [K, S, S] -> chroma float16 [K, S, S, 2] and confidence float32 [K]."""
+        """Predicts chroma float16 [K, S, S, 2] and confidence float32 [K] for tiles of luma uint8 [K, S, S]."""
         chroma = np.empty((*tiles.shape, 2), np.float16)
         confidence = np.empty(len(tiles), np.float32)
         padded = np.zeros((self._batch_size, self._side, self._side), np.uint8)
@@ -91,7 +95,7 @@ class Network:
 
 @contextlib.contextmanager
 def _in_utf8(folder: str) -> Iterator[str]:
-    """A name of a folder that TensorFlow takes: it refuses those that are not UTF-8."""
+    """Yields a path that TensorFlow accepts; it refuses names that are not UTF-8."""
     try:
         folder.encode()
     except UnicodeEncodeError:
@@ -119,7 +123,7 @@ def _checked_signature(model: Any, folder: str, side: int) -> Any:
 
 
 class LazyNetwork:
-    """A network that is loaded when a worker has a batch for it: one that finds all current starts at once."""
+    """A network that is loaded for the first batch, so that a worker without work does not load it."""
 
     def __init__(self, *arguments):
         self._arguments = arguments
@@ -133,7 +137,7 @@ _LOADING = threading.Lock()
 
 
 def load(model: str, side: int, batch_size: int, threads: int) -> Network:
-    """A process's network: one, however many threads ask for it. Raises ModelError as `Network` does."""
+    """The network of this process. All threads share it. Raises ModelError like `Network`."""
     with _LOADING:
         return _load(model, side, batch_size, threads)
 
@@ -144,18 +148,20 @@ def _load(model: str, side: int, batch_size: int, threads: int) -> Network:
 
 
 def try_out(network: Network, side: int) -> None:
-    """Raises ModelError unless the network has a sound answer to a plain grey."""
+    """Raises ModelError unless the network returns a valid result for a plain grey picture."""
     try:
         chroma, confidence = network.predict(np.full((1, side, side), 128, np.uint8))
-    except Exception as error:  # whatever its kernels raise
+    except Exception as error:  # any error of its kernels
         words = next(filter(None, map(str.strip, str(error).splitlines())), "")
-        raise ModelError(f"the model fails on a plain grey: {type(error).__name__}: {words}") from error
+        raise ModelError(
+            f"the model fails on a plain grey picture: {type(error).__name__}: {words}"
+        ) from error
     if not (np.isfinite(chroma).all() and 0 <= confidence[0] <= 1):
-        raise ModelError("the model answers a plain grey with no sound chroma and confidence")
+        raise ModelError("the model returns no valid chroma and confidence for a plain grey picture")
 
 
 class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
-    """Loads the network once a process; batches are bounded by tiles and by the pixels held for them."""
+    """Loads the network once in each process. Batches are limited by tiles and by the pixels of their scans."""
 
     def __init__(self, model: str, side: int, *, batch_size: int, max_batch_pixels: int, threads: int = 0):
         super().__init__()
@@ -174,9 +180,9 @@ class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
         return {"min_batch_size": _FULL, "max_batch_size": _FULL, "element_size_fn": self.weight}
 
     def weight(self, opened: Opened) -> int:
-        """A scan's share of a full batch, by count or by pixels, whichever is more.
+        """Share of a scan in a full batch, by tiles or by pixels, whichever is larger.
 
-        At most a full batch: before a heavier element, Beam emits a batch that is still empty.
+        It is at most a full batch, because Beam would emit an empty batch before a heavier element.
         """
         by_count = len(opened.view.tiles) / self._batch_size
         return min(_FULL, round(_FULL * max(by_count, opened.view.pixels / self._max_batch_pixels)))
@@ -189,14 +195,17 @@ class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
 
 
 def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
-    """A prediction for each scan. If the batch fails they go through singly: only the culprit fails."""
+    """Predictions for all scans.
+
+    If a batch fails, its scans are repeated one by one, so that only the culprit fails.
+    """
     if not batch:
         return []
     started = time.perf_counter()
     tiles = np.concatenate([opened.view.tiles for opened in batch])
     try:
         chroma, confidence = network.predict(tiles)
-    except Exception as error:  # out of memory, or a kernel's error: whatever it is belongs to some scan
+    except Exception as error:  # out of memory, or an error of a kernel: one of the scans causes it
         if len(batch) > 1:
             return [prediction for opened in batch for prediction in predict([opened], network)]
         return [
@@ -210,16 +219,17 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
         predictions.append(
             Prediction(opened, chroma[part], float(confidence[part].mean()), seconds * len(opened.view.tiles))
             if sound
-            else Prediction(opened, None, 0.0, seconds, "the network's chroma is not finite")
+            else Prediction(opened, None, 0.0, seconds, "the chroma of the network is not finite")
         )
     return predictions
 
 
 def local_copy(model: str) -> str:
-    """A folder on this machine; a model in Cloud Storage is copied down (TensorFlow's own reader ignores emulators).
+    """Folder of a model on this machine. A model in Cloud Storage is copied (TensorFlow's reader ignores emulators).
 
     Raises:
-      JobError: there is no room for it. OSError: it cannot be read.
+      JobError: there is no room for the copy.
+      OSError: the model cannot be read.
     """
     if not storage.is_gcs(model):
         return model

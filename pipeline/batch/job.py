@@ -1,4 +1,4 @@
-"""Runs the batch job: checks everything first, then the graph, then says what came of it."""
+"""Runs the batch job: checks everything, runs the graph, and prints the result."""
 
 import argparse
 import contextlib
@@ -28,46 +28,50 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from model import default_model
 from model.card import CARD, CardError, ModelCard, read_card
-from pipeline import collections, graph, hints, lease, manifest, registry, scratch, storage, worklist
-from pipeline.collections import JobError
+from pipeline import storage
+from pipeline.batch import graph, lease, registry, worklist
+from pipeline.batch.inference import ModelError, load, local_copy, try_out
+from pipeline.batch.plan import Action
+from pipeline.batch.progress import Progress
+from pipeline.batch.stopping import IGNORE_SIGNALS, Stopped, finishing_on_signals
+from pipeline.batch.worklist import Worklist
+from pipeline.codec.settings import Settings
 from pipeline.console import complain, one_line, say
-from pipeline.inference import ModelError, load, local_copy, try_out
-from pipeline.plan import Action
-from pipeline.progress import Progress
-from pipeline.settings import Settings
-from pipeline.stopping import DEAF, Stopped, finishing_on_signals
-from pipeline.summary import FILE, describe, describe_unused
-from pipeline.worklist import Worklist
+from pipeline.errors import JobError
+from pipeline.inputs import collection, hint_files
+from pipeline.records import manifest
+from pipeline.records.summary import FILE, describe, describe_unused
+from pipeline.storage import scratch
 
 FAILURE = 1
-LOCAL_RUNNER = "FnApiRunner"  # with none named, Beam would try to download another
+LOCAL_RUNNER = "FnApiRunner"  # by default, Beam would try to download another one
 LOCAL_RUNNERS = {LOCAL_RUNNER, "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner"}
-SCANS_A_WORKER = 32  # fewer are not worth another process's start
+SCANS_PER_WORKER = 32  # fewer are not worth the start of another process
 
 
 def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     """Runs the job.
 
     Args:
-      chosen: the job's own options, from `options.parser`.
-      beam_argv: what is left of the command line: options of Beam and its runners.
+      chosen: options of the job, from `options.parser`.
+      beam_argv: the rest of the command line, which are options of Beam and its runners.
 
     Returns:
       The exit code.
 
     Raises:
-      JobError: nothing has been done; says what to do.
+      JobError: nothing was done; the message says what to do.
     """
     started = time.time()
     beam_options = _beam_options(beam_argv)
     for place in filter(None, (chosen.output, chosen.hints, chosen.model)):
-        collections.check_reachable(place)
+        collection.check_reachable(place)
     output = storage.normalize(chosen.output)
-    collections.check_input(chosen.input)
-    collections.check_output(chosen.input, output)
+    collection.check_input(chosen.input)
+    collection.check_output(chosen.input, output)
     hints_folder = storage.normalize(chosen.hints) if chosen.hints else None
     if hints_folder:
-        hints.check(hints_folder, chosen.input, output)
+        hint_files.check(hints_folder, chosen.input, output)
     folder, card = _card(chosen.model, chosen.allow_unblessed)
     local = beam_options.view_as(StandardOptions).runner == LOCAL_RUNNER
     with scratch.folder() as made:
@@ -90,7 +94,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
         )
         if chosen.dry_run:
             return _dry_run(chosen, settings, hints_folder)
-        if next(collections.expand(chosen.input), None) is None:
+        if next(collection.expand(chosen.input), None) is None:
             raise JobError(f"nothing to do: no scans in {chosen.input}")
         with lease.held(output, settings.run, settings.stop_file) as hold:
             before = manifest.runs(output)
@@ -116,7 +120,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 return _failed(error)
             template = beam_options.view_as(GoogleCloudOptions).template_location
             if template:
-                say(f"nothing was run: the job is described in {template}")
+                say(f"nothing was run; the job is described in {template}")
                 return 0
             try:
                 code = _conclude(settings, work, stopped, chosen)
@@ -124,7 +128,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             except (JobError, OSError) as error:
                 return _failed(f"{error}; what is finished is kept")
             if intruder:
-                return _failed(f"{intruder}; run the same command again once it has ended")
+                return _failed(f"{intruder}; run the same command again when it has ended")
             return code
 
 
@@ -137,11 +141,11 @@ def _execute(
     planning: dict,
     build: dict,
 ) -> str:
-    """Runs the graph; returns what stopped it, in words, or nothing."""
-    progress = contextlib.nullcontext()
+    """Runs the graph. Returns what stopped it, in words; empty if nothing did."""
+    progress: contextlib.AbstractContextManager = contextlib.nullcontext()
     if work is not None:
         progress = Progress(settings.output, settings.run, work.todo)
-    if work is not None:  # what stops it is said here once, by Beam's logs as often as there are layers
+    if work is not None:  # errors are reported here once; Beam would log them on every layer
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
         with progress, beam.Pipeline(runner, options=beam_options) as root:
@@ -149,13 +153,19 @@ def _execute(
                 tasks, unused = graph.planned(root, source, settings, **planning)
                 graph.colorize(tasks, settings, unused_hints=unused, **build)
             else:
-                account = dict(kept=work.kept, sample=work.sample, unused_hints=work.unused_hints)
-                graph.colorize(graph.listed(root, work.file), settings, **account, **build)
+                graph.colorize(
+                    graph.listed(root, work.file),
+                    settings,
+                    kept=work.kept,
+                    sample=work.sample,
+                    unused_hints=work.unused_hints,
+                    **build,
+                )
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         if words := re.findall(r"(?:JobError|ModelError): (.*?)(?: \[while running|\n|$)", said):
             return words[-1]
-        # An error of the machine, not of ours:
+        # An error of the machine:
         if words := re.findall(r"\[Errno \d+\] (.*?)(?: \[while running|\n|$)", said):
             return f"the job stopped: {words[-1]}; what is finished is kept"
         logging.getLogger(__name__).error("the job stopped", exc_info=error)
@@ -164,7 +174,7 @@ def _execute(
 
 
 def _intruder(settings: Settings, before: Counter[str]) -> str:
-    """In words: that another run has committed records since this one began."""
+    """Describes another run that has committed records since this one began; empty if there is none."""
     others = manifest.runs(settings.output) - before
     del others[settings.run]
     if not others:
@@ -178,7 +188,7 @@ def _failed(words: str) -> int:
 
 
 def _beam_options(argv: list[str]) -> PipelineOptions:
-    """Beam's options, with our own runner as the default. Beam would pass over what it does not know."""
+    """Options of Beam, with the local runner as the default. Unknown options are errors; Beam would ignore them."""
     known = argparse.ArgumentParser(prog="archive-colorize", add_help=False, allow_abbrev=False)
     for kind in dict.fromkeys(_subclasses(PipelineOptions)):
         with contextlib.suppress(argparse.ArgumentError):
@@ -199,14 +209,14 @@ def _beam_options(argv: list[str]) -> PipelineOptions:
     return beam_options
 
 
-def _subclasses(kind: type) -> Iterator[type]:
+def _subclasses(kind: type[PipelineOptions]) -> Iterator[type[PipelineOptions]]:
     for child in kind.__subclasses__():
         yield child
         yield from _subclasses(child)
 
 
 def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard]:
-    """The model's own folder, which a push in mid-job does not change, and its card."""
+    """Folder of the model, which a push during the job does not change, and its card."""
     try:
         folder = registry.resolve(storage.normalize(model)) if model else default_model()
         if storage.is_gcs(folder) and not storage.is_folder(folder):
@@ -214,7 +224,7 @@ def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard]:
         card = read_card(local_copy(folder))
         reason = registry.why_unblessed(folder, card)
     except CardError as error:
-        raise JobError(f"{error} (--model takes the folder of an exported model with its {CARD})") from error
+        raise JobError(f"{error} (--model needs the folder of an exported model with its {CARD})") from error
     except registry.RegistryError as error:
         raise JobError(str(error)) from error
     except OSError as error:
@@ -225,7 +235,7 @@ def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard]:
 
 
 def _try_model(folder: str, card: ModelCard, batch_size: int, here: "_Local") -> None:
-    """Loads the model once for trial: in this process if it is going to do the work, else in one of its own."""
+    """Tries the model out: in this process if it will do the work, otherwise in a process of its own."""
     if here.workers == 1:
         try:
             try_out(load(folder, card.size, batch_size, here.threads), card.size)
@@ -233,7 +243,7 @@ def _try_model(folder: str, card: ModelCard, batch_size: int, here: "_Local") ->
             raise JobError(str(error)) from error
         return
     trial = subprocess.run(
-        [sys.executable, "-m", "pipeline.trial", folder, str(card.size)],
+        [sys.executable, "-m", "pipeline.batch.trial", folder, str(card.size)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -245,52 +255,52 @@ def _try_model(folder: str, card: ModelCard, batch_size: int, here: "_Local") ->
 
 
 def _dry_run(chosen: argparse.Namespace, settings: Settings, hints_folder: str | None) -> int:
-    counts, given, keys = dict.fromkeys(Action, 0), worklist.hints_by_key(hints_folder), set()
-    for task in worklist.tasks(chosen.input, settings, given, chosen.on_existing):
+    counts, hints, keys = dict.fromkeys(Action, 0), worklist.hints_by_key(hints_folder), set()
+    for task in worklist.tasks(chosen.input, settings, hints, chosen.on_existing):
         counts[task.action] += 1
-        keys |= {task.item.key} & given.keys()
+        keys |= {task.item.key} & hints.keys()
         if not say(one_line(f"{task.action:<9} {task.item.key}  ({task.why})")):
-            return 0  # nobody reads on
+            return 0  # nobody reads any more
     if not sum(counts.values()):
         raise JobError(f"nothing to do: no scans in {chosen.input}")
     say(", ".join(f"{n:,} to {action}" for action, n in counts.items() if n) + "; nothing was done")
-    unused = sorted(hint.uri for key in given.keys() - keys for hint in given[key])
+    unused = sorted(hint.uri for key in hints.keys() - keys for hint in hints[key])
     if unused:
         say(describe_unused(unused))
     return 0
 
 
 def _local_runner(beam_options: PipelineOptions, argv: list[str], todo: int) -> "_Local":
-    """A runner with a worker a core, unless the user said otherwise."""
+    """A runner with one worker on each core, unless the user chose otherwise."""
     direct = beam_options.view_as(DirectOptions)
     cores = len(os.sched_getaffinity(0))
     given = {argument.partition("=")[0] for argument in argv}
     if "--direct_num_workers" not in given:
-        direct.direct_num_workers = max(1, min(cores, todo // SCANS_A_WORKER))
+        direct.direct_num_workers = max(1, min(cores, todo // SCANS_PER_WORKER))
     workers = direct.direct_num_workers = direct.direct_num_workers or cores
     environment = None
     if workers > 1 and "--direct_running_mode" not in given:
-        command = f"{DEAF}exec {shlex.quote(sys.executable)} -m pipeline.worker"
+        command = f"{IGNORE_SIGNALS}exec {shlex.quote(sys.executable)} -m pipeline.batch.worker"
         environment = SubprocessSDKEnvironment.from_command_string(command)
     return _Local(FnApiRunner(default_environment=environment), workers, max(1, cores // workers))
 
 
 @dataclass(frozen=True)
 class _Local:
-    runner: FnApiRunner | None = None  # None: another runner, by name
+    runner: FnApiRunner | None = None  # None for another runner, which is given by name
     workers: int = 0
-    threads: int = 0  # of each worker's network; 0 leaves it to TensorFlow
+    threads: int = 0  # of the network in each worker; 0 lets TensorFlow choose
 
 
 def _conclude(settings: Settings, work: Worklist | None, stopped: Stopped, chosen: argparse.Namespace) -> int:
-    """Says what came of the run; returns the exit code. Raises JobError where another run's summary is there."""
+    """Prints the result of the run. Returns the exit code. Raises JobError if the summary is of another run."""
     summary = json.loads(storage.read(storage.join(settings.output, FILE)))
     if summary["run"] != settings.run:
-        raise JobError(f"{FILE} is of another run: two jobs write to {settings.output}")
+        raise JobError(f"{FILE} belongs to another run: two jobs write to {settings.output}")
     say(describe(summary))
     done = summary["records"] - summary["kept"]
     if summary["kept"]:
-        say(f"  {summary['kept']:>9,}  of these were current already")
+        say(f"  {summary['kept']:>9,}  of these were up to date already")
     say(f"{done:,} in this run, {summary['seconds']:,} s, {summary['pictures_per_second']:g} a second\n")
     failed = summary["outcomes"]["failed"]
     rows = [("derivatives", settings.output), ("manifest", summary["manifest"])]
@@ -301,14 +311,14 @@ def _conclude(settings: Settings, work: Worklist | None, stopped: Stopped, chose
         say(f"{name:<13} {uri}")
     if summary["unused_hints"]:
         say(describe_unused(summary["unused_hints"]))
-    if stopped.by is not None:
+    if stopped.by is not None and work is not None:
         left = work.kept.records + work.todo - summary["records"]
         say(
-            f"\nstopped by {stopped.by.name}; {left:,} scans were not begun: run the same command again to go on"
+            f"\nstopped by {stopped.by.name}; {left:,} scans were not started; run the same command to continue"
         )
         return 128 + stopped.by
     if failed:
-        say("\nfailed scans are tried again by the same command; the records say what was wrong with each")
+        say("\nthe same command tries failed scans again; their records say what was wrong")
     if failed > chosen.max_failures * summary["records"]:
         share = failed / summary["records"]
         return _failed(f"{share:.1%} of the scans failed, more than --max_failures")

@@ -1,9 +1,9 @@
-"""A job's hold on its output: a file there that names the job, renewed while it lives.
+"""The lease of a job on its output: a file that names the job and is renewed while the job runs.
 
     OUTPUT/.archive-colorize-lease   {"run": ..., "host": ..., "pid": ..., "renewed": ...}
 
-A second job that finds it stops before any work. It cannot be held for ever: a job whose process is gone, as this
-machine knows of its own, or that has not renewed it for `EXPIRES`, has lost it to whoever comes next.
+A second job that finds the file stops before any work. A lease ends with its process, if both jobs are on the same
+machine, or when it has not been renewed for `EXPIRES`.
 """
 
 import contextlib
@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pipeline import stopping, storage
-from pipeline.collections import JobError
+from pipeline import storage
+from pipeline.batch import stopping
+from pipeline.errors import JobError
 
 FILE = ".archive-colorize-lease"
 RENEW_SECONDS = 60.0
@@ -25,11 +26,11 @@ EXPIRES = timedelta(minutes=10)
 
 @dataclass
 class Lease:
-    """The hold of this process.
+    """The lease of this process.
 
     Attributes:
-      since: the version (see `storage`) of the file when it was taken: what is older was not written by this job.
-      lost: in words, that another job has taken it over meanwhile.
+      since: version (see `storage`) of the file at the start. Older files were not written by this job.
+      lost: message if another job has taken over the output; otherwise empty.
     """
 
     since: str
@@ -38,15 +39,15 @@ class Lease:
 
 @contextlib.contextmanager
 def held(output: str, run: str, stop_file: str) -> Iterator[Lease]:
-    """Holds the output for as long as the block lasts.
+    """Holds the lease on an output while the block lasts.
 
     Args:
-      output: a folder, which need not be there, or gs://.
-      run: this job's.
-      stop_file: is made when the hold is lost, so that nothing new is begun; "" where there is none.
+      output: a folder, which need not exist, or gs://.
+      run: of this job.
+      stop_file: is made if the lease is lost, so that no new work is started; "" for none.
 
     Raises:
-      JobError: another job holds it, or it cannot be written to.
+      JobError: another job holds the lease, or the output cannot be written to.
     """
     file = storage.join(output, FILE)
     mine = {
@@ -74,7 +75,7 @@ def held(output: str, run: str, stop_file: str) -> Iterator[Lease]:
                 info = _stat(file)
                 version = info.version if info else ""
             else:
-                lease.lost = f"{_who(other)} has taken over the output {output} meanwhile"
+                lease.lost = f"{_who(other)} has taken over the output {output}"
                 if stop_file:
                     with open(stop_file, "w"):
                         pass
@@ -86,7 +87,7 @@ def held(output: str, run: str, stop_file: str) -> Iterator[Lease]:
                 storage.delete(file)
 
     renewing = threading.Thread(target=renew, name="lease", daemon=True)
-    with stopping.cleared(release):
+    with stopping.cleaning_up(release):
         renewing.start()
         try:
             yield lease
@@ -97,32 +98,32 @@ def held(output: str, run: str, stop_file: str) -> Iterator[Lease]:
 
 
 def _take(file: str, output: str, mine: dict) -> str:
-    """Writes the file where nobody holds it; returns its version."""
+    """Writes the file if nobody holds the lease. Returns its version."""
     while True:
         info = storage.stat(file)
         other = _read(file) if info else None
         if other and _is_alive(other):
             raise JobError(
-                f"{_who(other)} writes to the output {output}: wait for its end, or choose another output "
-                f"(a job that was killed loses its hold after {EXPIRES.seconds // 60} minutes)"
+                f"{_who(other)} writes to the output {output}: wait until it ends, or choose another output "
+                f"(the lease of a killed job ends after {EXPIRES.seconds // 60} minutes)"
             )
         try:
             version = _write(file, mine, info.version if info else "")
-        except FileExistsError:  # another was quicker
+        except FileExistsError:  # another job was faster
             continue
-        if (_read(file) or mine)["run"] == mine["run"]:  # storage may ignore the condition
+        if (_read(file) or mine)["run"] == mine["run"]:  # some storage ignores the condition
             return version
 
 
 def _write(file: str, mine: dict, over: str) -> str:
-    """Raises FileExistsError where the file has another version than `over`."""
+    """Raises FileExistsError if the file has another version than `over`."""
     storage.write(file, json.dumps(mine | {"renewed": _now()}).encode() + b"\n", over=over)
     info = storage.stat(file)
     return info.version if info else ""
 
 
 def _read(file: str) -> dict | None:
-    """What the file says; None where it is not there, or is none of ours."""
+    """Reads the file. Returns None if there is none, or if it is not a lease."""
     try:
         said = json.loads(storage.read(file))
         said["renewed"] = datetime.fromisoformat(said["renewed"]).astimezone(UTC)
@@ -140,7 +141,7 @@ def _stat(file: str) -> storage.FileInfo | None:
 def _is_alive(other: dict) -> bool:
     if other.get("machine") == _machine() and isinstance(other.get("pid"), int):
         return other.get("born") == _born(other["pid"])
-    # A clock that was wrong may have dated it later than now: such a date is no sign of life for ever.
+    # A wrong clock may have given it a future date, which must not hold the output for ever.
     return abs(datetime.now(UTC) - other["renewed"]) < EXPIRES
 
 
@@ -152,13 +153,13 @@ def _who(other: dict) -> str:
 
 
 def _machine() -> str:
-    """Identity of what process numbers count in: a boot of a kernel, and a container's own numbers."""
+    """Identity of the space of process numbers: the boot of the kernel, and the namespace of the container."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
 
 
 def _born(pid: int) -> str:
-    """When a process was started, in ticks since boot, which tells it from a later one of its number; "" if none is."""
+    """Start of a process in ticks since boot, which identifies it together with its number; "" if there is none."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

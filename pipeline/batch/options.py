@@ -1,86 +1,81 @@
-"""The options of the job: read, checked and explained in one place, without loading Beam."""
+"""Options of the job. They are read, checked and explained here, without loading Beam."""
 
 import argparse
 import os
 
-from pipeline.collections import EXTENSIONS
+from pipeline.inputs.collection import EXTENSIONS
 
 DESCRIPTION = """\
-Colourises a collection of grey scans. Masters are read, never written; every scan ends as one record in
-OUTPUT/manifest, and a run that was stopped goes on where it was when the same command is given again."""
+Colourises a collection of grey scans. Masters are read, never written. Every scan gets one record in OUTPUT/manifest.
+The same command continues a run that was stopped."""
 
 EPILOG = """\
 the collection
-  FOLDER            every file below it; names that begin with a dot are left out
-  'GLOB'            such as 'scans/**/*.tif' (quoted, so that the shell leaves it alone)
-  gs://BUCKET/PATH  every object below it; may be a glob as well
-  FILE.jsonl        a manifest: one JSON object a line with "source" and, if wanted, "key"; a relative source
-                    lies below the manifest's folder; what the job itself writes will do, such as
-                    OUTPUT/dead_letters.jsonl
+  FOLDER            all files below it, except those whose names begin with a dot
+  'GLOB'            such as 'scans/**/*.tif' (in quotes, so that the shell does not expand it)
+  gs://BUCKET/PATH  all objects below it; this can be a glob, too
+  FILE.jsonl        a manifest: one JSON object per line with "source" and optionally "key"; relative sources are
+                    relative to the folder of the manifest; OUTPUT/dead_letters.jsonl is one, too
 
-hints, of the scan box/a.tif for example
+hints, for example for the scan box/a.tif
   DIR/box/a.tif.txt  lines `x y colour`: pixels from the upper left corner of the upright scan, and #rrggbb or a
-                     CSS name; a line that begins with # is a remark
-  DIR/box/a.tif.png  a picture of the scan's size: a grey copy with marks painted in colour, or transparent but
-                     for the marks
+                     CSS name; lines that begin with # are comments
+  DIR/box/a.tif.png  a picture with the size of the scan: a grey copy with marks painted in colour, or a transparent
+                     picture with marks
 
-what comes out
-  OUTPUT/KEY_color.jpg   the derivative of the scan KEY (its path in the collection, extension included)
-  OUTPUT/manifest/       a record a scan: outcome, reason, checksums, model, confidence
-  OUTPUT/gallery/        before and after, for people
+output
+  OUTPUT/KEY_color.jpg   the derivative of the scan KEY (its path in the collection, with the extension)
+  OUTPUT/manifest/       a record for each scan: outcome, reason, checksums, model, confidence
+  OUTPUT/gallery/        pictures before and after, for people
   OUTPUT/summary.json, OUTPUT/dead_letters.jsonl
-  One job at a time writes to an OUTPUT; a second one stops before any work.
+  Only one job at a time can write to an OUTPUT; a second one stops before any work.
 
 where it runs
-  On this machine, with all its cores, unless a --runner is given. Every option of Apache Beam and of the
-  runner is understood: --runner=DataflowRunner --project=... --region=... --temp_location=gs://...,
-  --runner=FlinkRunner --flink_master=..., --direct_num_workers=1.
+  On this machine, on all its cores, unless you give a --runner. All options of Apache Beam and of the runner work:
+  --runner=DataflowRunner --project=... --region=... --temp_location=gs://..., --runner=FlinkRunner
+  --flink_master=..., --direct_num_workers=1.
 
 other commands
-  archive-colorize status OUTPUT             what the manifest says, counted
-  archive-colorize models ROOT               the pushed models, and which is in use
-  archive-colorize rollback ROOT [VERSION]   takes the one before, or any, into use
+  archive-colorize status OUTPUT             counts the records in the manifest
+  archive-colorize models ROOT               lists the pushed models and marks the current one
+  archive-colorize rollback ROOT [VERSION]   makes the previous model, or any other, the current one
 
 exit codes
-  0  every scan has its record (single scans may have failed: see the summary)
-  1  the job could not go on, or more scans failed than --max_failures allows
-  2  nothing was done: an option or the input is wrong
-  130, 143  stopped by SIGINT or SIGTERM, at any moment; what was begun was finished
+  0  every scan has its record; single scans may have failed, see the summary
+  1  the job could not continue, or more scans failed than --max_failures allows
+  2  nothing was done, because an option or the input is wrong
+  130, 143  stopped by SIGINT or SIGTERM; work in progress was finished
 
-The model that ships with this program was trained on photographs whose terms allow research use only; see the
-licence note beside its weights before you publish what it makes, or train your own (python -m model.train).
+The shipped model was trained on photographs whose terms allow research use only. Read the licence note beside its
+weights before you publish its pictures, or train your own model (python -m model.train).
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the job's options; also what Beam's PipelineOptions shows for them."""
+    """Adds the options of the job to a parser."""
     work = parser.add_argument_group("what to do")
     work.add_argument(
         "--input", metavar="SRC", help="the collection: a folder, a glob, gs://... or a manifest"
     )
-    work.add_argument(
-        "--output", metavar="DST", help="where derivatives go: a folder or gs://..., not in SRC"
-    )
+    work.add_argument("--output", metavar="DST", help="folder or gs://... of the derivatives, not in SRC")
     work.add_argument(
         "--model",
         metavar="M",
-        help="folder of an exported model, or of pushed models, of which the one in use is taken; local or gs:// "
-        "(default: the one that ships with this program)",
+        help="folder of an exported model, or of pushed models, whose current one is taken; local or gs:// "
+        "(default: the shipped model)",
     )
     work.add_argument(
         "--allow_unblessed",
         action="store_true",
-        help="take a model that did not pass every gate of its training pipeline",
+        help="accept a model that did not pass all gates of its training pipeline",
     )
-    work.add_argument(
-        "--dry_run", action="store_true", help="list what would be done and why, and do nothing"
-    )
+    work.add_argument("--dry_run", action="store_true", help="list what would be done, and why; do nothing")
     work.add_argument(
         "--on_existing",
         choices=("skip", "stale", "replace"),
         default="stale",
-        help="scans with a result: leave all (skip), redo those whose source, model, options or hints have "
-        "changed (stale, the default), or redo all (replace). Failed scans are always tried again",
+        help="scans that have a result: skip all (skip), repeat those whose source, model, options or hints have "
+        "changed (stale, the default), or repeat all (replace); failed scans are always tried again",
     )
 
     look = parser.add_argument_group("how derivatives look")
@@ -88,38 +83,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strength",
         type=_number(0, 3),
         metavar="X",
-        help="factor on the network's chroma, 0 to 3 (default: what the model's card advises)",
+        help="factor on the chroma of the network, 0 to 3 (default: from the model card)",
     )
     look.add_argument(
         "--hints",
         metavar="DIR",
-        help="colours that you give for single scans: a folder, local or gs://, with KEY.txt or KEY.png for the scan "
-        "KEY (see below); scans whose hints are new, changed or gone are done again",
+        help="folder, local or gs://, with colours for single scans: KEY.txt or KEY.png for the scan KEY (see below); "
+        "scans with new, changed or deleted hints are repeated",
     )
     look.add_argument(
         "--format",
         choices=tuple(EXTENSIONS),
         default="jpeg",
-        help="of derivatives (default: jpeg, which keeps the coded luminance of a grey JPEG master "
+        help="format of the derivatives (default: jpeg, which keeps the coded luminance of grey JPEG masters "
         "byte for byte)",
     )
     look.add_argument(
-        "--quality", type=_whole(1, 100), default=90, metavar="Q", help="of JPEG, 1 to 100 (default: 90)"
+        "--quality", type=_whole(1, 100), default=90, metavar="Q", help="JPEG quality, 1 to 100 (default: 90)"
     )
 
-    which = parser.add_argument_group("which scans get one")
+    which = parser.add_argument_group("which scans are colourised")
     which.add_argument(
         "--min_confidence",
         type=_number(0, 1),
         default=0.0,
         metavar="C",
-        help="withhold derivatives that the model is less sure of, 0 to 1 (default: 0, none)",
+        help="write no derivative below this confidence, 0 to 1 (default: 0)",
     )
     which.add_argument(
         "--color_scans",
         choices=("skip", "colorize"),
         default="skip",
-        help="pictures that have colour already; a tint or sepia tone does not count (default: skip)",
+        help="what to do with pictures that have colour; a tint or sepia tone does not count (default: skip)",
     )
     which.add_argument(
         "--max_pixels",
@@ -142,28 +137,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_whole(1, 4096),
         default=8,
         metavar="N",
-        help="views that the network gets at a time (default: 8; on a GPU rather 64)",
+        help="views in a batch of the network (default: 8; 64 suits a GPU)",
     )
     running.add_argument(
         "--max_batch_pixels",
         type=_whole(1, 10**12),
         default=400_000_000,
         metavar="N",
-        help="pixels of scans held in memory for a batch (default: 400000000)",
+        help="pixels of the scans in a batch (default: 400000000)",
     )
     running.add_argument(
         "--codec_timeout",
         type=_number(1, 86_400),
         default=120.0,
         metavar="S",
-        help="seconds for one scan's decoding or encoding, plus one a megapixel (default: 120)",
+        help="time limit in seconds for decoding or encoding a scan, plus one per megapixel (default: 120)",
     )
     running.add_argument(
         "--gallery_size",
         type=_whole(0, 100_000),
         default=240,
         metavar="N",
-        help="pictures in the gallery, the least sure first; 0 for none (default: 240)",
+        help="scans in the gallery, those with the lowest confidence first; 0 for no gallery (default: 240)",
     )
 
 

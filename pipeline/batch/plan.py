@@ -1,41 +1,42 @@
-"""What is to be done about a scan, given what an earlier run left of it."""
+"""Decides what to do with a scan, from the results of earlier runs."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
 
-from pipeline import hints, manifest, storage
-from pipeline.codec import refused
-from pipeline.collections import (
+from pipeline import storage
+from pipeline.codec.settings import Settings
+from pipeline.errors import JobError
+from pipeline.inputs import hint_files
+from pipeline.inputs.collection import (
     EXTENSIONS,
     IMAGE_EXTENSIONS,
     SUFFIX,
     Item,
-    JobError,
     below,
     check_key,
     derivative_uri,
 )
-from pipeline.hints import Hint
-from pipeline.record import Outcome, Reason, Record, Refusal
-from pipeline.settings import Settings
+from pipeline.inputs.hint_files import Hint
+from pipeline.records import manifest
+from pipeline.records.record import Outcome, Reason, Record, Refusal
 
 
 class Action(StrEnum):
     COLORIZE = "colorize"
-    ADOPT = "adopt"  # a derivative without a record: check it, or colourise
-    VERIFY = "verify"  # the file was touched: hash it, and colourise if its bytes changed
-    KEEP = "keep"  # its record is current
-    REFUSE = "refuse"  # nothing to open
+    ADOPT = "adopt"  # there is a derivative without a record: check it, or colourise
+    VERIFY = "verify"  # the time of the file has changed: hash it, and colourise if the bytes have changed
+    KEEP = "keep"  # its record is up to date
+    REFUSE = "refuse"  # it cannot be opened
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     action: Action
     item: Item
-    why: str  # words for a person
-    record: Record | None = None  # what counts so far, or the refusal itself
+    why: str  # for people
+    record: Record | None = None  # the latest record, or the refusal
 
 
 def plan(
@@ -44,20 +45,21 @@ def plan(
     derivative_bytes: int | None,
     settings: Settings,
     on_existing: str,
-    given: Iterable[Hint] = (),
+    hints: Iterable[Hint] = (),
 ) -> Iterator[Task]:
-    """The tasks of one key.
+    """Yields the tasks of one key.
 
     Args:
-      items: what the input has under the key; more than one source is a mistake in a manifest.
-      records: what the manifest has under it, in any order.
-      derivative_bytes: size of the derivative that is there, or None.
-      on_existing: "skip" keeps whatever has a result, "stale" what is current, "replace" nothing.
-      given: hints files for the key.
+      items: scans with this key. A manifest with several sources for one key is wrong.
+      records: with this key, in any order.
+      derivative_bytes: size of the existing derivative, or None.
+      settings: of the job.
+      on_existing: "skip" keeps all results, "stale" those that are up to date, "replace" none.
+      hints: hints files for the key.
     """
     by_source = {item.source: item for item in items}
     if not by_source:
-        return  # recorded once, no longer in the input
+        return  # it has a record, but is no longer in the input
     first, *others = (by_source[source] for source in sorted(by_source))
     for other in others:
         detail = f"{first.source} has the same key {first.key!r}"
@@ -67,8 +69,8 @@ def plan(
             detail,
             settings,
         )
-    if given := tuple(given):
-        first = hints.given(first, given)
+    if hints := tuple(hints):
+        first = hint_files.with_hints(first, hints)
     record = None
     for candidate in records:
         record = candidate if record is None else manifest.later(record, candidate)
@@ -76,14 +78,15 @@ def plan(
 
 
 def derivatives(output: str, format: str, since: str = "") -> Iterator[tuple[bytes, int]]:
-    """Name (see `collections.derivative_name`) and size in bytes of every derivative of a format that is there.
+    """Yields name (see `collection.derivative_name`) and size in bytes of all existing derivatives of a format.
 
     Args:
-      since: a version of a file in the output. Temporary files that a killed job left before it are removed on the
-        way; with "" they are left alone.
+      output: of the job.
+      format: of the derivatives.
+      since: version of a file in the output. Older temporary files of killed jobs are removed; with "" they stay.
 
     Raises:
-      JobError: the output cannot be listed, or such a file not removed.
+      JobError: the output cannot be listed, or a temporary file cannot be removed.
     """
     ending = SUFFIX + EXTENSIONS[format]
     try:
@@ -107,19 +110,19 @@ def _task(
                 return Task(Action.KEEP, item, "has a result", record)
             stale = _stale(record, item, settings)
             if not stale and record.source == item.source and record.source_version == item.version:
-                return Task(Action.KEEP, item, "current", record)
+                return Task(Action.KEEP, item, "up to date", record)
             if not stale and record.source_sha256:
-                return Task(Action.VERIFY, item, "touched since", record)
+                return Task(Action.VERIFY, item, "its time has changed", record)
         elif derivative_bytes is not None:
             return Task(Action.ADOPT, item, "has a derivative without a record")
     try:
         check_key(item.key)
         if not storage.can_be_named(derivative_uri(settings.output, item.key, settings.format)):
-            raise Refusal(Reason.BAD_KEY, "names in Cloud Storage are UTF-8, and this key is not")
+            raise Refusal(Reason.BAD_KEY, "the key is not UTF-8, as names in Cloud Storage must be")
         if storage.is_gcs(item.source) == storage.is_gcs(settings.output) and PurePosixPath(
             item.source
         ).is_relative_to(settings.output):
-            raise Refusal(Reason.BAD_KEY, "the source lies in the output: it is no master")
+            raise Refusal(Reason.BAD_KEY, "the source is in the output folder, so it is not a master")
         extension = PurePosixPath(item.key).suffix.lower()
         if extension and extension not in IMAGE_EXTENSIONS:
             raise Refusal(Reason.NOT_AN_IMAGE, f"files that end in {extension} are not opened")
@@ -135,7 +138,7 @@ def _has_result(record: Record, derivative_bytes: int | None) -> bool:
 
 
 def _stale(record: Record, item: Item, settings: Settings) -> str:
-    """Which of the things that make a result stale has changed, in words; empty if none."""
+    """Why a result is stale, in words; empty if it is up to date."""
     if record.reason == Reason.NOT_AN_IMAGE:
         return ""
     if record.model_sha256 != settings.model_sha256:
@@ -145,7 +148,7 @@ def _stale(record: Record, item: Item, settings: Settings) -> str:
     if record.hints_sha256 != item.hints_sha256:
         if record.hints_sha256 and item.hints:
             return "its hints have changed"
-        return "it has hints now" if item.hints else "its hints are gone"
+        return "it has hints now" if item.hints else "its hints were deleted"
     return ""
 
 
@@ -153,11 +156,11 @@ def _why(record: Record | None, item: Item, settings: Settings, on_existing: str
     if record is None:
         return "new"
     if on_existing == "replace":
-        return "replaced as told"
+        return "--on_existing replace"
     if record.outcome == Outcome.FAILED:
         return f"failed before: {record.reason}"
     return _stale(record, item, settings) or "its derivative is missing or altered"
 
 
 def _refuse(item: Item, reason: Reason, detail: str, settings: Settings) -> Task:
-    return Task(Action.REFUSE, item, detail, refused(item, Refusal(reason, detail), settings))
+    return Task(Action.REFUSE, item, detail, settings.record(item).refuse(Refusal(reason, detail)))

@@ -1,32 +1,35 @@
-"""A local run's progress: records done, rate and time left, read off the manifest as it grows."""
+"""Progress of a local run: finished records, rate and time left, from the growing manifest."""
 
 import contextlib
 import sys
 import threading
 import time
 
-from pipeline import manifest, storage
-from pipeline.collections import JobError
+from pipeline import storage
 from pipeline.console import say
+from pipeline.errors import JobError
+from pipeline.records import manifest
 
 POLL_SECONDS = 0.5
-CLOUD_SECONDS = 10.0  # between listings of a manifest in Cloud Storage, which are paid for
-LEISURE = 20  # times what a look at the manifest took pass until the next
-LINE_SECONDS = 30.0  # where there is no terminal to draw on
+CLOUD_SECONDS = 10.0  # between listings of a manifest in Cloud Storage, which cost money
+PAUSE = 20  # pause between listings, in units of the time that a listing takes
+LINE_SECONDS = 30.0  # between lines, without a terminal
 
 
 class Progress:
-    """Watches the shards of a run while the block lasts.
+    """Shows the progress of a run while the block lasts.
 
     Args:
-      output: of the job. run: whose shards count. todo: records that will come.
+      output: of the job.
+      run: whose shards are counted.
+      todo: number of expected records.
     """
 
     def __init__(self, output: str, run: str, todo: int):
         self._output, self._run, self._todo = output, run, todo
         self._seen: set[str] = set()
         self._done = 0
-        self._next = 0.0  # when to look again
+        self._next = 0.0  # time of the next listing
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
@@ -85,16 +88,16 @@ class Progress:
             say(f"{self._done:,} of {self._todo:,} scans, {rate:.1f} a second{left}", error=True)
 
     def _count(self) -> int:
-        """Records so far. Only this run's shards are listed, and each is read once."""
+        """Number of records so far. Only the shards of this run are listed, and each is read once."""
         began = time.monotonic()
         if began < self._next:
             return self._done
-        with contextlib.suppress(JobError, OSError):  # if it matters, the job itself meets it
+        with contextlib.suppress(JobError, OSError):  # if it matters, the job itself will report it
             for uri in manifest.shards(self._output, self._run):
                 if uri not in self._seen:
                     self._done += storage.read(uri).count(b"\n")
                     self._seen.add(uri)
         now = time.monotonic()
         pause = CLOUD_SECONDS if storage.is_gcs(self._output) else POLL_SECONDS
-        self._next = now + max(pause, LEISURE * (now - began))
+        self._next = now + max(pause, PAUSE * (now - began))
         return self._done

@@ -1,10 +1,10 @@
-"""The folder of pushed models: numbered versions, `latest` that names the one in use, and the way back.
+"""The folder of pushed models: numbered versions, and `latest`, which names the current one.
 
     PUSHED_ROOT/1/, PUSHED_ROOT/2/ ...   exported models, each with its card
-    PUSHED_ROOT/latest                   the version in use
+    PUSHED_ROOT/latest                   number of the current version
 
-Local or gs://. A version is there once its card is; it is never changed afterwards. A push that was killed leaves at
-most a number that no version gets (gs://) or a folder whose name begins with `.push-`: nothing looks at them.
+The folder is local or gs://. A version exists when its card exists, and is never changed. A killed push leaves at
+most an unused number (gs://) or a folder whose name begins with `.push-`; both are ignored.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ LATEST = "latest"
 
 
 class RegistryError(ValueError):
-    """What is wrong with a folder of pushed models, in one line for a person."""
+    """A folder of pushed models is wrong; the message is one line for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +36,34 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """Where a model lies, and whether it was not there before."""
+    """Result of a push."""
 
     version: str
     uri: str
-    new: bool
+    new: bool  # it was not there before
 
 
 def push(folder: str, root: str, *, gates: list[dict], **entries) -> Pushed:
-    """Makes a model the next version, and the one in use.
+    """Makes a model the next version and the current one.
 
-    A model that is a version already is left alone, and so is `latest`: one that was rolled back must not
-    come back by itself.
+    A model that is a version already is not pushed again, and `latest` does not change, because a model that was
+    rolled back must not return by itself.
 
     Args:
-      folder: of an exported model on this machine; everything in it is pushed, names that begin with a dot excepted.
-      gates: for the card: the verdicts that it has earned.
-      entries: further entries of the card.
+      folder: of an exported model on this machine. Files whose names begin with a dot are not pushed.
+      root: folder of the pushed models.
+      gates: verdicts for the card.
+      entries: other entries of the card.
 
     Raises:
-      CardError: the folder holds no model, or its card would be no card with these entries.
-      OSError: it could not be written; no version has come to be, unless only `latest` could not be written.
+      CardError: the folder has no model, or the card is not valid with these entries.
+      OSError: it could not be written. There is no new version, unless only `latest` could not be written.
     """
     card, root = read_card(folder), storage.normalize(root)
     there = versions(root)
     for version in there:
         if version.card.weights_sha256 == card.weights_sha256:
-            if pointer(root) is None:  # the first push was killed just before its end
+            if pointer(root) is None:  # the first push was killed before it wrote `latest`
                 _point(root, version.version)
             return Pushed(version.version, version.uri, False)
     number = 1 + max((int(version.version) for version in there), default=0)
@@ -72,17 +73,17 @@ def push(folder: str, root: str, *, gates: list[dict], **entries) -> Pushed:
         try:
             _publish(folder, storage.join(root, str(number)), card)
             break
-        except FileExistsError:  # another pusher was quicker
+        except FileExistsError:  # another push was faster
             number += 1
     _point_to_newest(root)
     return Pushed(str(number), storage.join(root, str(number)), True)
 
 
 def versions(root: str) -> list[Version]:
-    """All versions, oldest first; none where nothing was pushed.
+    """All versions, oldest first; empty if nothing was pushed.
 
     Raises:
-      CardError: a version's card is broken.
+      CardError: the card of a version is broken.
       OSError: the folder could not be read.
     """
     root = storage.normalize(root)
@@ -91,7 +92,7 @@ def versions(root: str) -> list[Version]:
 
 
 def latest(root: str) -> Version:
-    """The version in use. The cards of others are not looked at.
+    """The current version. The cards of other versions are not read.
 
     Raises:
       RegistryError: nothing was pushed, or `latest` names no version.
@@ -103,9 +104,9 @@ def latest(root: str) -> Version:
 
 
 def pointer(root: str) -> str | None:
-    """What `latest` says, whether or not there is such a version; None where it is not there.
+    """Content of `latest`, even if there is no such version; None if the file does not exist.
 
-    Only a folder of pushed models has one.
+    Only folders of pushed models have this file.
     """
     try:
         text = storage.read(storage.join(storage.normalize(root), LATEST))
@@ -115,14 +116,16 @@ def pointer(root: str) -> str | None:
 
 
 def rollback(root: str, version: str | None = None, *, allow_unblessed: bool = False) -> Version:
-    """Makes an earlier version, or any that is named, the one in use.
+    """Makes an earlier version, or the given one, the current version.
 
     Args:
-      version: without one, the newest blessed version before the one in use.
+      root: folder of the pushed models.
+      version: by default the newest blessed version before the current one.
+      allow_unblessed: accept a version that is not blessed.
 
     Raises:
       RegistryError: there is no such version, or it is not blessed.
-      CardError: the card of a version that comes into question is broken.
+      CardError: the card of a version is broken.
     """
     root = storage.normalize(root)
     numbers = _numbers(root)
@@ -134,34 +137,33 @@ def rollback(root: str, version: str | None = None, *, allow_unblessed: bool = F
             raise RegistryError(f"version {version} in {root} is not blessed (--allow_unblessed overrides)")
     else:
         names = ", ".join(numbers) or "none"
-        raise RegistryError(f"there is no version {version} in {root}; there are: {names}")
+        raise RegistryError(f"there is no version {version} in {root}; choose from: {names}")
     _point(root, chosen.version)
     return dataclasses.replace(chosen, is_latest=True)
 
 
 def resolve(model: str) -> str:
-    """The model's own folder: of the version in use where `model` is a folder of pushed models.
+    """Folder of a model: that of the current version if `model` is a folder of pushed models, otherwise `model`.
 
     Raises:
-      RegistryError: `latest` names a version that is not there.
-      CardError: that version's card is broken.
-      OSError: `latest` is there but could not be read.
+      RegistryError: `latest` names a version that does not exist.
+      CardError: the card of this version is broken.
+      OSError: `latest` could not be read.
     """
     return model if pointer(model) is None else latest(model).uri
 
 
 def why_unblessed(folder: str, card: ModelCard) -> str | None:
-    """Why a model must not be used without being told to, in words, or None.
+    """Why a model needs --allow_unblessed, in words, or None.
 
-    A version of a folder of pushed models has to have passed gates; a model that lies elsewhere must not
-    have failed one.
+    A version in a folder of pushed models must have passed its gates. A model elsewhere must not have failed a gate.
     """
     if not card.gates and pointer(os.path.dirname(folder.rstrip("/"))) is None:
-        return None  # it went through no pipeline, and whoever names its folder has decided
+        return None  # it was trained without a pipeline
     if _blessed(card):
         return None
     gates = [f"{gate['gate']} ({gate['verdict']})" for gate in open_gates(card)]
-    return ", ".join(gates) or "it went through no gates"
+    return ", ".join(gates) or "it has no gates"
 
 
 def _blessed(card: ModelCard) -> bool:
@@ -182,12 +184,12 @@ def _in_use(root: str, numbers: list[str]) -> str:
         return name
     if not numbers:
         raise RegistryError(f"no models were pushed to {root}")
-    state = "is not there" if name is None else f"names version {name!r}, which is not there"
-    raise RegistryError(f"{root}/{LATEST} {state} (archive-colorize rollback {root} VERSION mends it)")
+    state = "does not exist" if name is None else f"names version {name!r}, which does not exist"
+    raise RegistryError(f"{root}/{LATEST} {state} (repair it with: archive-colorize rollback {root} VERSION)")
 
 
 def _numbers(root: str) -> list[str]:
-    """The names of all versions, oldest first."""
+    """Numbers of all versions, oldest first."""
     found = []
     for info in storage.list_files(root):
         number, _, rest = info.uri[len(root) :].lstrip("/").partition("/")
@@ -207,7 +209,7 @@ def _point(root: str, version: str) -> None:
 
 
 def _point_to_newest(root: str) -> None:
-    """Looks again once it has written: of pushers that finish together, any may write last."""
+    """Checks again after writing, because several pushes may finish at the same time."""
     pointed = None
     while (newest := _numbers(root)[-1]) != pointed:
         _point(root, newest)
@@ -215,7 +217,7 @@ def _point_to_newest(root: str) -> None:
 
 
 def _publish(folder: str, target: str, card: ModelCard) -> None:
-    """Copies a model, its card last. Raises FileExistsError where there is such a version."""
+    """Copies a model, its card last. Raises FileExistsError if the version exists."""
     text = to_bytes(card)
     parse_card(text, storage.join(target, CARD))
     start = len(folder.rstrip("/")) + 1
@@ -229,7 +231,7 @@ def _publish(folder: str, target: str, card: ModelCard) -> None:
     try:
         _copy(files, partial, text)
         try:
-            os.rename(partial, target)  # onto a folder with something in it, it fails
+            os.rename(partial, target)  # fails if the folder exists and is not empty
         except OSError as error:
             if os.path.isdir(target):
                 raise FileExistsError(target) from error
@@ -239,7 +241,7 @@ def _publish(folder: str, target: str, card: ModelCard) -> None:
 
 
 def _claim(target: str) -> None:
-    """Makes a number in Cloud Storage this pusher's own, or raises FileExistsError: folders cannot be renamed there."""
+    """Claims a number in Cloud Storage, where folders cannot be renamed. Raises FileExistsError if it is taken."""
     claim, token = storage.join(target, ".claim"), secrets.token_bytes(16)
     storage.write(claim, token, keep_existing=True)
     if storage.read(claim) != token:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: at once before and after the work; during it, what is in flight is finished first."""
+"""SIGINT and SIGTERM end the process at once before and after the work; during the work, they let it finish first."""
 
 import contextlib
 import os
@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-# Before a worker's command: a terminal sends Ctrl-C to the workers too, and they have work to finish.
-DEAF = "trap '' INT TERM; "
-_CLEARING = 5  # seconds that clearing away may take once the process was asked to end
+# Prefix of a worker's command. A terminal sends Ctrl-C to the workers, too, and they must finish their work.
+IGNORE_SIGNALS = "trap '' INT TERM; "
+_CLEANUP_SECONDS = 5  # time limit of the clean-up after a signal
 
-_clearing: list[Callable[[], None]] = []
+_cleanups: list[Callable[[], None]] = []
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -22,10 +22,10 @@ class Stopped:
 
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
-    """While the block lasts, a signal ends the process with one line and 128 + its number as the exit code.
+    """Within the block, a signal ends the process with one line and the exit code 128 + its number.
 
-    No exception is raised for it: there is none that any code, an import say, can be interrupted by without harm.
-    Signals are left as they are outside the main thread.
+    It raises no exception, because code such as an import cannot be interrupted by one without harm. Outside of the
+    main thread, signals are not handled.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -36,11 +36,13 @@ def at_once() -> Iterator[None]:
             signal.signal(again, lambda number, _: os._exit(128 + number))
         name = signal.Signals(number).name
         with contextlib.suppress(OSError):
-            os.write(2, f"archive-colorize: stopped by {name}; the same command begins again\n".encode())
-        # In a thread: what was interrupted may hold a lock that clearing away needs.
-        clearing = threading.Thread(target=_clear, daemon=True)
-        clearing.start()
-        clearing.join(_CLEARING)
+            os.write(
+                2, f"archive-colorize: stopped by {name}; run the same command to start again\n".encode()
+            )
+        # In a thread, because the interrupted code may hold a lock that the clean-up needs.
+        cleaning = threading.Thread(target=_clean_up, daemon=True)
+        cleaning.start()
+        cleaning.join(_CLEANUP_SECONDS)
         os._exit(128 + number)
 
     with _handled_by(stop):
@@ -48,20 +50,20 @@ def at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def cleared(function: Callable[[], None]) -> Iterator[None]:
-    """Has a signal that ends the process at once call a function first, while the block lasts."""
-    _clearing.append(function)
+def cleaning_up(function: Callable[[], None]) -> Iterator[None]:
+    """Within the block, a signal that ends the process at once calls a function first."""
+    _cleanups.append(function)
     try:
         yield
     finally:
-        _clearing.remove(function)
+        _cleanups.remove(function)
 
 
 @contextlib.contextmanager
 def finishing_on_signals(stop_file: str) -> Iterator[Stopped]:
-    """While the block lasts, a first signal makes the stop file and is noted; a second one ends the process at once.
+    """Within the block, the first signal makes the stop file and is noted; the second ends the process at once.
 
-    Signals are left as they are where there is no stop file, and outside the main thread.
+    Without a stop file, and outside of the main thread, signals are not handled.
     """
     stopped = Stopped()
     if not stop_file or threading.current_thread() is not threading.main_thread():
@@ -73,7 +75,7 @@ def finishing_on_signals(stop_file: str) -> Iterator[Stopped]:
             os._exit(128 + number)
         stopped.by = signal.Signals(number)
         with contextlib.suppress(OSError):
-            os.write(2, b"\nstopping: what has begun is being finished (again to end at once)\n")
+            os.write(2, b"\nfinishing work in progress; press Ctrl-C again to quit now\n")
         with open(stop_file, "w"):
             pass
 
@@ -91,7 +93,7 @@ def _handled_by(handler: Callable) -> Iterator[None]:
             signal.signal(number, earlier)
 
 
-def _clear() -> None:
-    for function in list(_clearing):
-        with contextlib.suppress(Exception):  # the next run clears away what is left
+def _clean_up() -> None:
+    for function in list(_cleanups):
+        with contextlib.suppress(Exception):  # the next run cleans up what is left
             function()

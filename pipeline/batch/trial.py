@@ -1,13 +1,13 @@
-"""Loads a model and asks it once, in a process of its own: `python -m pipeline.trial MODEL SIDE`.
+"""Loads a model and tries it out, in a process of its own: `python -m pipeline.batch.trial MODEL SIDE`.
 
-Exits with 1 and one line on stdout where the batch job could not use it.
+Exits with 1 and one line on stdout if the batch job cannot use the model.
 """
 
 import sys
 
 from pipeline import console
-from pipeline.collections import JobError
-from pipeline.inference import ModelError, load, try_out
+from pipeline.batch.inference import ModelError, load, try_out
+from pipeline.errors import JobError
 
 
 def main(model: str, side: int) -> int:

@@ -1,6 +1,6 @@
-"""A local worker process: Beam's own, but quiet, and gone when the job that started it is.
+"""A local worker process. It is Beam's own, but prints nothing, and ends with the job that started it.
 
-What goes wrong in a worker reaches the job as the error of its bundle and is said there, once.
+The job gets the errors of its workers with their bundles and reports each once.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ def main() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        os._exit(1)  # the job was killed: nobody is left to report to
+        os._exit(1)  # the job was killed
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
     from apache_beam.runners.worker import sdk_worker_main
 
-    # Beam prints the traceback of a bundle that failed, too.
+    # Beam would print the traceback of a failed bundle.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
         sdk_worker_main.main(sys.argv)
 

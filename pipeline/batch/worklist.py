@@ -1,7 +1,7 @@
-"""What a run on this machine has to do, planned before it begins: in temporary files, not in memory.
+"""The plan of a run on this machine, which is made before the run begins, in temporary files.
 
-A cluster plans within its graph (`graph.planned`). Here one pass over input, manifest and output does it, and what is
-current already, most of a resumed collection, never enters the graph.
+On a cluster the graph makes the plan (`graph.planned`). On one machine a single pass over input, manifest and
+output makes it. Scans that are up to date, which are most of a resumed collection, never enter the graph.
 """
 
 import itertools
@@ -11,24 +11,29 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline import collections, hints, manifest, scratch, storage
-from pipeline.collections import Item, JobError
-from pipeline.hints import Hint
-from pipeline.plan import Action, Task, derivatives, plan
-from pipeline.record import Record
-from pipeline.settings import Settings
-from pipeline.summary import Sample, Summary
+from pipeline import storage
+from pipeline.batch.plan import Action, Task, derivatives, plan
+from pipeline.codec.settings import Settings
+from pipeline.errors import JobError
+from pipeline.inputs import collection, hint_files
+from pipeline.inputs.collection import Item
+from pipeline.inputs.hint_files import Hint
+from pipeline.records import manifest
+from pipeline.records.record import Record
+from pipeline.records.sample import Sample
+from pipeline.records.summary import Summary
+from pipeline.storage import scratch
 
 
 @dataclass(frozen=True)
 class Worklist:
-    """What there is to do, and an account of what is not."""
+    """The tasks of a run, and a summary of the records that stay."""
 
     file: str  # on this machine; see `read`
-    todo: int  # records that the run will make
-    kept: Summary  # of the records that stay as they are
-    sample: Sample  # of these
-    unused_hints: list[str]  # URIs of files that belong to no scan
+    todo: int  # number of records that the run will make
+    kept: Summary  # of the records that stay
+    sample: Sample  # of the records that stay
+    unused_hints: list[str]  # URIs of hints files without a scan
 
 
 def write(
@@ -41,20 +46,21 @@ def write(
     gallery_size: int,
     since: str,
 ) -> Worklist:
-    """Plans the whole run, and writes what is to be done to a file in `folder`, which lies on this machine.
+    """Plans a run and writes its tasks to a file in the local `folder`.
 
     Raises:
       JobError: input, manifest or output cannot be read, or there is no room for temporary files.
     """
     file, todo, kept, sample = os.path.join(folder, "tasks"), 0, Summary(), Sample(gallery_size)
-    given = hints_by_key(hints_folder)
-    unused = dict(given)
-    planned = tasks(source, settings, given, on_existing, since)
+    hints = hints_by_key(hints_folder)
+    unused = dict(hints)
+    planned = tasks(source, settings, hints, on_existing, since)
     try:
         with open(file, "wb") as lines:
             for task in planned:
                 unused.pop(task.item.key, None)
                 if task.action == Action.KEEP:
+                    assert task.record is not None  # every kept task has one
                     kept.add(task.record, settings.run)
                     sample.add(task.record)
                 else:
@@ -66,7 +72,7 @@ def write(
 
 
 def read(file: str) -> Iterator[bytes]:
-    """The tasks of a worklist's file, packed."""
+    """Yields the packed tasks of a worklist."""
     with open(file, "rb") as lines:
         yield from lines
 
@@ -83,20 +89,20 @@ def _packed(task: Task) -> bytes:
 
 
 def hints_by_key(folder: str | None) -> dict[str, list[Hint]]:
-    """Hints files by the key they are named for. Raises JobError where they cannot be listed."""
-    given = defaultdict(list)
-    for key, uri in hints.listing(folder) if folder else ():
-        given[key].append(hints.identified(uri))
-    return given
+    """Hints files by key. Raises JobError if they cannot be listed."""
+    hints = defaultdict(list)
+    for key, uri in hint_files.listing(folder) if folder else ():
+        hints[key].append(hint_files.identified(uri))
+    return hints
 
 
 def tasks(
-    source: str, settings: Settings, given: dict[str, list[Hint]], on_existing: str, since: str = ""
+    source: str, settings: Settings, hints: dict[str, list[Hint]], on_existing: str, since: str = ""
 ) -> Iterator[Task]:
-    """The plan of a run.
+    """Yields the tasks of a run.
 
     Args:
-      given: hints files by key.
+      hints: hints files by key.
       since: as for `plan.derivatives`.
 
     Raises:
@@ -109,7 +115,7 @@ def tasks(
         for items in _by_key(source):
             key = items[0].key
             record = records.get(key)
-            name = collections.derivative_name(settings.output, key, settings.format)
+            name = collection.derivative_name(settings.output, key, settings.format)
             size = there.execute("SELECT size FROM derivatives WHERE name = ?", (name,)).fetchone()
             yield from plan(
                 items,
@@ -117,21 +123,21 @@ def tasks(
                 size[0] if size else None,
                 settings,
                 on_existing,
-                given.get(key, ()),
+                hints.get(key, ()),
             )
 
 
 def _by_key(source: str) -> Iterator[list[Item]]:
-    """The items of each key: in a listing there is one, in a manifest there may be several, far apart."""
-    if collections.base_folder(source) is not None:
-        for item in collections.expand(source):
+    """Yields the items of each key. A listing has one for each key; a manifest may have several in different places."""
+    if collection.base_folder(source) is not None:
+        for item in collection.expand(source):
             yield [item]
         return
     with scratch.database() as items:
         items.execute("CREATE TABLE items (key BLOB, item TEXT)")
         items.executemany(
             "INSERT INTO items VALUES (?, ?)",
-            ((storage.as_bytes(item.key), json.dumps(_values(item))) for item in collections.expand(source)),
+            ((storage.as_bytes(item.key), json.dumps(_values(item))) for item in collection.expand(source)),
         )
         ordered = items.execute("SELECT key, item FROM items ORDER BY key, rowid")
         for _, same in itertools.groupby(ordered, key=lambda row: row[0]):
@@ -143,5 +149,5 @@ def _values(item: Item) -> list:
 
 
 def _item(values: list) -> Item:
-    said = dict(zip(Item.__slots__, values, strict=True))
-    return Item(**said | {"hints": tuple(said["hints"])})
+    fields = dict(zip(Item.__slots__, values, strict=True))
+    return Item(**fields | {"hints": tuple(fields["hints"])})

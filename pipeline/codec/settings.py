@@ -1,4 +1,4 @@
-"""What one job does to every scan: the settled options and the model's identity."""
+"""Settings of a job for every scan: options, and the identity of the model."""
 
 import dataclasses
 import functools
@@ -6,15 +6,18 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-# Raised when the same options give other pixels than before, so that results made earlier count as stale.
+from pipeline.decoding.opening import MAX_PIXELS
+from pipeline.inputs.collection import Item
+from pipeline.records.record import Record
+
+# Increased when the same options give other pixels than before, so that earlier results become stale.
 PROCESS = 2
-MAX_PIXELS = 250_000_000  # of a scan, unless the user says otherwise
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     output: str  # folder or gs:// prefix of the derivatives
-    run: str  # the run's identity, in records
+    run: str  # identity of the run, in records
     model: str = ""
     model_version: str = ""
     model_sha256: str = ""
@@ -26,13 +29,23 @@ class Settings:
     min_confidence: float = 0.0  # below it no derivative is written
     color_scans: str = "skip"  # or colorize
     max_pixels: int = MAX_PIXELS
-    codec_timeout: float = 120.0  # seconds for a scan's decoding, or encoding, plus a second per megapixel
-    stop_file: str = ""  # once it is there, nothing new is begun
+    codec_timeout: float = 120.0  # seconds for decoding or encoding a scan, plus one per megapixel
+    stop_file: str = ""  # if it exists, no new scan is started
 
     @property
     def options_sha256(self) -> str:
-        """Identity of the options that change a derivative."""
+        """Digest of the options that change a derivative."""
         return _options_sha256(self)
+
+    def record(self, item: Item) -> Record:
+        """The initial record of a scan."""
+        return item.record(
+            model=self.model,
+            model_version=self.model_version,
+            run=self.run,
+            model_sha256=self.model_sha256,
+            options_sha256=self.options_sha256,
+        )
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -42,7 +55,7 @@ class Settings:
         return cls(**json.loads(text))
 
 
-@functools.lru_cache(maxsize=4)  # asked for each scan
+@functools.lru_cache(maxsize=4)  # called for each scan
 def _options_sha256(settings: Settings) -> str:
     names = ("format", "quality", "strength", "min_confidence", "color_scans")
     chosen = {name: getattr(settings, name) for name in names}

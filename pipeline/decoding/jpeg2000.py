@@ -1,7 +1,7 @@
-"""JPEG 2000 masters: what the boxes say of colour, and the samples of the codestream.
+"""JPEG 2000 masters: the boxes that describe colour, and the samples of the codestream.
 
-Pillow passes over the boxes that say what samples mean, and scales samples of less than 8 bits wrongly. Here the
-codestream alone goes to OpenJPEG, and the boxes are read by their specification, ITU-T T.800 (Annexes A and I).
+Pillow ignores the boxes that give samples their meaning, and scales samples of fewer than 8 bits wrongly. Here
+OpenJPEG decodes only the codestream, and the boxes are read according to ITU-T T.800 (annexes A and I).
 """
 
 import struct
@@ -13,9 +13,9 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from pipeline.containers import jp2_boxes
-from pipeline.record import Reason, Refusal
-from pipeline.samples import CHANNELS, scaled, to_image
+from pipeline.decoding.samples import CHANNELS, scaled, to_image
+from pipeline.metadata.containers import jp2_boxes
+from pipeline.records.record import Reason, Refusal
 
 _BOXES, _CODESTREAM = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _SOT, _EOC = b"\xff\x90", b"\xff\xd9"
@@ -33,12 +33,12 @@ _OTHER_SPACES = {
     14: "CIELab",
 }
 _ICC_SPACES = {b"GRAY": "L", b"RGB ": "RGB", b"CMYK": "CMYK"}
-_COLOR, _OPACITY, _PREMULTIPLIED = 0, 1, 2  # of a channel, T.800, table I.16
+_COLOR, _OPACITY, _PREMULTIPLIED = 0, 1, 2  # types of channels, T.800, table I.16
 
 
 @dataclass(frozen=True, slots=True)
 class _Codestream:
-    """What a codestream's header says (A.5.1)."""
+    """Header of a codestream (A.5.1)."""
 
     data: bytes | memoryview
     width: int
@@ -51,18 +51,14 @@ class _Codestream:
 
 @dataclass(slots=True)
 class _Boxes:
-    """What the header boxes of a JP2 say (I.5.3)."""
+    """Header boxes of a JP2 (I.5.3)."""
 
-    space: str = ""  # in Pillow's words; empty where nothing is said
+    space: str = ""  # Pillow's name; empty if it is not stated
     white_is_zero: bool = False
     profile: bytes = b""
     palette: tuple[np.ndarray, tuple[int, ...]] | None = None  # entries [N, C], bits of each column
-    columns: tuple[
-        tuple[int, int | None], ...
-    ] = ()  # of each channel: its component, its column of the palette
-    channels: tuple[
-        tuple[int, int, int], ...
-    ] = ()  # number, kind and association of each channel that is defined
+    columns: tuple[tuple[int, int | None], ...] = ()  # component and palette column of each channel
+    channels: tuple[tuple[int, int, int], ...] = ()  # number, type and association of each defined channel
     unknown_space: str = ""
 
 
@@ -71,31 +67,31 @@ def is_jpeg2000(data: bytes) -> bool:
 
 
 def open_jpeg2000(data: bytes, check: Callable[[int, int], None], notes: list[str]) -> Image.Image:
-    """The picture of a JP2, JPX or bare codestream.
+    """Opens the picture of a JP2, JPX or bare codestream.
 
     Args:
       data: the whole file.
       check: raises Refusal for a width and height that are not allowed. It is called before pixels are decoded.
-      notes: words for a person about what was left out are added.
+      notes: remarks for people about omissions are added.
 
     Returns:
-      An image whose `info` has the profile. Deep grey has mode "I;16", with white at 65 535.
+      An image with the profile in `info`. Deep grey has the mode "I;16", with white at 65 535.
 
     Raises:
-      Refusal: it is cut short, or its samples cannot be read rightly.
+      Refusal: it is truncated, or its samples cannot be read correctly.
     """
     boxes, stream = _read(data)
     check(stream.width, stream.height)
     if not _is_whole(stream):
-        raise Refusal(Reason.TRUNCATED, "the codestream's end is missing")
+        raise Refusal(Reason.TRUNCATED, "the end of the codestream is missing")
     if stream.signed or max(stream.bits) > 16:
         kind = "signed" if stream.signed else f"{max(stream.bits)}-bit"
         raise Refusal(Reason.UNSUPPORTED_MODE, f"{kind} integer pixels have no known white")
     if stream.subsampled:
-        words = "its components are subsampled, which is not handled"
+        words = "its components are subsampled, which is not supported"
         raise Refusal(Reason.UNSUPPORTED_MODE, words)
     if boxes.unknown_space:
-        words = f"its colours are of a kind that is not handled: {boxes.unknown_space}"
+        words = f"its colour space is not supported: {boxes.unknown_space}"
         raise Refusal(Reason.UNSUPPORTED_MODE, words)
     channels = _channels(boxes, stream, _components(stream))
     space, colors, alpha = _arranged(boxes, channels, notes)
@@ -126,15 +122,16 @@ def _read(data: bytes) -> tuple[_Boxes, _Codestream]:
 def _codestream(data: memoryview) -> _Codestream:
     if len(data) < 42 or bytes(data[:4]) != _CODESTREAM:
         raise Refusal(
-            Reason.UNREADABLE if len(data) >= 42 else Reason.TRUNCATED, "its codestream's header is damaged"
+            Reason.UNREADABLE if len(data) >= 42 else Reason.TRUNCATED,
+            "the header of its codestream is damaged",
         )
     right, bottom, left, top, wide, high, first, upper = struct.unpack_from(">8I", data, 8)
     (count,) = struct.unpack_from(">H", data, 40)
     if len(data) < 42 + 3 * count or not count:
-        raise Refusal(Reason.TRUNCATED, "its codestream's header is damaged")
+        raise Refusal(Reason.TRUNCATED, "the header of its codestream is damaged")
     sizes = [tuple(data[42 + 3 * index : 45 + 3 * index]) for index in range(count)]
     if not all(x and y for _, x, y in sizes) or right <= left or bottom <= top or not (wide and high):
-        raise Refusal(Reason.UNREADABLE, "its codestream's header is damaged")
+        raise Refusal(Reason.UNREADABLE, "the header of its codestream is damaged")
     across, down = min(x for _, x, _ in sizes), min(y for _, _, y in sizes)
     width, height = -(-right // across) - -(-left // across), -(-bottom // down) - -(-top // down)
     bits = tuple((depth & 0x7F) + 1 for depth, _, _ in sizes)
@@ -144,7 +141,7 @@ def _codestream(data: memoryview) -> _Codestream:
 
 
 def _note(found: _Boxes, kind: bytes, said: bytes) -> None:
-    """Reads a box of the JP2 header. Of several colour specifications the first counts, as readers have it."""
+    """Reads a box of the JP2 header. The first of several colour specifications counts, as for other readers."""
     try:
         if kind == b"colr" and not (found.space or found.unknown_space):
             _note_color(found, said)
@@ -155,7 +152,8 @@ def _note(found: _Boxes, kind: bytes, said: bytes) -> None:
                 [(f"f{index}", ">u1" if depth <= 8 else ">u2") for index, depth in enumerate(bits)]
             )
             table = np.frombuffer(said, row, entries, 3 + columns)
-            found.palette = np.stack([table[name] for name in row.names], axis=-1).astype(np.uint16), bits
+            names = row.names or ()
+            found.palette = np.stack([table[name] for name in names], axis=-1).astype(np.uint16), bits
         elif kind == b"cmap":
             found.columns = tuple(
                 (component, column if mapped else None)
@@ -183,12 +181,14 @@ def _note_color(found: _Boxes, said: bytes) -> None:
 
 
 def _is_whole(stream: _Codestream) -> bool:
-    """Whether all tile-parts are there, by their own lengths (A.4.2). Bytes behind the end do no harm."""
+    """Whether all tile-parts are complete, by their lengths (A.4.2). Bytes behind the end are ignored."""
     data = bytes(stream.data)
-    at, seen, promised = data.find(_SOT), Counter(), {}
+    at = data.find(_SOT)
+    seen: Counter[int] = Counter()
+    promised: dict[int, int | None] = {}
     while data.startswith(_SOT, at) and at + 12 <= len(data):
         tile, length, _, parts = struct.unpack_from(">HIBB", data, at + 4)
-        if not length:  # the last one may leave its length out: it lasts to the end of codestream
+        if not length:  # the last tile-part may have no length; it ends with the codestream
             return data.rstrip(b"\0\t\r\n \xff").endswith(_EOC)
         seen[tile] += 1
         promised[tile] = parts or promised.get(tile)
@@ -202,7 +202,7 @@ def _is_whole(stream: _Codestream) -> bool:
 
 def _components(stream: _Codestream) -> list[np.ndarray]:
     """uint8 or uint16 [H, W] of each component."""
-    # OpenJPEG wants an end of codestream, also where all tile-parts are there without it, or with half of it.
+    # OpenJPEG needs an end-of-codestream marker, even if all tile-parts are complete without it, or with half of it.
     whole = bytes(stream.data).removesuffix(_EOC[:1]) + _EOC
     try:
         decoded = imagecodecs.jpeg2k_decode(whole, numthreads=1)
@@ -210,7 +210,7 @@ def _components(stream: _Codestream) -> list[np.ndarray]:
         raise Refusal(Reason.UNREADABLE, f"its codestream is damaged ({error})") from error
     decoded = decoded[..., None] if decoded.ndim == 2 else decoded
     if decoded.shape != (stream.height, stream.width, len(stream.bits)):
-        words = f"decoded it is of the shape {decoded.shape}, which its header does not promise"
+        words = f"its decoded shape {decoded.shape} contradicts its header"
         raise Refusal(Reason.UNREADABLE, words)
     return [decoded[..., index] for index in range(decoded.shape[2])]
 
@@ -218,7 +218,7 @@ def _components(stream: _Codestream) -> list[np.ndarray]:
 def _channels(
     boxes: _Boxes, stream: _Codestream, components: list[np.ndarray]
 ) -> list[tuple[np.ndarray, int]]:
-    """Samples and bits of each channel: components, or columns of the palette that they point into."""
+    """Samples and bits of all channels: components, or columns of the palette."""
     if boxes.palette is None:
         return list(zip(components, stream.bits, strict=True))
     entries, bits = boxes.palette
@@ -237,30 +237,30 @@ def _channels(
 def _arranged(
     boxes: _Boxes, channels: list[tuple[np.ndarray, int]], notes: list[str]
 ) -> tuple[str, list[tuple[np.ndarray, int]], list[tuple[np.ndarray, int]]]:
-    """The colour space, its channels in order, and those of opacity."""
+    """The colour space, its channels in order, and the channels of opacity."""
     defined = {number: (kind, place) for number, kind, place in boxes.channels}
-    colors, alpha, others = [], [], 0
+    placed, alpha, others = [], [], 0
     for number, channel in enumerate(channels):
         kind, place = defined.get(number, (_COLOR, number + 1))
         if kind == _COLOR:
-            colors.append((place, number, channel))
+            placed.append((place, number, channel))
         elif kind in (_OPACITY, _PREMULTIPLIED):
             alpha.append(channel)
         else:
             others += 1
-    colors = [channel for _, _, channel in sorted(colors, key=lambda color: color[:2])]
+    colors = [channel for _, _, channel in sorted(placed, key=lambda color: color[:2])]
     space = boxes.space or ("RGB" if len(colors) >= 3 else "L")
     wanted = CHANNELS[space]
     if len(colors) < wanted:
         raise Refusal(
-            Reason.UNREADABLE, f"it has {len(colors)} channels of colour where {space} needs {wanted}"
+            Reason.UNREADABLE, f"it has {len(colors)} channels of colour, but {space} needs {wanted}"
         )
     others += len(colors) - wanted
     if space not in ("L", "RGB"):
         others += len(alpha)
         alpha = []
     if others:
-        notes.append(f"{others} extra channel{'s' * (others > 1)} of no stated meaning left out")
+        notes.append(f"{others} extra channel{'s' * (others > 1)} without a stated meaning left out")
     return space, colors[:wanted], alpha
 
 

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: words for files that no decoder here reads."""
+"""Names the format of a file by its first bytes, for files that cannot be decoded."""
 
 _JPEG_PROCESSES = {0xC3: "a lossless JPEG", 0xC5: "a hierarchical JPEG", 0xF7: "a JPEG-LS"}
 _BRANDS = {
@@ -30,19 +30,19 @@ _BEGINNINGS = (
     (b"SDPX", "a DPX"),
     (b"XPDS", "a DPX"),
     (b"\x80\x2a\x5f\xd7", "a Cineon picture"),
-    (b"FUJIFILMCCD-RAW", "a camera's raw data"),
-    (b"IIRO", "a camera's raw data"),
-    (b"IIRS", "a camera's raw data"),
-    (b"IIU\0", "a camera's raw data"),
-    (b"\0MRM", "a camera's raw data"),
-    (b"FOVb", "a camera's raw data"),
+    (b"FUJIFILMCCD-RAW", "raw data of a camera"),
+    (b"IIRO", "raw data of a camera"),
+    (b"IIRS", "raw data of a camera"),
+    (b"IIU\0", "raw data of a camera"),
+    (b"\0MRM", "raw data of a camera"),
+    (b"FOVb", "raw data of a camera"),
     (b"msid", "a MrSID"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip file"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"Rar!", "a RAR archive"),
     (b"\x1aE\xdf\xa3", "a video (Matroska)"),
-    (b"RIFF", "a RIFF file that holds no WebP"),
+    (b"RIFF", "a RIFF file without a WebP"),
     (b"\xd0\xcf\x11\xe0", "an Office document"),
     (b"SQLite format 3", "a database"),
     (b"bplist", "a property list"),
@@ -59,7 +59,7 @@ _BEGINNINGS = (
 
 
 def name(data: bytes) -> str:
-    """What a file is, in words with an article; empty where that cannot be told.
+    """Format of a file, with an article; empty if it is unknown.
 
     Args:
       data: the whole file, or its first kilobytes.
@@ -70,7 +70,7 @@ def name(data: bytes) -> str:
         return (
             f"a picture in {kind}"
             if (kind := _BRANDS.get(data[8:12]))
-            else "a video or a camera's raw data (ISO)"
+            else "a video or raw data of a camera (ISO)"
         )
     if data[128:132] == b"DICM":
         return "a DICOM file"
@@ -81,7 +81,7 @@ def name(data: bytes) -> str:
 
 
 def _jpeg(data: bytes) -> str:
-    """A JPEG's process and depth, from its frame header (ITU-T T.81, table B.1)."""
+    """Process and depth of a JPEG, from its frame header (ITU-T T.81, table B.1)."""
     at = 2
     while at + 9 < len(data) and data[at] == 0xFF:
         marker = data[at + 1]

@@ -1,17 +1,18 @@
-"""A master's bytes -> the one picture in them: which decoder, page and size; what is wrong becomes a Refusal."""
+"""Opens a picture: chooses decoder and page, checks the size, and converts errors to Refusals."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 
 from PIL import Image
 
-from pipeline import jpeg2000, kinds, png, tiff
-from pipeline.pillow import open_image, unlimited
-from pipeline.record import Reason, Refusal
+from pipeline.decoding import jpeg2000, kinds, png, tiff
+from pipeline.decoding.pillow import open_image, unlimited
+from pipeline.records.record import Reason, Refusal
 
-MIN_SIDE = 16  # pixels; below it there is no picture to speak of
+MAX_PIXELS = 250_000_000  # default for a picture
+MIN_SIDE = 16  # pixels; smallest side of a picture
 
-_TRUNCATED = ("truncated", "not enough", "eof", "unexpected end", "incomplete")  # in a decoder's words
+_TRUNCATED = ("truncated", "not enough", "eof", "unexpected end", "incomplete")  # in messages of decoders
 
 
 @contextlib.contextmanager
@@ -23,17 +24,17 @@ def opened(
     notes: list[str] | None = None,
     announce: Callable[[int], None] = lambda pixels: None,
 ) -> Iterator[Image.Image]:
-    """The one full picture of a file, of a size that is allowed.
+    """Opens the full-size picture of a file.
 
     Args:
       data: the whole file.
       max_pixels: larger pictures are refused before they are decoded.
-      min_side: pictures whose shorter side has fewer pixels are refused, too.
-      notes: words for a person about what was assumed or left out are added.
+      min_side: pictures with a shorter side are refused, too.
+      notes: remarks for people about assumptions and omissions are added.
       announce: called with the number of pixels before they are decoded.
 
     Raises:
-      Refusal: for whatever is wrong with the file, also if it is found inside the block.
+      Refusal: the file is wrong; also for errors inside of the block.
     """
     notes = [] if notes is None else notes
 
@@ -69,8 +70,11 @@ def check_size(width: int, height: int, max_pixels: int, min_side: int = MIN_SID
 
 
 def check_pages(image: Image.Image) -> None:
-    """Raises Refusal for an image of several pages or frames."""
-    if image.format in ("MPO", "PSD"):  # a camera's JPEG with extras; layers, behind the picture they make up
+    """Raises Refusal for an image with several pages or frames."""
+    if image.format in (
+        "MPO",
+        "PSD",
+    ):  # a JPEG of a camera with other pictures; layers behind the whole picture
         return
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
@@ -79,7 +83,7 @@ def check_pages(image: Image.Image) -> None:
 
 @contextlib.contextmanager
 def refusing(data: bytes = b"") -> Iterator[None]:
-    """Whatever a decoder raises inside the block becomes a Refusal. `data` tells what a file is that none reads."""
+    """Converts exceptions of decoders inside of the block to Refusals. `data` is used to name an unknown format."""
     try:
         yield
     except Refusal:
@@ -94,16 +98,16 @@ def refusing(data: bytes = b"") -> Iterator[None]:
         raise Refusal(Reason.UNREADABLE, words) from error
     except MemoryError as error:
         raise Refusal(Reason.TOO_LARGE, "decoding it took more memory than there is") from error
-    except Exception as error:  # decoders raise whatever a broken file makes them stumble over
+    except Exception as error:  # decoders raise any exception for broken files
         words = _words(error)
         truncated = any(sign in words.lower() for sign in _TRUNCATED)
         raise Refusal(Reason.TRUNCATED if truncated else Reason.UNREADABLE, words) from error
 
 
 def _words(error: Exception) -> str:
-    """What a decoder says of a broken file."""
+    """Describes an error of a decoder."""
     said = str(error)
-    if "decoder error" in said:  # libtiff's own words go to a log that nobody keeps
+    if "decoder error" in said:  # libtiff writes its messages to stderr
         return "its compressed pixels are damaged"
     if isinstance(error, OSError) and said:
         return said

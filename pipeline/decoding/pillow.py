@@ -1,18 +1,17 @@
-"""Pillow with the job's limits in place of its own, which are lower."""
+"""Pillow without its own limits, which are lower than those of the job."""
 
 import contextlib
 import io
 import threading
-from collections.abc import Sequence
 
 from PIL import Image, PngImagePlugin
 
-# A scanner's profile may be larger than the megabyte that Pillow allows; all chunks together may have 64 MB.
+# Profiles of scanners may be larger than the megabyte that Pillow allows. The limit for all chunks is 64 MB.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 16 << 20)
 
 
 class _Unlimited(contextlib.ContextDecorator):
-    """Inside the block Pillow takes pictures of any size; the last of several threads to leave restores its limit."""
+    """Lifts Pillow's limit on pixels inside of the block. The last of several threads restores it."""
 
     def __init__(self):
         self._lock, self._inside, self._limit = threading.Lock(), 0, None
@@ -34,9 +33,9 @@ unlimited = _Unlimited()
 
 
 @unlimited
-def open_image(data: bytes, formats: Sequence[str] | None = None) -> Image.Image:
-    """`Image.open` of a file's bytes, however many pixels its header states: the caller checks `size`.
+def open_image(data: bytes, formats: list[str] | tuple[str, ...] | None = None) -> Image.Image:
+    """`Image.open` for the bytes of a file, without a limit on pixels. The caller must check `size`.
 
-    A TIFF is looked at again by Pillow's own limit when it is loaded: do that inside `unlimited`, too.
+    Pillow checks a TIFF again when it is loaded, so this must be done inside of `unlimited`, too.
     """
     return Image.open(io.BytesIO(data), formats=formats)

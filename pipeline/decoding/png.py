@@ -1,4 +1,4 @@
-"""What Pillow does not see to in a PNG: missing rows, which it leaves black, its gamma, a transparent level."""
+"""Properties of a PNG that Pillow ignores: missing rows, which it leaves black, gamma, a transparent level."""
 
 import struct
 import zlib
@@ -7,19 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from pipeline.record import Reason, Refusal
+from pipeline.records.record import Reason, Refusal
 
-_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by colour type
-# First column and row and their steps, of the seven passes of an interlaced picture.
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel, by colour type
+# First column, first row and their steps for the seven passes of an interlaced picture.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_STEP = 1 << 20  # bytes that are inflated at a time
+_STEP = 1 << 20  # bytes in one step of decompression
 
 
 def is_whole(data: bytes, image: Image.Image) -> bool:
-    """Whether the file `data` holds every row of `image`, which Pillow has read from it and loaded.
+    """Whether the file `data` has all rows of `image`, which Pillow has loaded from it.
 
-    The last row, or the one before it in an interlaced picture, is what comes last in the file: only where one of
-    them is black are the bytes counted. Specification: ISO/IEC 15948, sections 8.2, 9 and 10.
+    The last row, or in an interlaced picture the row before it, comes last in the file. Only if one of them is
+    black are the bytes counted. Specification: ISO/IEC 15948, sections 8.2, 9 and 10.
     """
     width, height = image.size
     last = np.asarray(image.crop((0, max(0, height - 2), width, height)))
@@ -35,7 +35,7 @@ def is_whole(data: bytes, image: Image.Image) -> bool:
 
 
 def gamma(image: Image.Image) -> float | None:
-    """The gamma that a PNG states, where nothing that overrules it does: neither a profile nor sRGB (section 12.9)."""
+    """Gamma of a PNG, or None if there is none, or a profile or sRGB chunk takes precedence (section 12.9)."""
     info = image.info
     if image.format != "PNG" or info.get("icc_profile") or "srgb" in info:
         return None
@@ -44,9 +44,9 @@ def gamma(image: Image.Image) -> float | None:
 
 
 def mend_transparency(data: bytes, image: Image.Image) -> None:
-    """Puts the transparent level of a grey PNG of 2 or 4 bits on the scale of its pixels, as Pillow has them.
+    """Scales the transparent level of a grey PNG of 2 or 4 bits like its pixels in Pillow.
 
-    Raises Refusal for a transparent colour of 16 bits, of which Pillow has only the upper half. Section 11.3.2.1.
+    Raises Refusal for a transparent colour with 16 bits, of which Pillow keeps only the upper half. Section 11.3.2.1.
     """
     depth, kind = data[24], data[25]
     level = image.info.get("transparency")
@@ -57,7 +57,7 @@ def mend_transparency(data: bytes, image: Image.Image) -> None:
 
 
 def _size(data: bytes) -> int:
-    """Bytes of all rows, uncompressed, by the header."""
+    """Number of uncompressed bytes of all rows, from the header."""
     width, height, depth, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     total = 0
     for left, top, across, down in _PASSES if interlaced else ((0, 0, 1, 1),):
@@ -68,7 +68,7 @@ def _size(data: bytes) -> int:
 
 
 def _compressed(data: bytes) -> Iterator[bytes]:
-    """The contents of the chunks of pixels."""
+    """Yields the contents of the IDAT chunks."""
     at = 8
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)

@@ -1,19 +1,19 @@
-"""Decoded samples of any depth as a Pillow image, for the decoders that Pillow does not bring."""
+"""Converts decoded samples of any depth to a Pillow image, for decoders other than Pillow's."""
 
 import numpy as np
 from PIL import Image
 
-CHANNELS = {"L": 1, "RGB": 3, "YCbCr": 3, "CMYK": 4}  # of a colour space, in Pillow's words
+CHANNELS = {"L": 1, "RGB": 3, "YCbCr": 3, "CMYK": 4}  # of each colour space, with Pillow's names
 _ALPHA = {"": "", "straight": "A", "premultiplied": "a"}
 
 
 def to_image(samples: np.ndarray, white: int, space: str, alpha: str = "") -> Image.Image:
-    """An image of 8 bits a sample, or of 16 bits if it is deep grey.
+    """Makes an image with 8 bits per sample, or with 16 bits for deep grey.
 
     Args:
       samples: uint8 or uint16 [H, W, C]: the channels of `space`, then alpha if there is one.
-      white: the sample value that stands for full intensity. Larger samples count as white.
-      space: "L", "RGB", "YCbCr" or "CMYK"; only the first two may have alpha.
+      white: sample value of full intensity. Larger samples are white, too.
+      space: "L", "RGB", "YCbCr" or "CMYK". Only the first two can have alpha.
       alpha: "", "straight" or "premultiplied".
 
     Returns:
@@ -26,7 +26,7 @@ def to_image(samples: np.ndarray, white: int, space: str, alpha: str = "") -> Im
 
 
 def scaled(samples: np.ndarray, white: int, full: int) -> np.ndarray:
-    """Samples of any shape -> uint8, or uint16 where `full` is more than 255, with `white` at `full`."""
+    """Scales samples of any shape so that `white` becomes `full`. Returns uint8, or uint16 if `full` is above 255."""
     dtype = np.uint8 if full <= 255 else np.uint16
     if white == full:
         return samples.astype(dtype, copy=False)

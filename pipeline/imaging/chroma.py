@@ -1,39 +1,51 @@
-"""Chroma between the network's view and the scan: tiles, constant-luma colour, edges, gamut.
+"""Chroma between network and scan: tiles, colour at constant luma, edges, gamut.
 
-Luma is BT.601 Y' in 8-bit levels (0...255), as Pillow's `convert("L")` has it; chroma is a*b* in Lab units from
-the network and Cb, Cr offsets in 8-bit levels (0: neutral) on the way to a file.
+Luma is BT.601 Y' in 8-bit levels (0...255), as in Pillow's `convert("L")`. Chroma is a*b* in Lab units from the
+network, and Cb, Cr offsets in 8-bit levels (0 is neutral) for a file.
 """
 
 import cv2
 import numpy as np
 
-from model import edges
-from model.srgb import DARK, DELTA, GAIN, LIGHTNESS, LUMA_WEIGHTS, OFFSET, POWER, RGB_TO_XYZ, SLOPE, WHITE
+from model.color import edges
+from model.color.srgb import (
+    DARK,
+    DELTA,
+    GAIN,
+    LIGHTNESS,
+    LUMA_WEIGHTS,
+    OFFSET,
+    POWER,
+    RGB_TO_XYZ,
+    SLOPE,
+    WHITE,
+)
 
-MAX_SQUASH = 2.0  # a picture of a longer shape is seen as overlapping square tiles
+MAX_SQUASH = 2.0  # a longer picture is seen in overlapping square tiles
 TILE_STEP = 0.75  # of a tile's side, at most
-# Tiles of a long picture: so many for each square of `side` pixels that it has, but not fewer and not more than these.
+# Tiles of a long picture: their number for each `side` x `side` pixels of the picture, and their limits.
 TILES_A_SQUARE, FEW_TILES, MANY_TILES = 6, 16, 512
-GRID = 2  # canvas pixels a side, for each value of the edge model (`model.edges`): networks' chroma is coarser still
+GRID = 2  # pixels of the canvas for each value of the edge model (`model.color.edges`), on each axis
 
 # R, G, B minus Y' = _TO_RGB @ (Cb, Cr): the BT.601 / JFIF equations.
-_TO_RGB = np.float32([[0, 1.402], [-0.344136, -0.714136], [1.772, 0]])
-_LUMA = np.float32([LUMA_WEIGHTS])
-_TO_YCC = (np.float32([[0, 0, 1], [1, 0, 0]]) - _LUMA) / np.float32([[1.772], [1.402]])  # of RGB: Cb, Cr
-_XYZ_TO_RGB = np.float32(np.linalg.inv(RGB_TO_XYZ) * WHITE)  # of XYZ over the white
+_TO_RGB = np.array([[0, 1.402], [-0.344136, -0.714136], [1.772, 0]], np.float32)
+_LUMA = np.array([LUMA_WEIGHTS], np.float32)
+_TO_YCC = np.array([[0, 0, 1], [1, 0, 0]], np.float32) - _LUMA  # of RGB: Cb, Cr
+_TO_YCC /= np.array([[1.772], [1.402]], np.float32)
+_XYZ_TO_RGB = (np.linalg.inv(RGB_TO_XYZ) * WHITE).astype(np.float32)  # of XYZ over the white
 _KNEE, _DARK = np.float32(DELTA), np.float32(DARK)
 
-_STEEPNESS = np.float32(np.gradient(LIGHTNESS))  # L* per level
+_STEEPNESS = np.asarray(np.gradient(LIGHTNESS), np.float32)  # L* per level
 
 _WITH_LEVEL = np.arange(256, dtype=np.float32)
-_ROOM_ABOVE = 1 / np.maximum(255 - _WITH_LEVEL, 0.5)  # what a positive R, G or B offset may fill
+_ROOM_ABOVE = 1 / np.maximum(255 - _WITH_LEVEL, 0.5)  # room for a positive offset of R, G or B
 _ROOM_BELOW = -1 / np.maximum(_WITH_LEVEL, 0.5)
 
 
 def canvas_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """Width and height of the network's view of a picture: a square, unless that would squash it beyond 2:1.
+    """Width and height of the network's view of a picture: a square, unless this would squash it by more than 2:1.
 
-    A longer picture is seen at the full `side` across, and along at most in as many tiles as its pixels are worth.
+    A longer picture has `side` pixels across. Along, its number of tiles is limited by its number of pixels.
     """
     long, short = max(width, height), min(width, height)
     if long <= MAX_SQUASH * short:
@@ -44,7 +56,7 @@ def canvas_size(width: int, height: int, side: int) -> tuple[int, int]:
 
 
 def view(luma: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture's luma -> the network's canvas and the tiles it is shown in.
+    """Makes the canvas and the tiles for the network from the luma of a picture.
 
     Args:
       luma: uint8 [H, W], upright.
@@ -56,15 +68,15 @@ def view(luma: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     size = canvas_size(width, height, side)
     smaller = size[0] <= width and size[1] <= height
     canvas = cv2.resize(luma, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-    return canvas, np.stack([canvas[window] for window in _windows(canvas.shape, side)])
+    return canvas, np.stack([canvas[window] for window in _windows(size[::-1], side)])
 
 
 def join_tiles(tiles: np.ndarray, canvas_shape: tuple[int, int]) -> np.ndarray:
-    """Chroma of tiles float [K, S, S, 2] -> of the canvas, float32 [h, w, 2], blended where tiles overlap."""
+    """Joins the chroma of tiles, float [K, S, S, 2], to that of the canvas, float32 [h, w, 2]. Overlaps are blended."""
     if len(tiles) == 1:
-        return np.float32(tiles[0])
+        return tiles[0].astype(np.float32)
     side = tiles.shape[1]
-    ramp = np.float32(np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1)))
+    ramp = np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1)).astype(np.float32)
     weight = ramp[:, None, None] if canvas_shape[0] > canvas_shape[1] else ramp[None, :, None]
     total = np.zeros((*canvas_shape, 2), np.float32)
     weights = np.zeros((*canvas_shape, 1), np.float32)
@@ -75,9 +87,10 @@ def join_tiles(tiles: np.ndarray, canvas_shape: tuple[int, int]) -> np.ndarray:
 
 
 def to_ycc(luma: np.ndarray, ab: np.ndarray) -> np.ndarray:
-    """The Cb, Cr of the colour that has this luma and this a*b*.
+    """Cb, Cr of the colour with this luma and this a*b*.
 
-    Lab lightness at the same luma differs from a grey's; two Newton steps, with a grey's slope, find it.
+    Its Lab lightness differs from that of a grey with the same luma. It is found by two Newton steps with the slope
+    of greys.
 
     Args:
       luma: uint8 [H, W].
@@ -87,7 +100,7 @@ def to_ycc(luma: np.ndarray, ab: np.ndarray) -> np.ndarray:
       float32 [2, H, W], not yet limited to the gamut.
     """
     luma = np.asarray(luma)
-    target, slope = np.float32(luma), cv2.LUT(luma, _STEEPNESS)
+    target, slope = luma.astype(np.float32), cv2.LUT(luma, _STEEPNESS)
     lightness = cv2.LUT(luma, LIGHTNESS)
     a, b = ab[..., 0] * np.float32(1 / 500), ab[..., 1] * np.float32(-1 / 200)
     for _ in range(2):
@@ -97,42 +110,45 @@ def to_ycc(luma: np.ndarray, ab: np.ndarray) -> np.ndarray:
 
 
 def rgb_to_ycc(rgb: np.ndarray) -> np.ndarray:
-    """Cb, Cr float32 [..., 2] of colours float32 [..., 3], R, G, B in levels."""
+    """Converts R, G, B in levels, float32 [..., 3], to Cb, Cr float32 [..., 2]."""
     return rgb @ _TO_YCC.T
 
 
 def apply_model(model: np.ndarray, luma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An edge model of Cb, Cr meets finer luma uint8 [H, W] -> Cb, Cr float32 [H, W], inside the gamut."""
+    """Applies an edge model of Cb, Cr to finer luma uint8 [H, W].
+
+    Returns Cb, Cr float32 [H, W], inside of the gamut.
+    """
     return limit(luma, *edges.apply(model, luma))
 
 
 def limit(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scales chroma toward neutral, at constant luma and hue, until R, G and B lie in 0...255.
+    """Reduces chroma at constant luma and hue until R, G and B are in 0...255.
 
     Args:
       luma: uint8 [H, W].
       cb, cr: float32 [H, W].
     """
     above, below = cv2.LUT(luma, _ROOM_ABOVE), cv2.LUT(luma, _ROOM_BELOW)
-    # The share of the room that the farthest channel takes; over 1 is out of gamut.
+    # Share of the room that the largest offset needs; above 1 it is out of gamut.
     red, blue = cr * _TO_RGB[0, 1], cb * _TO_RGB[2, 0]
     green = cv2.addWeighted(cb, float(_TO_RGB[1, 0]), cr, float(_TO_RGB[1, 1]), 0)
     high = cv2.multiply(cv2.max(cv2.max(red, green), blue), above)
     low = cv2.multiply(cv2.min(cv2.min(red, green), blue), below)
-    share = cv2.max(cv2.max(high, low), 1.0)
+    share = cv2.max(cv2.max(high, low), 1.0)  # type: ignore[call-overload]  # the stub lacks scalars
     return cv2.divide(cb, share), cv2.divide(cr, share)
 
 
 def to_rgb(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> np.ndarray:
-    """uint8 luma and float32 Cb, Cr, inside the gamut -> uint8 [H, W, 3]."""
+    """Converts uint8 luma and float32 Cb, Cr, inside of the gamut, to RGB uint8 [H, W, 3]."""
     green = cv2.addWeighted(cb, float(_TO_RGB[1, 0]), cr, float(_TO_RGB[1, 1]), 0)
     offsets = (cr * _TO_RGB[0, 1], green, cb * _TO_RGB[2, 0])
     return cv2.merge([cv2.add(offset, luma, dtype=cv2.CV_8U) for offset in offsets])
 
 
 def colorfulness(rgb: np.ndarray) -> float:
-    """Hasler and Suesstrunk 2003, M3, of uint8 [H, W, 3] sRGB: 0 for grey, about 50 for a lively scene."""
-    red, green, blue = np.moveaxis(np.float32(rgb), -1, 0)
+    """Colourfulness of sRGB uint8 [H, W, 3] (Hasler and Suesstrunk 2003, M3): 0 for grey, about 50 if vivid."""
+    red, green, blue = np.moveaxis(np.asarray(rgb, np.float32), -1, 0)
     rg, yb = red - green, (red + green) / 2 - blue
     return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
 
@@ -151,9 +167,9 @@ def _windows(shape: tuple[int, int], side: int) -> list[tuple[slice, slice]]:
 
 
 def _lab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """L* and the already divided a*/500, -b*/200 -> sRGB float32 [H, W, 3] in levels, outside 0...255 if it must.
+    """Converts L*, a*/500 and -b*/200 to sRGB float32 [H, W, 3] in levels, which may be outside of 0...255.
 
-    Both curves are a power above their knee and linear below it; the linear part is added as what is below it.
+    Both curves are a power above their knee and linear below. The linear part is added for values below the knee.
     """
     fy = (lightness + np.float32(16)) * np.float32(1 / 116)
     f = cv2.merge([fy + a, fy, fy + b])

@@ -1,9 +1,9 @@
-"""Chroma grafted onto a grey JPEG, whose luminance stays as it is, byte for byte.
+"""Grafts chroma onto a grey JPEG, whose coded luminance does not change.
 
-A JPEG may code each component in a scan of its own, and such a scan orders its blocks without
-regard to sampling factors (ITU-T T.81, A.2.2). The scans of a grey master are therefore valid scans
-of Y' in a YCbCr 4:2:0 frame of the same size. The scans of Cb and Cr, which Pillow encodes as two
-small grey JPEGs, follow them; nothing of the master is decoded.
+A JPEG may code each component in a scan of its own. The order of blocks in such a scan does not depend on sampling
+factors (ITU-T T.81, A.2.2). The scans of a grey master are therefore valid scans of Y' in a YCbCr 4:2:0 frame of
+the same size. They are followed by the scans of Cb and Cr, which Pillow encodes as two small grey JPEGs. The master
+is not decoded.
 
     master = parse(jpeg)
     derivative = graft(master, cb, cr, quality=90, segments=[*master.carried, *app2_icc(profile)])
@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
-from pipeline.containers import JPEG_EXIF, JPEG_EXTENDED_XMP, JPEG_PHOTOSHOP, JPEG_XMP
+from pipeline.metadata.containers import JPEG_EXIF, JPEG_EXTENDED_XMP, JPEG_PHOTOSHOP, JPEG_XMP
 
 # T.81, table B.1.
 _SOF0, _SOF2 = 0xC0, 0xC2
@@ -42,8 +42,8 @@ _REFUSED = {
 
 _SOI = b"\xff\xd8"
 
-# A marker may be preceded by any number of fill bytes 0xFF (T.81, B.1.1.2). Entropy-coded data end
-# at the first one that is neither a stuffed zero nor a restart marker (B.1.1.5).
+# Any number of fill bytes 0xFF may precede a marker (T.81, B.1.1.2). Entropy-coded data end at the first marker
+# that is neither a stuffed zero nor a restart marker (B.1.1.5).
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
@@ -51,30 +51,30 @@ _JFIF = b"JFIF\0"
 _ICC = b"ICC_PROFILE\0"
 
 _UNTRUE_OF_A_DERIVATIVE = (
-    (_APP0, b""),  # graft writes JFIF itself; the thumbnail of a JFXX is grey
+    (_APP0, b""),  # graft writes JFIF; the thumbnail of JFXX is grey
     (_APP2, _ICC),  # a grey profile
-    (_APP1, JPEG_EXIF),  # these are written anew: thumbnails, sizes, a digest of other parts
+    (_APP1, JPEG_EXIF),  # written anew: thumbnails, sizes, a digest of other parts
     (_APP1, JPEG_XMP),
     (_APP1, JPEG_EXTENDED_XMP),
     (0xED, JPEG_PHOTOSHOP),
     (_APP2, b"FPXR\0"),  # FlashPix: previews
-    (_APP2, b"MPF\0"),  # offsets of pictures behind the end, which are not carried
+    (_APP2, b"MPF\0"),  # offsets of other pictures behind the end
     (0xE8, b"SPIFF\0"),  # declares one component
-    (0xEB, b"JP"),  # JUMBF: a C2PA manifest is bound to the master's own bytes
-    (0xEE, b"Adobe"),  # without a transform it would declare three components to be RGB
+    (0xEB, b"JP"),  # JUMBF: a C2PA manifest is bound to the bytes of the master
+    (0xEE, b"Adobe"),  # without a transform it would declare RGB
 )
 
 _LARGEST_PAYLOAD = 0xFFFF - 2
 LARGEST_XMP = _LARGEST_PAYLOAD - len(JPEG_XMP)  # bytes of a packet in one segment
-LARGEST_SIDE = 65_500  # pixels; of a JPEG that libjpeg reads or writes
+LARGEST_SIDE = 65_500  # pixels; limit of libjpeg
 
 
 class NotGraftable(ValueError):
-    """Why this JPEG cannot carry grafted chroma, in words."""
+    """A JPEG cannot carry grafted chroma; the message says why."""
 
 
 class _Segment(NamedTuple):
-    """A marker segment, with the entropy-coded data that follow it: data[start:stop]."""
+    """A marker segment with the entropy-coded data after it: data[start:stop]."""
 
     marker: int
     start: int
@@ -83,15 +83,15 @@ class _Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Jpeg:
-    """A grey JPEG that can carry grafted chroma, as `parse` understood it.
+    """The structure of a grey JPEG that can carry grafted chroma.
 
     Attributes:
       data: the file.
       width, height: in pixels, as coded (before any EXIF orientation).
-      process: the marker of its frame header: 0xC0 baseline, 0xC1 extended, 0xC2 progressive.
-      quantisation: its quantisation table, as in a DQT segment (T.81, B.2.4.1) where it has id 0.
-      metadata: its APPn and COM segments, whole, in their order.
-      coding: its Huffman tables, restart intervals and scans, in their order.
+      process: marker of the frame header: 0xC0 baseline, 0xC1 extended, 0xC2 progressive.
+      quantisation: quantisation table, as in a DQT segment (T.81, B.2.4.1) with the id 0.
+      metadata: APPn and COM segments in their order.
+      coding: Huffman tables, restart intervals and scans in their order.
     """
 
     data: bytes = field(repr=False)
@@ -108,21 +108,21 @@ class Jpeg:
 
     @property
     def chroma_shape(self) -> tuple[int, int]:
-        """Shape of the planes that `graft` takes: [⌈height/2⌉, ⌈width/2⌉] (T.81, A.1.1)."""
+        """Shape of the planes for `graft`: [⌈height/2⌉, ⌈width/2⌉] (T.81, A.1.1)."""
         return -(-self.height // 2), -(-self.width // 2)
 
     @property
     def carried(self) -> tuple[bytes, ...]:
-        """The segments that stay true in a colour derivative, but for what `pipeline.metadata` writes anew."""
+        """Segments that remain true in a colour derivative, except those that `pipeline.metadata.embedded` writes."""
         return tuple(s for s in self.metadata if not any(_is(s, *kind) for kind in _UNTRUE_OF_A_DERIVATIVE))
 
 
 def parse(jpeg: bytes) -> Jpeg:
-    """Reads the structure of a grey JPEG, once and without decoding; what follows its end is ignored.
+    """Reads the structure of a grey JPEG without decoding it. Bytes after its end are ignored.
 
     Raises:
-      NotGraftable: it has not exactly one component of 8 bits, is not coded by Huffman in a
-        sequential or progressive process, is cut short, or is no JPEG.
+      NotGraftable: it does not have exactly one component of 8 bits, is not coded with Huffman tables in a
+        sequential or progressive process, is truncated, or is not a JPEG.
     """
     segments = tuple(_segments(jpeg))
     frames = [s for s in segments if _SOF0 <= s.marker <= _SOF2]
@@ -148,8 +148,8 @@ def parse(jpeg: bytes) -> Jpeg:
         raise NotGraftable("it is sequential and has several scans")
     if any(jpeg[s.start + 4 : s.start + 6] != bytes([1, component]) for s in scans):
         raise NotGraftable("a scan is of a component that the frame does not have")
-    tables = {}
-    for segment in segments:  # decoders use the tables as they stand at a component's first scan
+    tables: dict[int, bytes] = {}
+    for segment in segments:  # decoders use the tables at the first scan of a component
         if segment.marker == _DQT and segment.start < scans[0].start:
             tables |= _quantisation_tables(jpeg[segment.start + 4 : segment.stop])
     if table not in tables:
@@ -160,27 +160,27 @@ def parse(jpeg: bytes) -> Jpeg:
 
 
 def graft(master: Jpeg, cb: np.ndarray, cr: np.ndarray, *, quality: int, segments: Sequence[bytes]) -> bytes:
-    """A YCbCr 4:2:0 JPEG whose luminance is the master's own coded bytes.
+    """Makes a YCbCr 4:2:0 JPEG with the coded luminance of the master.
 
-    It begins with a JFIF header, which declares the three components to be YCbCr and has the
-    master's density, and `segments`. The chroma scans are of the master's process.
+    It begins with a JFIF header, which declares YCbCr and has the density of the master, and with `segments`. The
+    chroma scans use the process of the master.
 
     Args:
       master: the parsed grey JPEG.
-      cb, cr: uint8 [⌈height/2⌉, ⌈width/2⌉], 0…255, 128 is neutral (ITU-T T.871, section 7).
-      quality: 1…100; chroma is quantised as Pillow does it at this quality.
+      cb, cr: uint8 [⌈height/2⌉, ⌈width/2⌉], 0…255; 128 is neutral (ITU-T T.871, section 7).
+      quality: 1…100; chroma is quantised as in Pillow.
       segments: all other APPn and COM segments, e.g. `master.carried`.
 
     Raises:
-      ValueError: a plane has another shape or dtype, the quality is out of range, or one of
-        `segments` is no APPn or COM segment.
+      ValueError: a plane has another shape or dtype, the quality is out of range, or one of `segments` is not an
+        APPn or COM segment.
     """
     for plane in (cb, cr):
         if (plane.dtype, plane.shape) != (np.uint8, master.chroma_shape):
             raise ValueError(f"chroma must be uint8 {master.chroma_shape}, not {plane.dtype} {plane.shape}")
     for segment in segments:
         if segment[:1] != b"\xff" or len(segment) != _length(segment, 0) or not _is_metadata(segment[1]):
-            raise ValueError(f"not an APPn or COM segment: {segment[:8]}")
+            raise ValueError(f"not an APPn or COM segment: {segment[:8]!r}")
     blue, red = (_encode(plane, quality, master.progressive) for plane in (cb, cr))
     # Id, sampling factors and quantisation table of each component (T.81, B.2.2).
     components = bytes([1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1])
@@ -194,7 +194,7 @@ def graft(master: Jpeg, cb: np.ndarray, cr: np.ndarray, *, quality: int, segment
             _segment(_DQT, b"\x01" + blue.quantisation[1:]),
             _segment(master.process, frame),
             *_scans(master, 1),
-            _segment(_DRI, b"\0\0"),  # the master's restart interval ends with its scans
+            _segment(_DRI, b"\0\0"),  # the restart interval of the master ends with its scans
             *_scans(blue, 2),
             *_scans(red, 3),
             bytes([0xFF, _EOI]),
@@ -203,12 +203,12 @@ def graft(master: Jpeg, cb: np.ndarray, cr: np.ndarray, *, quality: int, segment
 
 
 def app1_exif(exif: bytes) -> bytes:
-    """APP1 segment of EXIF, a TIFF structure. Raises ValueError if it is larger than 65 527 bytes."""
+    """Makes an APP1 segment of EXIF, a TIFF structure. Raises ValueError above 65 527 bytes."""
     return _segment(_APP1, JPEG_EXIF + exif)
 
 
 def app1_xmp(packet: bytes, extension: bytes = b"") -> list[bytes]:
-    """APP1 segments of an XMP packet and its ExtendedXMP (XMP specification, part 3, 1.1.3).
+    """Makes APP1 segments of an XMP packet and its ExtendedXMP (XMP specification, part 3, 1.1.3).
 
     Raises ValueError if the packet is larger than `LARGEST_XMP`.
     """
@@ -224,19 +224,19 @@ def app1_xmp(packet: bytes, extension: bytes = b"") -> list[bytes]:
 
 
 def app13_photoshop(resources: bytes) -> list[bytes]:
-    """APP13 segments of Photoshop's image resources, which readers join."""
+    """Makes APP13 segments of Photoshop resources, which readers join."""
     step = _LARGEST_PAYLOAD - len(JPEG_PHOTOSHOP)
     parts = [resources[at : at + step] for at in range(0, len(resources), step)]
     return [_segment(_APP13, JPEG_PHOTOSHOP + part) for part in parts]
 
 
 def comment(text: bytes) -> list[bytes]:
-    """COM segments, of at most 65 533 bytes each."""
+    """Makes COM segments of at most 65 533 bytes each."""
     return [_segment(_COM, text[at : at + _LARGEST_PAYLOAD]) for at in range(0, len(text), _LARGEST_PAYLOAD)]
 
 
 def app2_icc(profile: bytes) -> list[bytes]:
-    """APP2 segments of an ICC profile (ICC.1, B.4): numbered chunks of at most 65 519 bytes.
+    """Makes APP2 segments of an ICC profile (ICC.1, B.4): numbered chunks of at most 65 519 bytes.
 
     Raises ValueError if it is larger than 255 chunks.
     """
@@ -248,7 +248,7 @@ def app2_icc(profile: bytes) -> list[bytes]:
 
 
 def _segments(jpeg: bytes) -> Iterator[_Segment]:
-    """The marker segments between the start and the end of an image. Raises NotGraftable."""
+    """Yields the marker segments between the start and the end of an image. Raises NotGraftable."""
     if not jpeg.startswith(_SOI):
         raise NotGraftable("it does not begin like a JPEG")
     stop = 2
@@ -273,7 +273,7 @@ def _segments(jpeg: bytes) -> Iterator[_Segment]:
 
 
 def _quantisation_tables(payload: bytes) -> dict[int, bytes]:
-    """Each table of a DQT payload, renumbered 0, by its id (T.81, B.2.4.1)."""
+    """Yields the id and the table, renumbered 0, of each table in a DQT payload (T.81, B.2.4.1)."""
     tables, at = {}, 0
     while at < len(payload):
         precision, table = divmod(payload[at], 16)
@@ -286,7 +286,7 @@ def _quantisation_tables(payload: bytes) -> dict[int, bytes]:
 
 
 def _scans(jpeg: Jpeg, component: int) -> Iterator[bytes | memoryview]:
-    """What codes the one component of a grey JPEG, its scans addressed to `component` (T.81, B.2.3)."""
+    """Coding segments of a grey JPEG, with scans for `component` (T.81, B.2.3)."""
     view = memoryview(jpeg.data)
     for marker, start, stop in jpeg.coding:
         if marker == _SOS:
@@ -297,7 +297,7 @@ def _scans(jpeg: Jpeg, component: int) -> Iterator[bytes | memoryview]:
 
 
 def _encode(plane: np.ndarray, quality: int, progressive: bool) -> Jpeg:
-    """A chroma plane, uint8 [h, w], as a grey JPEG with the table that Pillow uses for chroma."""
+    """Encodes a chroma plane, uint8 [h, w], as a grey JPEG with Pillow's quantisation table for chroma."""
     buffer = io.BytesIO()
     Image.fromarray(plane).save(buffer, "JPEG", qtables=[_chroma_table(quality)], progressive=progressive)
     return parse(buffer.getvalue())
@@ -305,16 +305,17 @@ def _encode(plane: np.ndarray, quality: int, progressive: bool) -> Jpeg:
 
 @functools.cache
 def _chroma_table(quality: int) -> list[int]:
-    """The quantisation table of Cb and Cr in a JPEG that Pillow writes at this quality."""
+    """Pillow's quantisation table for Cb and Cr at this quality."""
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be 1…100, not {quality}")
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).quantization[1]
+    buffer.seek(0)
+    return JpegImagePlugin.JpegImageFile(buffer).quantization[1]
 
 
 def _jfif(master: Jpeg) -> bytes:
-    """A JFIF header (ITU-T T.871, 10.1) with the master's version and density, without a thumbnail."""
+    """Makes a JFIF header (ITU-T T.871, 10.1) with the version and density of the master, without a thumbnail."""
     theirs = next((s for s in master.metadata if _is(s, _APP0, _JFIF) and len(s) >= 16), b"")
     return _segment(_APP0, _JFIF + (theirs[9:16] or bytes([1, 1, 0, 0, 1, 0, 1])) + b"\0\0")
 
@@ -326,7 +327,7 @@ def _segment(marker: int, payload: bytes) -> bytes:
 
 
 def _length(jpeg: bytes, start: int) -> int:
-    """The bytes of the marker segment that begins at `start`, at least the four of marker and length."""
+    """Bytes of the marker segment at `start`; at least the four bytes of marker and length."""
     return max(4, 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big"))
 
 

@@ -1,4 +1,4 @@
-"""ICC profiles: from a master's colour space to sRGB, and the sRGB profile that derivatives carry."""
+"""ICC profiles: conversion of masters to sRGB, and the sRGB profile of derivatives."""
 
 import functools
 import io
@@ -6,18 +6,17 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-from model import srgb
+from model.color import srgb
 
-UNUSABLE = "its ICC profile could not be used; taken as sRGB"  # words for a record
+UNUSABLE = "its ICC profile could not be used; taken as sRGB"  # for a record
 
 _LEVELS = np.arange(256, dtype=np.uint8)
 
 
 def grey_curve(icc: bytes | None, notes: list[str]) -> np.ndarray | None:
-    """uint8 [256]: a grey picture's levels -> sRGB levels; None where they differ by at most 1, or for no profile.
+    """Curve uint8 [256] from the levels of a grey picture to sRGB, or None if no level changes by more than 1.
 
-    A grey picture may have the profile of an RGB space: then the curve is that of its greys. What makes a
-    profile useless is added to `notes`.
+    For the profile of an RGB space, it is the curve of its greys. An unusable profile is noted in `notes`.
     """
     if not icc:
         return None
@@ -30,20 +29,20 @@ def grey_curve(icc: bytes | None, notes: list[str]) -> np.ndarray | None:
 
 @functools.lru_cache(maxsize=64)
 def gamma_curve(gamma: float) -> np.ndarray | None:
-    """uint8 [256]: levels of a file of this gamma -> sRGB levels; None for about the gamma of sRGB, 0.45455.
+    """Curve uint8 [256] from the levels of a file with this gamma to sRGB; None for about 0.45455, the gamma of sRGB.
 
-    Light is the level to the power of 1 / gamma (ISO/IEC 15948, 12.9); sRGB as in `model.srgb`.
+    Light is the level to the power of 1 / gamma (ISO/IEC 15948, 12.9).
     """
     if abs(gamma / 0.45455 - 1) < 0.05:
         return None
     light = (_LEVELS / 255.0) ** (1 / gamma)
-    return np.uint8(np.rint(255 * srgb.encoded(light)))
+    return np.rint(255 * srgb.encoded(light)).astype(np.uint8)
 
 
 def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
-    """RGB or CMYK -> RGB, by its profile if that is usable; `notes` says where it is not.
+    """Converts RGB or CMYK to sRGB by its profile. An unusable profile is noted in `notes`.
 
-    An RGB picture may have the profile of a grey space, as grey WebP has it: then each channel has that one's curve.
+    An RGB picture may have the profile of a grey space, as in a grey WebP. Its curve is then applied to each channel.
     """
     if icc:
         try:
@@ -59,7 +58,7 @@ def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Im
 
 
 def is_srgb(icc: bytes | None) -> bool:
-    """Whether RGB pixels with this profile, or with none, are sRGB within a level."""
+    """Whether RGB pixels with this profile, or without one, are sRGB within one level."""
     try:
         return not icc or _changes_nothing(icc)
     except ImageCms.PyCMSError:
@@ -68,10 +67,10 @@ def is_srgb(icc: bytes | None) -> bool:
 
 @functools.cache
 def srgb_profile() -> bytes:
-    """Little CMS's sRGB profile, without the time of its making, so that equal work gives equal bytes."""
+    """The sRGB profile of Little CMS, without its date, so that equal work gives equal bytes."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[24:36] = bytes([7, 208, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0])  # 2000-01-01, ICC.1 section 7.2.8
-    profile[84:100] = bytes(16)  # the profile ID, a checksum that may be left out
+    profile[84:100] = bytes(16)  # the profile ID, an optional checksum
     return bytes(profile)
 
 
@@ -94,7 +93,7 @@ def _changes_nothing(icc: bytes) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
-    """To sRGB, relative colorimetric with black point compensation. Raises PyCMSError."""
+    """Transform to sRGB, relative colorimetric with black point compensation. Raises PyCMSError."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
     except OSError as error:
@@ -110,4 +109,4 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
 
 
 def _near(levels: np.ndarray, others: np.ndarray) -> bool:
-    return np.abs(np.int16(levels) - others).max() <= 1
+    return np.abs(levels.astype(np.int16) - others).max() <= 1

@@ -1,4 +1,4 @@
-"""Small pictures for people: of any file that the job reads or writes, and of a scan that it holds."""
+"""Small pictures for people, from files that the job reads or writes, and from scans that it holds."""
 
 import io
 
@@ -6,24 +6,26 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipeline import chroma
-from pipeline.metadata import upright
-from pipeline.opening import opened
-from pipeline.scan import Scan, read_scan
+from pipeline.decoding.opening import opened
+from pipeline.imaging import chroma
+from pipeline.imaging.scan import Scan, read_scan
+from pipeline.metadata.embedded import upright
 
-SIDE = 640  # pixels; longer sides are reduced to it
+SIDE = 640  # pixels; longest side of a thumbnail
 _QUALITY = 85
 
 
 def thumbnail(data: bytes, *, max_pixels: int, side: int = SIDE) -> bytes:
-    """A JPEG of a picture, upright and at most `side` pixels wide and high, with the tones the job sees.
+    """Makes an upright JPEG of a picture, at most `side` pixels wide and high, with the tones that the job sees.
 
     Raises:
       Refusal: the file cannot be read, or has more than `max_pixels`.
     """
     with opened(data, max_pixels=max_pixels, min_side=1) as image:
-        if image.mode.startswith("I"):  # deeper than 8 bits: scaled as for the network
-            small = Image.fromarray(read_scan(data, output_format="png", max_pixels=max_pixels).luma)
+        if image.mode.startswith("I"):  # more than 8 bits are scaled as for the network
+            luma = read_scan(data, output_format="png", max_pixels=max_pixels).luma
+            assert luma is not None  # only a scan that is read for a JPEG has no luma
+            small = Image.fromarray(luma)
         else:
             image.draft(None, (side, side))
             small = ImageOps.exif_transpose(image)
@@ -33,9 +35,10 @@ def thumbnail(data: bytes, *, max_pixels: int, side: int = SIDE) -> bytes:
 
 
 def before_and_after(scan: Scan, model: np.ndarray) -> tuple[bytes, bytes]:
-    """JPEGs of a scan and of its derivative, upright, made of the scan's guide: nothing is decoded again.
+    """Makes upright JPEGs of a scan and its derivative from the guide of the scan, without decoding again.
 
     Args:
+      scan: the decoded master.
       model: float32 [h, w, 4] from `derivative.paint`.
     """
     height, width = scan.guide.shape

@@ -1,4 +1,4 @@
-"""What is to be done: a folder, a glob, a gs:// prefix or a manifest, expanded to scans one at a time."""
+"""The input of a job: a folder, a glob, a gs:// prefix or a manifest, which is expanded to scans one by one."""
 
 import codecs
 import hashlib
@@ -10,17 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from pipeline import record, storage
-from pipeline.record import Reason, Record, Refusal
+from pipeline import storage
+from pipeline.errors import JobError, words
+from pipeline.records import record
+from pipeline.records.record import Reason, Record, Refusal
 
 SUFFIX = "_color"
-MANIFEST = ".jsonl"  # the extension of an input that lists scans
-EXTENSIONS = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif"}  # of the derivative, by --format
+MANIFEST = ".jsonl"  # extension of a manifest
+EXTENSIONS = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif"}  # of derivatives, by --format
 _WILDCARD = re.compile(r"[*?\[]")
-_LONGEST_NAME = 255  # bytes that a file's name may have
+_LONGEST_NAME = 255  # bytes in the name of a file
 _SHORTENED = re.compile(rb".*~[0-9a-f]{32}", re.DOTALL)
 
-# A file with another extension is recorded as no image, unopened; one with none is looked into.
+# Files with other extensions are recorded as `not_an_image` and not opened. Files without an extension are opened.
 _EXTENSIONS = """
     .jpg .jpeg .jpe .jfif .jp2 .j2k .j2c .jpc .jpf .jpx .mpo .png .tif .tiff .ptif .ptiff .gif .bmp .dib .webp
     .avif .ppm .pgm .pbm .pnm
@@ -29,22 +31,18 @@ _EXTENSIONS = """
 IMAGE_EXTENSIONS = frozenset(_EXTENSIONS.split())
 
 
-class JobError(Exception):
-    """The job cannot start or go on; the message is one line that says what to do about it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A scan to look at."""
+    """A scan of the input."""
 
-    key: str  # relative path in the collection, with `/`
+    key: str  # path relative to the collection, with `/`
     source: str  # URI
-    size: int = -1  # bytes; -1: not known yet
+    size: int = -1  # bytes; -1 if it is not known
     version: str = ""
-    hints: tuple[str, ...] = ()  # URIs of its hints files; see `pipeline.hints`
+    hints: tuple[str, ...] = ()  # URIs of its hints files; see `pipeline.imaging.hints`
     hints_sha256: str = ""
-    reason: str = ""  # of a line of a manifest that names no scan: why there is nothing to look at,
-    detail: str = ""  # in words
+    reason: str = ""  # why a line of a manifest names no scan
+    detail: str = ""  # the same in words
 
     def record(self, **fields) -> Record:
         return Record(
@@ -57,10 +55,22 @@ class Item:
         )
 
 
-def derivative_uri(output: str, key: str, format: str) -> str:
-    """`box/a.tif` -> `OUTPUT/box/a.tif_color.jpg`: of the key and the format alone, and no two keys share one.
+def read(item: Item) -> bytes:
+    """Reads a master. Raises Refusal if it cannot be read."""
+    try:
+        return storage.read(item.source)
+    except FileNotFoundError as error:
+        raise Refusal(Reason.MISSING, "the file does not exist (any more)") from error
+    except OSError as error:
+        raise Refusal(Reason.READ_ERROR, words(error)) from error
+    except ValueError as error:
+        raise Refusal(Reason.READ_ERROR, "no file can have this name") from error
 
-    A name that a local file system cannot have, one of more than 255 bytes, ends early, with a digest of the whole.
+
+def derivative_uri(output: str, key: str, format: str) -> str:
+    """URI of a derivative: `OUTPUT/box/a.tif_color.jpg` for the key `box/a.tif`. Different keys have different URIs.
+
+    A local name of more than 255 bytes is cut and ends with a digest.
     """
     ending = SUFFIX + EXTENSIONS[format]
     if storage.is_gcs(output):
@@ -70,33 +80,34 @@ def derivative_uri(output: str, key: str, format: str) -> str:
 
 
 def derivative_name(output: str, key: str, format: str) -> bytes:
-    """The derivative's path below the output, in the bytes by which all that is known of a scan is joined."""
+    """Path of a derivative below the output, as bytes. Everything about a scan is joined by this name."""
     return below(output, derivative_uri(output, key, format))
 
 
 def below(folder: str, uri: str) -> bytes:
-    """The path of a file in a folder, relative to it, as bytes."""
+    """Path of a file relative to a folder, as bytes."""
     return storage.as_bytes(uri[len(folder.rstrip("/")) + 1 :])
 
 
 def base_folder(source: str) -> str | None:
-    """The folder that an input lies in, or None for a manifest, whose masters may lie anywhere."""
+    """Folder of an input, or None for a manifest, whose masters can be anywhere."""
     if source.endswith(MANIFEST):
         return None
     source = storage.normalize(source)
-    if not _is_glob(source):
+    wildcard = _WILDCARD.search(source)
+    if wildcard is None or not _is_glob(source):
         return source
-    return source[: _WILDCARD.search(source).start()].rpartition("/")[0] or "/"
+    return source[: wildcard.start()].rpartition("/")[0] or "/"
 
 
 def check_input(source: str) -> None:
-    """Raises JobError where there is no such input (an empty one is found on expanding it)."""
+    """Raises JobError if the input does not exist. (An empty input is found when it is expanded.)"""
     check_reachable(source)
     uri = storage.normalize(source)
     if storage.is_gcs(uri):
-        bucket, _, name = uri.removeprefix(storage.GCS).partition("/")
+        bucket, name = storage.cloud.split(uri)
         if _WILDCARD.search(bucket) or (source.endswith(MANIFEST) and not name):
-            raise JobError(f"no bucket is named in {source}: write gs://BUCKET/FOLDER")
+            raise JobError(f"{source} names no bucket: write gs://BUCKET/FOLDER")
         return
     if source.endswith(MANIFEST):
         if not os.path.isfile(uri):
@@ -108,17 +119,19 @@ def check_input(source: str) -> None:
 
 
 def check_reachable(uri: str) -> None:
-    """Raises JobError for a place that is neither a local path nor in a bucket, or that nothing can be named."""
+    """Raises JobError for a URI that is neither a local path nor in a bucket, or that cannot be a name."""
     if scheme := storage.foreign_scheme(uri):
-        raise JobError(f"{scheme}:// is not supported: {uri} (local paths and gs:// are)")
+        raise JobError(f"{scheme}:// is not supported: {uri} (use a local path or gs://)")
     if re.match(r"gs:(?!//[^/])", uri):
-        raise JobError(f"no bucket is named in {uri}: write gs://BUCKET/FOLDER")
+        raise JobError(f"{uri} names no bucket: write gs://BUCKET/FOLDER")
+    if storage.is_gcs(uri) and not storage.cloud.is_installed():
+        raise JobError(f"cannot use {uri}: {storage.cloud.MISSING}")
     if not storage.can_be_named(uri):
-        raise JobError(f"no folder or file can be named {uri!r}")
+        raise JobError(f"no folder or file can have the name {uri!r}")
 
 
 def check_output(source: str, output: str) -> None:
-    """Masters are read, never written: raises JobError where input and output lie in one another."""
+    """Raises JobError if input and output overlap, because masters must never be written."""
     base = base_folder(source)
     if base is None:
         return
@@ -128,10 +141,10 @@ def check_output(source: str, output: str) -> None:
 
 
 def expand(source: str) -> Iterator[Item]:
-    """Every scan of the input, in a fixed order, in bounded memory.
+    """Yields all scans of the input in a fixed order, with bounded memory.
 
     Raises:
-      JobError: a folder cannot be listed, or what is to be a manifest is none.
+      JobError: a folder cannot be listed, or a manifest is not one.
     """
     try:
         yield from _expand(source)
@@ -140,12 +153,12 @@ def expand(source: str) -> Iterator[Item]:
 
 
 def check_key(key: str) -> None:
-    """A key becomes a path below the output. Raises Refusal where it would lead out of it."""
+    """Raises Refusal if a key is not a path below the output."""
     parts = key.split("/")
     if not key or key.startswith("/") or "\0" in key or any(part in ("", ".", "..") for part in parts):
-        raise Refusal(Reason.BAD_KEY, f"the key {key!r} is no relative path below the output")
+        raise Refusal(Reason.BAD_KEY, f"the key {key!r} is not a relative path below the output")
     if not storage.can_be_named(key):
-        raise Refusal(Reason.BAD_KEY, f"no file can be named by the key {key!r}: it is no valid Unicode")
+        raise Refusal(Reason.BAD_KEY, f"no file can have the key {key!r}, because it is not valid Unicode")
 
 
 def _expand(source: str) -> Iterator[Item]:
@@ -169,12 +182,12 @@ def _expand(source: str) -> Iterator[Item]:
 
 
 def _is_glob(uri: str) -> bool:
-    """Whether it has wildcards. A local file or folder may have such characters in its very name."""
+    """Whether a URI has wildcards. The name of an existing local file may have such characters, too."""
     return bool(_WILDCARD.search(uri)) and (storage.is_gcs(uri) or not os.path.exists(uri))
 
 
 def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path, name by name, matches a glob, in which `**` stands for any number of folders."""
+    """Whether the names of a path match a glob. `**` stands for any number of folders."""
     if not pattern:
         return not names
     if pattern[0] == "**":
@@ -183,7 +196,7 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _may_lead_to(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path in this folder may match."""
+    """Whether paths in this folder can match."""
     if not names or pattern[:1] == ["**"]:
         return True
     return bool(pattern[1:]) and fnmatchcase(names[0], pattern[0]) and _may_lead_to(names[1:], pattern[1:])
@@ -194,13 +207,13 @@ def _manifest(uri: str) -> Iterator[Item]:
 
 
 def manifest_lines(uri: str) -> Iterator[tuple[Item, dict]]:
-    """The scan of each line of a manifest, and all that the line says.
+    """Yields the scan and all fields of each line of a manifest.
 
-    A line that names no scan gives an item with a reason, whose source and key are MANIFEST:LINE. A relative source
-    is one below the manifest's folder.
+    For a line that names no scan, the item has a reason, and MANIFEST:LINE as source and key. Relative sources are
+    relative to the folder of the manifest.
 
     Raises:
-      JobError: it is no text in UTF-8, or no line names a scan.
+      JobError: the manifest is not UTF-8 text, or no line names a scan.
       OSError: it cannot be read.
     """
     fault, good = None, False
@@ -208,8 +221,8 @@ def manifest_lines(uri: str) -> Iterator[tuple[Item, dict]]:
         if not line.strip():
             continue
         try:
-            said = record.fields(line)
-            known = Record.from_fields(said)
+            values = record.fields(line)
+            known = Record.from_fields(values)
         except ValueError as error:
             words = f"line {number}: {error}"
             fault = fault or words
@@ -217,27 +230,27 @@ def manifest_lines(uri: str) -> Iterator[tuple[Item, dict]]:
             yield Item(place, place, reason=Reason.BAD_LINE, detail=words), {}
             continue
         good = True
-        yield _item(known, uri), said
+        yield _item(known, uri), values
     if fault and not good:
-        raise JobError(f"{uri} is no manifest: {fault}")
+        raise JobError(f"{uri} is not a manifest: {fault}")
 
 
-def _item(said: Record, manifest: str) -> Item:
-    """The scan that a line of a manifest names."""
-    if said.reason == Reason.BAD_LINE:  # of the dead letters
-        return Item(said.key, said.source, reason=said.reason, detail=said.detail)
-    if scheme := storage.foreign_scheme(said.source):
-        words = f"{scheme}:// is not read: download it first, and name the copy"
-        key = said.key or said.source.partition("://")[2]
-        return Item(key, said.source, reason=Reason.UNSUPPORTED_SOURCE, detail=words)
-    source = _located(said.source, manifest)
+def _item(line: Record, manifest: str) -> Item:
+    """The scan in a line of a manifest."""
+    if line.reason == Reason.BAD_LINE:  # a line of the dead letters
+        return Item(line.key, line.source, reason=line.reason, detail=line.detail)
+    if scheme := storage.foreign_scheme(line.source):
+        words = f"{scheme}:// is not supported: download the file, and name the copy"
+        key = line.key or line.source.partition("://")[2]
+        return Item(key, line.source, reason=Reason.UNSUPPORTED_SOURCE, detail=words)
+    source = _located(line.source, manifest)
     info = _look_up(source)
-    key = said.key or source.removeprefix(storage.GCS).lstrip("/")
+    key = line.key or source.removeprefix(storage.GCS).lstrip("/")
     return Item(_as_listed(key), source, info.size, info.version)
 
 
 def _located(source: str, manifest: str) -> str:
-    """A source as a URI; a relative one is below the manifest's folder."""
+    """URI of a source. A relative source is relative to the folder of the manifest."""
     if storage.is_gcs(source) or source.startswith(("/", "~", "file://")):
         return _as_listed(storage.normalize(source))
     folder = manifest.rpartition("/")[0]
@@ -247,7 +260,7 @@ def _located(source: str, manifest: str) -> str:
 
 
 def _as_listed(name: str) -> str:
-    """As a listing has it: of a local name's bytes that are written one by one, those that are UTF-8 become text."""
+    """A name as a listing gives it: escaped bytes of a local name that are valid UTF-8 become text."""
     try:
         return name if storage.is_gcs(name) else os.fsdecode(os.fsencode(name))
     except UnicodeEncodeError:
@@ -255,7 +268,7 @@ def _as_listed(name: str) -> str:
 
 
 def _look_up(source: str) -> storage.FileInfo:
-    """What is known of a file; of one that cannot be looked at, nothing: reading it gives the record its reason."""
+    """Information about a file. For an inaccessible file it is empty; reading the file gives the reason."""
     try:
         info = storage.stat(source)
     except (OSError, ValueError):  # ValueError: a name that no file can have
@@ -264,7 +277,7 @@ def _look_up(source: str) -> storage.FileInfo:
 
 
 def _text_lines(uri: str) -> Iterator[bytes]:
-    """The lines of a manifest. Raises JobError where it is no text in UTF-8."""
+    """Yields the lines of a manifest. Raises JobError if it is not UTF-8 text."""
     lines = storage.lines(uri)
     first = next(lines, b"")
     encoding = ""
@@ -276,22 +289,22 @@ def _text_lines(uri: str) -> Iterator[bytes]:
         head = first[:4096]
         in_turn = max(head[0::2].count(0), head[1::2].count(0)) > 0.4 * len(head) / 2
         if not in_turn:
-            raise JobError(f"{uri} is no manifest: it is a binary file")
+            raise JobError(f"{uri} is not a manifest: it is a binary file")
         encoding = "UTF-16"
     if encoding:
-        raise JobError(f"{uri} is no manifest: it is {encoding}; save it as UTF-8")
+        raise JobError(f"{uri} is not a manifest: it is {encoding}; save it as UTF-8")
     return itertools.chain([first.removeprefix(codecs.BOM_UTF8)], lines)
 
 
 def _fitting(name: str, ending: str = "") -> str:
-    """A part of a path with its ending, shortened where a file system cannot have it.
+    """A part of a path with its ending, shortened if it is too long for a file system.
 
-    What looks as if it were shortened is, too: no other name then gives the same.
+    A name that looks shortened is shortened, too, so that no two names give the same result.
     """
     data, room = storage.as_bytes(name), _LONGEST_NAME - len(ending)
     if len(data) <= room and not (len(data) > room - 4 and _SHORTENED.fullmatch(data)):
         return name + ending
     stop = least = room - 33
-    while stop > least - 3 and data[stop] & 0xC0 == 0x80:  # not within a character
+    while stop > least - 3 and data[stop] & 0xC0 == 0x80:  # do not cut a character
         stop -= 1
     return f"{os.fsdecode(data[:stop])}~{hashlib.sha256(data).hexdigest()[:32]}{ending}"

@@ -1,4 +1,4 @@
-"""What collections hold at a time, as manifests that say of every picture all that is known of it."""
+"""Snapshots of collections: manifests that list all pictures with everything that is known about them."""
 
 import hashlib
 import json
@@ -7,15 +7,18 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline import collections, scratch, storage
-from pipeline.collections import Item, JobError
+from pipeline import storage
+from pipeline.errors import JobError
+from pipeline.inputs import collection
+from pipeline.inputs.collection import Item
+from pipeline.storage import scratch
 
 UNKNOWN = "unknown"  # era
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of a manifest: a picture to look at."""
+    """A line of a manifest."""
 
     line: str  # manifest and number
     item: Item
@@ -26,48 +29,49 @@ class Entry:
 
 
 def write(sources: Sequence[str], folder: str) -> list[str]:
-    """Writes what the sources hold now to a folder, a manifest each; returns the manifests.
+    """Writes a manifest for each source to a folder. Returns the manifests.
 
-    A manifest that would not change is left alone, so that its time stands for its content; those of sources
-    that are not named any more are removed. A manifest is in memory while it is written: about 300 bytes a picture.
+    A manifest that would not change is not written, so that its time does not change either. Manifests of sources
+    that are no longer given are removed. A manifest is in memory while it is written, about 300 bytes for each
+    picture.
 
     Args:
-      sources: manifests (JSON lines with "source", and where wanted "key", "collection", "era", "group", and
-        "labels", an object of texts), folders, globs or gs://... The collection defaults to the first folder of
-        the key, else to the source's own name.
+      sources: manifests (JSON lines with "source" and optionally "key", "collection", "era", "group", and "labels",
+        an object of texts), folders, globs or gs://... The default of the collection is the first folder of the
+        key, or the name of the source.
       folder: local or gs://.
 
     Raises:
-      JobError: a source is not there, cannot be read, or is empty.
+      JobError: a source does not exist, cannot be read, or is empty.
     """
     written = []
     for source in sources:
         digest = hashlib.sha256(storage.as_bytes(storage.normalize(source))).hexdigest()[:8]
-        target = storage.join(folder, f"{_name(source)}-{digest}{collections.MANIFEST}")
+        target = storage.join(folder, f"{_name(source)}-{digest}{collection.MANIFEST}")
         with scratch.folder() as made:
             new = os.path.join(made, "manifest")
             with open(new, "w", encoding="ascii") as file:
                 file.writelines(json.dumps(entry) + "\n" for entry in _entries(source))
             if not os.path.getsize(new):
-                raise JobError(f"nothing to train on: no pictures in {source}")
+                raise JobError(f"nothing to train on: there are no pictures in {source}")
             data = storage.read(new)
             if storage.stat(target) is None or storage.read(target) != data:
                 storage.write(target, data)
         written.append(target)
     for info in list(storage.list_files(folder)):
-        if info.uri.endswith(collections.MANIFEST) and info.uri not in written:
+        if info.uri.endswith(collection.MANIFEST) and info.uri not in written:
             storage.delete(info.uri)
     return written
 
 
 def _entries(source: str) -> Iterator[dict]:
-    """Normalised lines of a source."""
-    collections.check_input(source)
+    """Yields the normalised lines of a source."""
+    collection.check_input(source)
     name = _name(source)
-    if source.endswith(collections.MANIFEST):
+    if source.endswith(collection.MANIFEST):
         lines = _sound_lines(storage.normalize(source))
-    else:  # a folder's odds and ends are no pictures
-        lines = ((item, {}) for item in collections.expand(source) if _is_picture(item.key))
+    else:  # other files in a folder are ignored
+        lines = ((item, {}) for item in collection.expand(source) if _is_picture(item.key))
     for item, said in lines:
         first, _, rest = item.key.partition("/")
         defaults = {"collection": first if rest else name, "era": UNKNOWN, "group": ""}
@@ -75,7 +79,7 @@ def _entries(source: str) -> Iterator[dict]:
         labels = said.get("labels") or {}
         if not all(isinstance(text, str) for text in texts.values()) or not isinstance(labels, dict):
             raise JobError(
-                f"{source}: collection, era and group of {item.source} must be texts, labels an object"
+                f"{source}: collection, era and group of {item.source} must be texts; labels must be an object"
             )
         yield {
             "source": item.source,
@@ -88,9 +92,9 @@ def _entries(source: str) -> Iterator[dict]:
 
 
 def _sound_lines(manifest: str) -> Iterator[tuple[Item, dict]]:
-    """Of a manifest, which must have no line that names no picture to read: nobody reads the records of a training."""
+    """Yields the lines of a manifest. A bad line is an error, because a training has no records to report it."""
     try:
-        for item, said in collections.manifest_lines(manifest):
+        for item, said in collection.manifest_lines(manifest):
             if item.reason:
                 raise JobError(f"{manifest}, {item.detail}")
             yield item, said
@@ -99,17 +103,17 @@ def _sound_lines(manifest: str) -> Iterator[tuple[Item, dict]]:
 
 
 def _is_picture(key: str) -> bool:
-    return os.path.splitext(key)[1].lower() in collections.IMAGE_EXTENSIONS
+    return os.path.splitext(key)[1].lower() in collection.IMAGE_EXTENSIONS
 
 
 def _name(source: str) -> str:
-    """A source's own name, as a file name can have it."""
-    base = collections.base_folder(source) or storage.normalize(source).removesuffix(collections.MANIFEST)
+    """Name of a source, for the name of a file."""
+    base = collection.base_folder(source) or storage.normalize(source).removesuffix(collection.MANIFEST)
     return re.sub(r"[^\w.-]+", "_", base.rstrip("/").rpartition("/")[2]) or "collection"
 
 
 def read(uri: str) -> Iterator[Entry]:
-    """The lines of a manifest that `write` wrote."""
+    """Yields the lines of a manifest of `write`."""
     for number, line in enumerate(storage.lines(uri), 1):
         said = json.loads(line)
         labels = tuple(f"{name}={value}" for name, value in said["labels"].items())

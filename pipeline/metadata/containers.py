@@ -1,6 +1,6 @@
-"""Where files of each format keep what they say of themselves: EXIF, XMP, IPTC-IIM, resolution, text.
+"""Finds the metadata in files of each format: EXIF, XMP, IPTC-IIM, resolution, text.
 
-Nothing of the picture is decoded, and nothing here raises for a damaged file: it has then no more to say.
+The picture is not decoded. Damaged files raise no exception; their metadata end at the damage.
 Specifications: ITU-T T.81, annex B, and T.871 (JPEG); XMP, part 3; Exif 3.0; ISO/IEC 15948 (PNG); ITU-T T.800,
 annex I (JP2); the containers of WebP and Photoshop; C2PA 2.1, annex A.3.
 """
@@ -9,13 +9,13 @@ import hashlib
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pipeline import ifd
+from pipeline.metadata import ifd
 
-LARGEST = 4 << 20  # bytes of one compressed text, inflated
-C2PA = "its C2PA manifest, which is bound to the master's own bytes"
+LARGEST = 4 << 20  # bytes of a decompressed text
+C2PA = "its C2PA manifest, which is bound to the bytes of the master"
 _GEOREFERENCE = "its georeference"
 
 JPEG_EXIF = b"Exif\0\0"
@@ -41,9 +41,9 @@ _LOST_UUIDS = {
 
 @dataclass
 class Blocks:
-    """What was found in a file, as it lies there."""
+    """Metadata of a file, byte for byte."""
 
-    exif: bytes | memoryview = b""  # a TIFF structure; the file itself where it is a TIFF
+    exif: bytes | memoryview = b""  # a TIFF structure; for a TIFF, the file itself
     is_tiff: bool = False
     xmp: bytes = b""
     extended_xmp: bytes = b""
@@ -51,13 +51,13 @@ class Blocks:
     photoshop: bytes = b""  # image resources
     dpi: tuple[float, float] | None = None  # across and down, as stored
     comment: bytes = b""
-    texts: list[tuple[str, str]] = field(default_factory=list)  # a PNG's keywords and texts
-    chunks: list[tuple[bytes, bytes]] = field(default_factory=list)  # the same as a PNG's chunks: type, data
-    lost: list[str] = field(default_factory=list)  # words for what no derivative can carry
+    texts: list[tuple[str, str]] = field(default_factory=list)  # keywords and texts of a PNG
+    chunks: list[tuple[bytes, bytes]] = field(default_factory=list)  # the same as chunks: type, data
+    lost: list[str] = field(default_factory=list)  # metadata that no derivative can have, in words
 
 
 def find(data: bytes) -> Blocks | None:
-    """What a file holds; None for a format that is not known here."""
+    """Finds the metadata of a file. Returns None for unknown formats."""
     blocks = Blocks()
     if data.startswith(b"\xff\xd8\xff"):
         _jpeg(data, blocks)
@@ -71,13 +71,13 @@ def find(data: bytes) -> Blocks | None:
         _jp2(data, blocks)
     elif data.startswith(b"8BPS"):
         _psd(data, blocks)
-    elif not data.startswith(b"\xff\x4f\xff\x51"):  # a codestream of JPEG 2000 says nothing
+    elif not data.startswith(b"\xff\x4f\xff\x51"):  # a JPEG 2000 codestream has no metadata
         return None
     return blocks
 
 
 def page(reader: ifd.Reader) -> dict[int, ifd.Entry]:
-    """The directory of a TIFF's picture: the first that is neither a reduced copy nor a mask. Raises Damaged."""
+    """Directory of the picture in a TIFF: the first that is neither a reduced copy nor a mask. Raises Damaged."""
     first = None
     for directory in reader.directories():
         first = directory if first is None else first
@@ -87,19 +87,19 @@ def page(reader: ifd.Reader) -> dict[int, ifd.Entry]:
     return first or {}
 
 
-def lost_with(directory: ifd.Directory) -> list[str]:
-    """Words for what a TIFF's directory has and no derivative can carry."""
+def lost_with(directory: "Mapping[int, ifd.Entry | ifd.Directory]") -> list[str]:
+    """Metadata of a TIFF directory that no derivative can have, in words."""
     lost = [C2PA] if _C2PA_TAG in directory else []
     return lost + ([_GEOREFERENCE] if GEO_TAGS & directory.keys() else [])
 
 
 def dpi(across: float, down: float) -> tuple[float, float] | None:
-    """A resolution in pixels an inch, None where it is none."""
+    """Resolution in pixels per inch; None if it is not plausible."""
     return (across, down) if 0 < across < 65536 and 0 < down < 65536 else None
 
 
 def resources(block: bytes | memoryview) -> Iterator[tuple[int, bytes, bytes]]:
-    """Photoshop's image resources: number, name with its length, data; up to where they are damaged."""
+    """Yields number, name (with its length) and data of Photoshop resources, up to any damage."""
     block, at = bytes(block), 0
     while block[at : at + 4] in (b"8BIM", b"MeSa", b"AgHg", b"PHUT", b"DCSR") and at + 7 <= len(block):
         number, named = struct.unpack_from(">HB", block, at + 4)
@@ -113,7 +113,7 @@ def resources(block: bytes | memoryview) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def resource(number: int, data: bytes, name: bytes = b"\0") -> bytes:
-    """An image resource of Photoshop's."""
+    """Encodes a Photoshop resource."""
     padded = name + b"\0" * (len(name) % 2)
     return (
         b"8BIM"
@@ -126,7 +126,10 @@ def resource(number: int, data: bytes, name: bytes = b"\0") -> bytes:
 
 
 def jp2_boxes(data: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """Type and contents of each box of a JP2, or of a box of boxes (I.4); of one that is cut short, what there is."""
+    """Yields type and contents of the boxes in a JP2 or a superbox (I.4).
+
+    The contents of the last box may be truncated.
+    """
     view, at = memoryview(data), 0
     while at + 8 <= len(view):
         length, kind = struct.unpack_from(">I4s", view, at)
@@ -146,8 +149,8 @@ def _jpeg(data: bytes, blocks: Blocks) -> None:
         if marker == 0xE1 and payload.startswith(JPEG_EXIF):
             if not blocks.exif:
                 blocks.exif = payload[6:]
-            elif payload[6:8] not in (b"II", b"MM"):  # it goes on
-                blocks.exif += payload[6:]
+            elif payload[6:8] not in (b"II", b"MM"):  # the EXIF block is continued
+                blocks.exif = bytes(blocks.exif) + payload[6:]
         elif marker == 0xE1 and payload.startswith(JPEG_XMP):
             blocks.xmp = blocks.xmp or payload[len(JPEG_XMP) :]
         elif marker == 0xE1 and payload.startswith(JPEG_EXTENDED_XMP) and len(payload) >= 75:
@@ -163,22 +166,22 @@ def _jpeg(data: bytes, blocks: Blocks) -> None:
         elif marker == 0xEB and payload.startswith(b"JP") and b"c2pa" in payload[:200]:
             blocks.lost.append(C2PA)
         elif marker == 0xE2 and payload.startswith(b"MPF\0"):
-            blocks.lost.append("the further pictures behind it (MPF)")
+            blocks.lost.append("other pictures in the file (MPF)")
         elif marker == 0xFE:
             blocks.comment = blocks.comment or payload.rstrip(b"\0")
     named = re.search(rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})", blocks.xmp)
     if named:
         whole = b"".join(part for _, part in sorted(extended.get(named[1].upper(), {}).items()))
         if len(whole) != sizes.get(named[1].upper()):
-            blocks.lost.append("its ExtendedXMP, of which parts are missing")
+            blocks.lost.append("its ExtendedXMP, which is incomplete")
         elif hashlib.md5(whole).hexdigest().upper().encode() != named[1].upper():
-            blocks.lost.append("its ExtendedXMP, whose MD5 is another")
+            blocks.lost.append("its ExtendedXMP, whose MD5 is wrong")
         else:
             blocks.extended_xmp = whole
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and payload of each segment before the first scan."""
+    """Yields marker and payload of the segments before the first scan."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -235,11 +238,13 @@ def _png_text(kind: bytes, chunk: bytes, blocks: Blocks) -> None:
 
 
 def _raw_profile(kind: bytes, text: bytes, blocks: Blocks) -> None:
-    """What ImageMagick and ExifTool keep in hexadecimal digits, behind a name and a number of bytes."""
+    """Reads a raw profile of ImageMagick or ExifTool: hexadecimal digits after a name and a number of bytes."""
     found = re.fullmatch(rb"\s*[^\n]*\n\s*\d+\s*\n([0-9A-Fa-f\s\0]*)", text)
     try:
-        profile = bytes.fromhex(found[1].decode("ascii").replace("\0", ""))
-    except (TypeError, ValueError):
+        profile = bytes.fromhex(found[1].decode("ascii").replace("\0", "")) if found else None
+    except ValueError:
+        profile = None
+    if profile is None:
         blocks.lost.append(f"its raw profile {kind.decode('latin-1')!r}, which is damaged")
         return
     if profile.startswith(JPEG_XMP) or kind == b"xmp":
@@ -253,14 +258,14 @@ def _raw_profile(kind: bytes, text: bytes, blocks: Blocks) -> None:
 
 
 def _inflated(data: bytes) -> bytes:
-    """Raises ValueError, with words."""
+    """Decompresses a text. Raises ValueError with words."""
     inflater = zlib.decompressobj()
     try:
         text = inflater.decompress(data, LARGEST)
     except zlib.error as error:
         raise ValueError("is damaged") from error
     if not inflater.eof:
-        raise ValueError(f"is cut short or has more than {LARGEST >> 20} MB")
+        raise ValueError(f"is truncated or has more than {LARGEST >> 20} MB")
     return text
 
 
@@ -284,7 +289,7 @@ def _jp2(data: bytes | memoryview, blocks: Blocks) -> None:
             _jp2(content, blocks)
         elif kind in (b"resc", b"resd") and len(content) >= 10 and (kind == b"resc" or not blocks.dpi):
             down, below, across, below_too, up, up_too = struct.unpack_from(">HHHHbb", content)
-            if below and below_too:  # samples a metre
+            if below and below_too:  # samples per metre
                 metre = across / below_too * 10.0**up_too, down / below * 10.0**up
                 blocks.dpi = dpi(*(value * 0.0254 for value in metre))
         elif kind == b"uuid":
@@ -308,6 +313,6 @@ def _psd(data: bytes, blocks: Blocks) -> None:
             blocks.exif = payload
         elif number == 0x0424:
             blocks.xmp = payload
-        elif number == 0x03ED and len(payload) >= 16:  # fixed-point numbers of pixels an inch
+        elif number == 0x03ED and len(payload) >= 16:  # fixed-point numbers, pixels per inch
             across, down = struct.unpack(">I4xI4x", payload[:16])
             blocks.dpi = dpi(across / 65536, down / 65536)

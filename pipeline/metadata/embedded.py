@@ -1,7 +1,8 @@
-"""What a master says of itself, and what of it a derivative says, too.
+"""The embedded metadata of a master, and those of its derivative.
 
-Values travel as the bytes that they are. What stopped being true of a picture in colour (thumbnails, sizes, colour
-spaces, an orientation that was applied) stays behind without a word; whatever else stays behind is named.
+Values are carried over byte for byte. Metadata that are not true for the coloured picture (thumbnails, sizes,
+colour spaces, an orientation that was applied) are removed silently. All other metadata that are not carried over
+are named.
 """
 
 import xml.etree.ElementTree as ET
@@ -11,21 +12,22 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import ExifTags, Image
 
-from pipeline import containers, ifd, xmp
+from pipeline.metadata import containers, ifd, xmp
 
 ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = tuple("12345678")
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _YCC_POSITIONING = 282, 283, 296, 531
 _EXIF, _GPS, _INTEROP = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop
 _LARGEST = {"jpeg": 0xFFFF - 2 - 6}  # bytes of an EXIF block
-_TIFF_ENTRIES = 16  # that a TIFF's main directory has beside what is carried
+_TIFF_ENTRIES = 16  # other entries in the main directory of a TIFF
 
-# Of a TIFF's main directory: document, description, make, model, page and its place, software, date, artist, host,
-# printer, rating, image's number in a film, copyright, and what Windows has of title, remark, author, keywords,
-# subject. Beside these, whatever is text.
+# Tags of the main directory of a TIFF that are carried over, besides all texts: document, description, make, model,
+# page and its place, software, date, artist, host, printer, rating, number in a film, copyright, and the titles,
+# comments, authors, keywords and subjects of Windows.
 _DESCRIPTIVE = {269, 270, 271, 272, 285, 286, 287, 297, 305, 306, 315, 316, 337, 18246, 18249, 33432, 37393}
 _DESCRIPTIVE |= {32781, *range(40091, 40096), _EXIF, _GPS, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
-# Of an EXIF block's main directory: form and colours of the coded picture, other blocks, padding, PrintIM.
+# Tags of the main directory that are not carried over: form and colours of the coded picture, other blocks,
+# padding, PrintIM.
 _FORM = {
     254,
     255,
@@ -55,12 +57,12 @@ _FORM |= {
 _FORM |= {ORIENTATION_TAG, 42113, 0xCD41} | containers.GEO_TAGS
 # The same in TIFFs: old mattes, TIFF/IT, facsimile.
 _TIFF_FORM = {*range(32995, 32999), *range(34016, 34033), 34908, 34910, 34911}
-# Of Exif's directory: ComponentsConfiguration, CompressedBitsPerPixel, ColorSpace, sizes, Gamma, padding.
+# In the Exif directory: ComponentsConfiguration, CompressedBitsPerPixel, ColorSpace, sizes, Gamma, padding.
 _EXIF_FORM = {0x9101, 0x9102, 0xA001, 0xA002, 0xA003, 0xA500, 0xEA1C, 0xEA1D}
 _EXIF_PLACES = {0x9214, 0xA214}  # SubjectArea, SubjectLocation, in pixels
 
 _IPTC = 0x0404
-# Photoshop's resources: resolution and form, thumbnails, ICC, JPEG quality, EXIF, XMP.
+# Photoshop resources: resolution and form, thumbnails, ICC, JPEG quality, EXIF, XMP.
 _RESOURCES_FORM = {
     0x03E9,
     0x03ED,
@@ -107,50 +109,50 @@ _XMP_PLACES = frozenset(
         ),
     )
 )
-# Keywords of a PNG (ISO/IEC 15948, 11.3.3.2, and ExifTool's) that have a tag.
+# Keywords of a PNG (ISO/IEC 15948, 11.3.3.2, and of ExifTool) with their tags.
 _TEXT_TAGS = {"Title": 269, "Description": 270, "Make": 271, "Model": 272, "Software": 305, "Author": 315}
 _TEXT_TAGS |= {"Artist": 315, "Copyright": 33432}
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a master says of itself and remains true of a derivative of the same pixels."""
+    """Metadata of a master that are also true for its derivative."""
 
     exif: ifd.Directory = field(default_factory=dict)  # without form, orientation and thumbnail
     order: str = "<"  # of the values in `exif`
     xmp: ET.Element | None = None
     iptc: bytes = b""  # IIM data sets
-    resources: tuple[tuple[int, bytes, bytes], ...] = ()  # of Photoshop's
+    resources: tuple[tuple[int, bytes, bytes], ...] = ()  # of Photoshop
     comment: bytes = b""
     texts: tuple[tuple[str, str], ...] = ()
-    chunks: tuple[tuple[bytes, bytes], ...] = ()  # the same, of a PNG
+    chunks: tuple[tuple[bytes, bytes], ...] = ()  # the same for a PNG
     dpi: tuple[float, float] | None = None  # across and down, as stored
     orientation: int = 1  # EXIF 1...8
-    lost: tuple[str, ...] = ()  # what no derivative can carry, in words
+    lost: tuple[str, ...] = ()  # what no derivative can have, in words
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What a derivative says of its master, ready for its format."""
+    """Metadata of a derivative about its master, encoded for its format."""
 
     exif: bytes = b""  # a TIFF structure
     xmp: ET.Element | None = None
     iptc: bytes = b""  # IIM data sets
-    photoshop: bytes = b""  # image resources; but for a TIFF, IPTC among them
+    photoshop: bytes = b""  # image resources, with IPTC except for a TIFF
     comment: bytes = b""
-    chunks: tuple[tuple[bytes, bytes], ...] = ()  # a PNG's texts: type, data
-    dpi: tuple[float, float] | None = None  # across and down, as the derivative is stored
-    lost: tuple[str, ...] = ()  # what it cannot carry, in words
+    chunks: tuple[tuple[bytes, bytes], ...] = ()  # texts of a PNG: type, data
+    dpi: tuple[float, float] | None = None  # across and down, as stored in the derivative
+    lost: tuple[str, ...] = ()  # what it cannot have, in words
 
 
 def read(data: bytes, info: Mapping | None = None) -> Metadata:
-    """Everything that a master says of itself.
+    """Reads the metadata of a master.
 
-    EXIF has the say on the orientation; where it is silent, XMP has.
+    The orientation comes from EXIF, or from XMP if EXIF has none.
 
     Args:
       data: the file.
-      info: Pillow's, for a format whose structure is not known here (AVIF, GIF, …).
+      info: of Pillow, for formats that are not parsed here (AVIF, GIF, …).
     """
     blocks = containers.find(data)
     if blocks is None:
@@ -180,58 +182,58 @@ def read(data: bytes, info: Mapping | None = None) -> Metadata:
         iptc,
         resources,
         blocks.comment,
-        tuple(text for text in blocks.texts if ":" not in text[0]),  # ImageMagick's own, thumbnails
+        tuple(text for text in blocks.texts if ":" not in text[0]),  # texts of ImageMagick, thumbnails
         tuple(chunk for chunk in blocks.chunks if b":" not in chunk[1].partition(b"\0")[0]),
         blocks.dpi or _dpi(main, order),
-        orientation if orientation in range(1, 9) else 1,
+        orientation if orientation and orientation in range(1, 9) else 1,
         tuple(dict.fromkeys(lost)),
     )
 
 
-def carry(said: Metadata, *, format: str, size: tuple[int, int], orientation: int) -> Carried:
-    """What a derivative says of its master.
+def carry(metadata: Metadata, *, format: str, size: tuple[int, int], orientation: int) -> Carried:
+    """Makes the metadata of a derivative about its master.
 
     Args:
-      said: by the master; its XMP's tree is taken over.
+      metadata: metadata of the master. The tree of its XMP is changed.
       format: "jpeg", "png" or "tiff".
-      size: the derivative's, as stored: width, height in pixels.
-      orientation: with which the derivative is stored: 1, or the master's own.
+      size: stored width and height of the derivative in pixels.
+      orientation: of the stored derivative: 1, or that of the master.
     """
-    lost = list(said.lost)
-    turned = said.orientation != orientation
-    dpi, exif = said.dpi, _copy(said.exif)
-    if turned and said.orientation >= 5:
+    lost = list(metadata.lost)
+    turned = metadata.orientation != orientation
+    dpi, exif = metadata.dpi, _copy(metadata.exif)
+    if turned and metadata.orientation >= 5:
         dpi = dpi and dpi[::-1]
         swapped = {_X_RESOLUTION: exif.get(_Y_RESOLUTION), _Y_RESOLUTION: exif.get(_X_RESOLUTION)}
         exif |= {tag: entry for tag, entry in swapped.items() if entry is not None}
-    tree, resources = said.xmp, said.resources
+    tree, resources = metadata.xmp, metadata.resources
     if turned:
-        below = exif.get(_EXIF, {})
-        places = [below.pop(tag) for tag in _EXIF_PLACES & below.keys()]
+        below = ifd.below(exif, _EXIF)
+        places: list[object] = [below.pop(tag) for tag in _EXIF_PLACES & below.keys()]
         places += [resource for resource in resources if resource[0] in _RESOURCES_PLACES]
         resources = tuple(resource for resource in resources if resource[0] not in _RESOURCES_PLACES)
         if (tree is not None and xmp.remove(tree, _XMP_PLACES)) or places:
             lost.append("places in the picture (regions, paths), for it was turned")
-    comment, chunks = said.comment, said.chunks
+    comment, chunks = metadata.comment, metadata.chunks
     if format == "png":
         chunks += (_text_chunk("Comment", comment),) if comment else ()
     else:
-        comment = _texts_into(exif, said, lost) or comment
+        comment = _texts_into(exif, metadata, lost) or comment
         if comment and format == "tiff":
             lost.append("its comment")
     block = b""
-    if exif or said.orientation != 1 or format == "tiff":
-        _complete(exif, said.order, format, size, orientation, dpi)
+    if exif or metadata.orientation != 1 or format == "tiff":
+        _complete(exif, metadata.order, format, size, orientation, dpi)
         limit, room = _LARGEST.get(format, containers.LARGEST), _TIFF_ENTRIES if format == "tiff" else 0
-        block, dropped = ifd.fitted(exif, said.order, limit=limit, room=room)
+        block, dropped = ifd.fitted(exif, metadata.order, limit=limit, room=room)
         lost += [f"EXIF's {_listed(dropped)}"] if dropped else []
-    iptc = b"" if format == "tiff" or not said.iptc else containers.resource(_IPTC, said.iptc)
+    iptc = b"" if format == "tiff" or not metadata.iptc else containers.resource(_IPTC, metadata.iptc)
     photoshop = iptc + b"".join(containers.resource(number, data, name) for number, name, data in resources)
-    return Carried(block, tree, said.iptc, photoshop, comment, chunks, dpi, tuple(lost))
+    return Carried(block, tree, metadata.iptc, photoshop, comment, chunks, dpi, tuple(lost))
 
 
 def packet(data: bytes) -> bytes:
-    """A file's XMP packet, without an extension of it, empty where there is none."""
+    """XMP packet of a file without its extension; empty if there is none."""
     blocks = containers.find(data)
     if blocks is None or not blocks.is_tiff:
         return blocks.xmp if blocks else b""
@@ -239,21 +241,21 @@ def packet(data: bytes) -> bytes:
 
 
 def orientation(image: Image.Image) -> int:
-    """Orientation 1...8 of a picture that Pillow has opened; 1 where there is none or the tag is nonsense.
+    """Orientation 1...8 of a picture that Pillow has opened; 1 if there is none, or it is invalid.
 
-    Raises whatever Pillow does for broken pixels of a PNG, which it decodes to find the EXIF block behind them.
+    Pillow decodes the pixels of a PNG to find the EXIF block after them, and raises its exceptions for broken pixels.
     """
     if image.format == "PNG":
         image.load()
     try:
         value = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # a broken EXIF block says nothing about the pixels
+    except Exception:  # a broken EXIF block does not concern the pixels
         return 1
     return value if value in range(1, 9) else 1
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Stored pixels [H, W, ...] -> as a person sees them; a view."""
+    """Turns stored pixels [H, W, ...] upright. Returns a view."""
     if orientation in (5, 6, 7, 8):
         array = np.swapaxes(array, 0, 1)
     if orientation in (3, 4, 7, 8):
@@ -264,24 +266,24 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def stored(array: np.ndarray, orientation: int) -> np.ndarray:
-    """The inverse of `upright`."""
+    """Inverse of `upright`."""
     return upright(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def _directories(blocks: containers.Blocks, lost: list[str]) -> tuple[str, ifd.Directory, ifd.Directory]:
-    """Byte order, what of the EXIF can be carried, and the main directory as it is."""
+    """Byte order, the EXIF that can be carried over, and the whole main directory."""
     if not blocks.exif:
         return "<", {}, {}
     try:
         reader = ifd.Reader(blocks.exif)
-        main = containers.page(reader)
+        page = containers.page(reader)
     except ifd.Damaged as error:
         lost.append(f"EXIF ({error})")
         return "<", {}, {}
-    lost += containers.lost_with(main)
+    lost += containers.lost_with(page)
     if blocks.is_tiff:
         reader.broken = [tag for tag in reader.broken if tag in _DESCRIPTIVE]
-    main = reader.tree(main)
+    main = reader.tree(page)
     if blocks.is_tiff:
         kept = {tag for tag, entry in main.items() if tag in _DESCRIPTIVE or _is_text(entry)} - _FORM
         if others := sorted(main.keys() - kept - _FORM - _TIFF_FORM):
@@ -289,7 +291,7 @@ def _directories(blocks: containers.Blocks, lost: list[str]) -> tuple[str, ifd.D
     else:
         kept = main.keys() - _FORM
     exif = {tag: main[tag] for tag in kept}
-    for below in (exif, exif.get(_EXIF, {}), exif.get(_GPS, {})):
+    for below in (exif, ifd.below(exif, _EXIF), ifd.below(exif, _GPS)):
         newer = [
             tag for tag, entry in below.items() if isinstance(entry, ifd.Entry) and not ifd.is_classic(entry)
         ]
@@ -297,11 +299,12 @@ def _directories(blocks: containers.Blocks, lost: list[str]) -> tuple[str, ifd.D
         for tag in newer:
             del below[tag]
     if _EXIF in exif:
-        interop = exif[_EXIF].get(_INTEROP, {})
-        srgb = bytes(interop[1].value) == b"R98\0" if 1 in interop else False
-        exif[_EXIF] = {tag: entry for tag, entry in exif[_EXIF].items() if tag not in _EXIF_FORM | {_INTEROP}}
-        if srgb:  # it says that the colours are sRGB's
-            exif[_EXIF][_INTEROP] = {tag: interop[tag] for tag in (1, 2) if tag in interop}
+        below = ifd.below(exif, _EXIF)
+        interop = ifd.below(below, _INTEROP)
+        below = {tag: entry for tag, entry in below.items() if tag not in _EXIF_FORM | {_INTEROP}}
+        if _bytes(interop.get(1)) == b"R98\0":  # it states sRGB
+            below[_INTEROP] = {tag: interop[tag] for tag in (1, 2) if tag in interop}
+        exif[_EXIF] = below
     if broken := [tag for tag in reader.broken if tag not in _FORM]:
         lost.append(f"EXIF's damaged {_listed([ifd.name(tag) for tag in broken])}")
     return reader.order, exif, main
@@ -315,7 +318,7 @@ def _complete(
     orientation: int,
     dpi: tuple[float, float] | None,
 ) -> None:
-    """Adds what is true of the derivative, and what its format demands (Exif 3.0, 4.6.8; TIFF 6.0, section 6)."""
+    """Adds tags about the derivative, and those that its format requires (Exif 3.0, 4.6.8; TIFF 6.0, section 6)."""
     exif[ORIENTATION_TAG] = ifd.short(order, orientation)
     if not exif.keys() >= {_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}:
         exif[_X_RESOLUTION], exif[_Y_RESOLUTION] = (ifd.rational(order, value) for value in dpi or (1, 1))
@@ -323,8 +326,8 @@ def _complete(
     if format == "jpeg":
         exif[_YCC_POSITIONING] = ifd.short(order, 1)  # centred, as in JFIF
     if _GPS in exif:
-        exif[_GPS].setdefault(0, ifd.Entry(ifd.BYTE, 4, bytes([2, 3, 0, 0])))
-    if below := exif.get(_EXIF):
+        ifd.below(exif, _GPS).setdefault(0, ifd.Entry(ifd.BYTE, 4, bytes([2, 3, 0, 0])))
+    if below := ifd.below(exif, _EXIF):
         below.setdefault(0x9000, ifd.undefined(b"0232"))
         below.setdefault(0xA000, ifd.undefined(b"0100"))
         below[0xA001] = ifd.short(order, 1)  # sRGB
@@ -354,17 +357,15 @@ def _statements(packet: bytes, extension: bytes, lost: list[str]) -> ET.Element 
     return tree
 
 
-def _texts_into(exif: ifd.Directory, said: Metadata, lost: list[str]) -> bytes:
-    """A PNG's texts, as tags where there is none yet; returns the one that is a comment."""
+def _texts_into(exif: ifd.Directory, metadata: Metadata, lost: list[str]) -> bytes:
+    """Adds the texts of a PNG as tags, unless these exist. Returns the comment."""
     comment, left = b"", []
-    for keyword, text in said.texts:
+    for keyword, text in metadata.texts:
         if keyword == "Comment" and not comment:
             comment = text.encode()
         elif keyword in _TEXT_TAGS and _TEXT_TAGS[keyword] not in exif:
             exif[_TEXT_TAGS[keyword]] = ifd.text(text)
-        elif (
-            keyword not in _TEXT_TAGS or bytes(exif[_TEXT_TAGS[keyword]].value).rstrip(b"\0") != text.encode()
-        ):
+        elif keyword not in _TEXT_TAGS or _bytes(exif[_TEXT_TAGS[keyword]]).rstrip(b"\0") != text.encode():
             left.append(repr(keyword))
     if left:
         lost.append(f"its texts {_listed(left)}")
@@ -372,7 +373,7 @@ def _texts_into(exif: ifd.Directory, said: Metadata, lost: list[str]) -> bytes:
 
 
 def _text_chunk(keyword: str, text: bytes) -> tuple[bytes, bytes]:
-    """A PNG's chunk of text (ISO/IEC 15948, 11.3.3), in UTF-8 if it is that, else in Latin-1."""
+    """Makes a text chunk of a PNG (ISO/IEC 15948, 11.3.3), in UTF-8 if the text is valid, otherwise in Latin-1."""
     try:
         text.decode()
     except UnicodeDecodeError:
@@ -395,16 +396,17 @@ def _from_info(info: Mapping) -> containers.Blocks:
 
 
 def _dpi(main: Mapping, order: str) -> tuple[float, float] | None:
-    """By the tags of TIFF 6.0, section 8."""
-    scale = {1: None, 3: 2.54}.get(ifd.number(main.get(_RESOLUTION_UNIT), order), 1.0)
+    """Resolution from the tags of TIFF 6.0, section 8."""
+    scale = {1: None, 3: 2.54}.get(ifd.number(main.get(_RESOLUTION_UNIT), order) or 0, 1.0)
     across, down = (ifd.ratio(main.get(tag), order) for tag in (_X_RESOLUTION, _Y_RESOLUTION))
     return containers.dpi(across * scale, down * scale) if across and down and scale else None
 
 
-def _iptc(entry: ifd.Entry | None) -> bytes:
-    """IIM of a TIFF's tag; some writers swapped its bytes as those of whole numbers."""
+def _iptc(entry: "ifd.Entry | ifd.Directory | None") -> bytes:
+    """IIM data of a TIFF tag. Some writers swap its bytes as if they were whole numbers."""
     value = _bytes(entry)
-    if entry is not None and entry.type == ifd.LONG and value[:1] != b"\x1c" and value[3:4] == b"\x1c":
+    swapped = value[:1] != b"\x1c" and value[3:4] == b"\x1c"
+    if swapped and isinstance(entry, ifd.Entry) and entry.type == ifd.LONG:
         return np.frombuffer(value, ">u4").astype("<u4").tobytes()
     return value
 
@@ -413,7 +415,7 @@ def _copy(directory: ifd.Directory) -> ifd.Directory:
     return {tag: _copy(entry) if isinstance(entry, dict) else entry for tag, entry in directory.items()}
 
 
-def _bytes(entry: ifd.Entry | None) -> bytes:
+def _bytes(entry: "ifd.Entry | ifd.Directory | None") -> bytes:
     return bytes(entry.value) if isinstance(entry, ifd.Entry) else b""
 
 

@@ -1,12 +1,13 @@
-"""TIFF directories, as TIFF files and EXIF blocks have them; every value stays the bytes that it is.
+"""TIFF directories in TIFF files and EXIF blocks. Values are kept byte for byte.
 
 Specifications: TIFF 6.0, section 2; BigTIFF; Exif 3.0 (CIPA DC-008), section 4.6.
 """
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from PIL import ExifTags
 
@@ -14,37 +15,39 @@ BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, UTF8 = 1, 2, 3, 4, 5, 7, 129
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 129: 1}
 _BIG_SIZES = _SIZES | {16: 8, 17: 8, 18: 8}
 _WHOLE = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of unsigned whole numbers
-_ENDIAN = {"<": "little", ">": "big"}
+_ENDIAN: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
 _MAKER_NOTE = 0x927C
-_POINTERS = {ExifTags.IFD.Exif: {ExifTags.IFD.Interop: {}}, ExifTags.IFD.GPSInfo: {}}
+_Pointers: TypeAlias = "dict[int, _Pointers]"
+_POINTERS: _Pointers = {ExifTags.IFD.Exif: {ExifTags.IFD.Interop: {}}, ExifTags.IFD.GPSInfo: {}}
 
 
 class Damaged(ValueError):
-    """No TIFF structure, or one whose directory lies outside of it."""
+    """The data are not a TIFF structure, or its directory is outside of it."""
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Entry:
     type: int
     count: int
-    value: bytes | memoryview  # count × the type's size, in the structure's byte order
-    at: int = -1  # where it was read from
+    value: bytes | memoryview  # count × size of the type, in the byte order of the structure
+    at: int = -1  # offset from which it was read
 
 
-Directory: TypeAlias = "dict[int, Entry | Directory]"  # by tag; a directory in the place of a pointer to it
+Directory: TypeAlias = "dict[int, Entry | Directory]"  # by tag; a directory replaces the pointer to it
 
 
 def name(tag: int) -> str:
-    """What people call a tag."""
+    """Name of a tag for people."""
     return ExifTags.TAGS.get(tag, f"tag 0x{tag:04X}")
 
 
 class Reader:
-    """Reads the directories of a TIFF structure, big or small, of either byte order.
+    """Reads the directories of a classic or big TIFF structure in either byte order.
 
     Attributes:
       order: "<" or ">", as for `struct`.
-      broken: tags whose type is unknown or whose value lies outside of the structure, of the main directory that was
-        read last and of those below it.
+      broken: tags of unknown types, or with values outside of the structure, in the main directory that was read
+        last and in the directories below it.
     """
 
     def __init__(self, data: bytes | memoryview):
@@ -59,7 +62,10 @@ class Reader:
         self.first = self._unpack("Q", 8)[0] if self.big else self._unpack("I", 4)[0]
 
     def directories(self) -> Iterator[dict[int, Entry]]:
-        """The main directory and those that are linked to it. Raises Damaged if the main one is."""
+        """Yields the main directory and those that are linked to it.
+
+        Raises Damaged if the main directory is damaged.
+        """
         at, seen = self.first, set()
         while at and at not in seen:
             seen.add(at)
@@ -69,14 +75,14 @@ class Reader:
             except Damaged:
                 if at == self.first:
                     raise
-                return  # damage that does not concern the directories before it
+                return  # the directories before it are not affected
             yield directory
             at = following
 
-    def tree(self, directory: dict[int, Entry], pointers: dict = _POINTERS) -> Directory:
-        """A main directory with those of Exif, Interoperability and GPS in the place of the pointers to them.
+    def tree(self, directory: dict[int, Entry], pointers: _Pointers = _POINTERS) -> Directory:
+        """A main directory in which the pointers to Exif, Interoperability and GPS are replaced by these directories.
 
-        A pointer that leads nowhere is left out, and its tag noted in `broken`.
+        Invalid pointers are left out, and their tags are noted in `broken`.
         """
         whole: Directory = dict(directory)
         for tag, below in pointers.items():
@@ -87,7 +93,7 @@ class Reader:
                     self.broken.append(tag)
         return whole
 
-    def _pointer(self, entry: Entry) -> int:
+    def _pointer(self, entry: "Entry | Directory") -> int:
         at = number(entry, self.order)
         if not at:
             raise Damaged("no pointer to a directory")
@@ -100,7 +106,7 @@ class Reader:
             raise Damaged("a directory lies outside of the file") from error
 
     def _read(self, at: int) -> tuple[dict[int, Entry], int]:
-        """A directory and the offset of the next one, 0 where there is none (or where it would be is none)."""
+        """A directory and the offset of the next; 0 if there is none, or its offset is missing."""
         (count,) = self._unpack("Q" if self.big else "H", at)
         at += 8 if self.big else 2
         layout, inline, step = ("HHQ", 8, 20) if self.big else ("HHI", 4, 12)
@@ -124,19 +130,19 @@ class Reader:
 
 
 def numbers(entry: "Entry | Directory | None", order: str) -> tuple[int, ...]:
-    """An entry's unsigned whole numbers, none where it has another type."""
+    """Unsigned whole numbers of an entry; empty for other types."""
     if not isinstance(entry, Entry) or entry.type not in _WHOLE:
         return ()
     return struct.unpack(f"{order}{entry.count}{_WHOLE[entry.type]}", entry.value)
 
 
 def number(entry: "Entry | Directory | None", order: str) -> int | None:
-    """The first of an entry's whole numbers, None where it has none."""
+    """First whole number of an entry, or None."""
     return next(iter(numbers(entry, order)), None)
 
 
 def ratio(entry: "Entry | Directory | None", order: str) -> float | None:
-    """The first of an entry's positive rational numbers, None where it has none."""
+    """First positive rational number of an entry, or None."""
     if not isinstance(entry, Entry) or entry.type != RATIONAL or not entry.count:
         return None
     above, below = struct.unpack(f"{order}II", entry.value[:8])
@@ -166,7 +172,7 @@ def octets(value: bytes) -> Entry:
 
 
 def words(value: bytes) -> Entry:
-    """Bytes in the guise of numbers of four, as IPTC-IIM lies in TIFFs; filled up with zeros."""
+    """Bytes as an entry of 4-byte numbers, as for IPTC-IIM in TIFFs, padded with zeros."""
     value += bytes(-len(value) % 4)
     return Entry(LONG, len(value) // 4, value)
 
@@ -176,18 +182,17 @@ def undefined(value: bytes) -> Entry:
 
 
 def is_classic(entry: Entry) -> bool:
-    """Whether the entry's type is one that a TIFF structure of 32 bits has."""
+    """Whether a classic TIFF structure can have the type of this entry."""
     return entry.type in _SIZES
 
 
 def encode(directory: Directory, order: str) -> bytes:
-    """A TIFF structure of 32 bits: header, main directory, values, and the directories below with theirs.
+    """Encodes a classic TIFF structure: header, main directory, values, and the directories below with their values.
 
-    A MakerNote stays at the offset that it was read from, for most makers' notes hold offsets of their own from
-    the structure's beginning.
+    A MakerNote stays at its offset, because most of them contain offsets from the beginning of the structure.
 
     Raises:
-      ValueError: it cannot stay there. `fitted` leaves it out then.
+      ValueError: the MakerNote cannot stay at its offset. `fitted` leaves it out.
     """
     note = maker_note(directory)
     pinned = (note.at, note.at + len(note.value)) if note and len(note.value) > 4 else (0, 0)
@@ -201,7 +206,9 @@ def encode(directory: Directory, order: str) -> bytes:
         return start
 
     def put(directory: Directory, main: bool = False) -> int:
-        entries = sorted((tag, entry) for tag, entry in directory.items() if entry)  # no directory is empty
+        entries = sorted(
+            (tag, entry) for tag, entry in directory.items() if entry
+        )  # empty directories are not allowed
         at = reserve(2 + 12 * len(entries) + 4)
         if main and at != 8:
             raise ValueError("the MakerNote lies where the main directory has to begin")
@@ -227,47 +234,56 @@ def encode(directory: Directory, order: str) -> bytes:
 
 
 def fitted(directory: Directory, order: str, *, limit: int, room: int) -> tuple[bytes, list[str]]:
-    """The structure in at most `limit` bytes, and the names of the largest values, which it had to leave out.
+    """Encodes a structure of at most `limit` bytes.
 
-    A MakerNote that cannot stay at its offset is one of these: the main directory may still get `room` entries.
-    `directory` is taken over.
+    Returns it, and the names of the largest values that were left out.
+
+    A MakerNote that cannot stay at its offset is left out, too. The main directory may later get `room` more entries.
+    `directory` is changed.
     """
     dropped = []
     note = maker_note(directory)
     if note and not (_can_pin(directory, note, room) and note.at + len(note.value) <= limit):
         dropped.append(_without_maker_note(directory))
-    values = sorted(_values(directory), key=lambda found: len(found[0][found[1]].value))
-    size = 64 + sum(14 + len(where[tag].value) for where, tag in values)
+    values = sorted(_values(directory), key=lambda found: found[2])
+    size = 64 + sum(14 + length for _, _, length in values)
     while size > limit and values:
-        where, tag = values.pop()
-        size -= 14 + len(where.pop(tag).value)
+        where, tag, length = values.pop()
+        del where[tag]
+        size -= 14 + length
         dropped.append(name(tag))
     data = encode(directory, order)
-    if len(data) > limit and maker_note(directory):  # the gap before it takes too much
+    if len(data) > limit and maker_note(directory):  # the gap before it is too large
         dropped.append(_without_maker_note(directory))
         data = encode(directory, order)
     return data, dropped
 
 
+def below(directory: Directory, tag: int) -> Directory:
+    """The directory in the value of a tag; empty if there is none."""
+    found = directory.get(tag)
+    return found if isinstance(found, dict) else {}
+
+
 def maker_note(directory: Directory) -> Entry | None:
-    below = directory.get(ExifTags.IFD.Exif)
-    note = below.get(_MAKER_NOTE) if isinstance(below, dict) else None
+    note = below(directory, ExifTags.IFD.Exif).get(_MAKER_NOTE)
     return note if isinstance(note, Entry) else None
 
 
 def _without_maker_note(directory: Directory) -> str:
-    del directory[ExifTags.IFD.Exif][_MAKER_NOTE]
+    del below(directory, ExifTags.IFD.Exif)[_MAKER_NOTE]
     return name(_MAKER_NOTE)
 
 
 def _can_pin(directory: Directory, note: Entry, room: int) -> bool:
-    """Whether the MakerNote's place is not needed by the main directory, which comes first."""
+    """Whether the main directory, which comes first, leaves the place of the MakerNote free."""
     return len(note.value) <= 4 or note.at >= 8 + 2 + 12 * (len(directory) + room) + 4
 
 
-def _values(directory: Directory) -> Iterator[tuple[Directory, int]]:
+def _values(directory: Directory) -> Iterator[tuple[Directory, int, int]]:
+    """Yields the directory, the tag and the number of bytes of each value."""
     for tag, entry in directory.items():
         if isinstance(entry, dict):
             yield from _values(entry)
         else:
-            yield directory, tag
+            yield directory, tag, len(entry.value)

@@ -1,18 +1,18 @@
-"""What a derivative says about itself: an XMP packet with its record, joined to the master's own statements."""
+"""The XMP packet of a derivative: its record, joined with the statements of the master."""
 
 import copy
 import uuid
 import xml.etree.ElementTree as ET
 
-from pipeline import xmp
-from pipeline.record import Record
-from pipeline.xmp import qualified
+from pipeline.metadata import xmp
+from pipeline.metadata.xmp import qualified
+from pipeline.records.record import Record
 
 TOOL = "archive-colorize"
-# IPTC NewsCodes: a picture of the world, altered by a trained model.
+# IPTC NewsCodes: a photograph that was changed by a trained model.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 
-# Facts of the run, not of the picture: left out, so that the same work gives the same bytes.
+# Facts about the run, which are left out so that the same work gives the same bytes.
 _NOT_EMBEDDED = {
     "source_version": "",
     "derivative": "",
@@ -27,18 +27,18 @@ _IDENTITY = (
     "model_sha256",
     "options_sha256",
     "hints_sha256",
-)  # what makes two derivatives equal
+)  # two derivatives with equal values are equal
 
 
 def packet(record: Record, master: ET.Element | None = None) -> bytes:
-    """The XMP packet of a derivative.
+    """Makes the XMP packet of a derivative.
 
-    It has identifiers of its own, which follow from the master's bytes, the model, the options and the hints; the
-    master's are in `xmpMM:DerivedFrom`, and its `DigitalSourceType` is our `masterDigitalSourceType`.
+    Its identifiers follow from the bytes of the master, the model, the options and the hints. The identifiers of
+    the master are in `xmpMM:DerivedFrom`, and its `DigitalSourceType` is kept as `masterDigitalSourceType`.
 
     Args:
-      record: of the scan; what is true of the run alone is left out, and the path of the master is its key.
-      master: the tree of the master's own packet, whose other statements are kept.
+      record: of the scan. Facts about the run are left out, and the key replaces the path of the master.
+      master: tree of the master's packet, whose other statements are kept.
     """
     root = xmp.new() if master is None else copy.deepcopy(master)
     about = next((xmp.words(node.get(qualified("rdf:about"), "")) for node in xmp.descriptions(root)), "")
@@ -75,7 +75,7 @@ def packet(record: Record, master: ET.Element | None = None) -> bytes:
 
 
 def read_packet(packet: bytes | str) -> Record | None:
-    """The record in a derivative's packet, or None where there is none of ours."""
+    """Record in the packet of a derivative, or None."""
     try:
         root = xmp.parse(packet.encode() if isinstance(packet, str) else packet)
     except xmp.Unusable:
@@ -91,5 +91,5 @@ def read_packet(packet: bytes | str) -> Record | None:
 
 
 def _stated(statements: dict[str, str]) -> dict[str, str]:
-    """Attributes for those that say anything, and for rdf:about."""
+    """Attributes for non-empty values, and rdf:about."""
     return {qualified(name): value for name, value in statements.items() if value or name == "rdf:about"}

@@ -1,6 +1,6 @@
-"""XMP packets: read within bounds, changed, and written so that equal statements give equal bytes.
+"""Reads, changes and writes XMP packets. Reading has limits; equal statements are written as equal bytes.
 
-Specification: XMP, part 1 (ISO 16684-1) for the packet and its RDF, part 3 for its places in files.
+Specification: XMP, part 1 (ISO 16684-1) for the packet and its RDF, part 3 for its place in files.
 """
 
 import copy
@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-NAMESPACES = {  # the prefixes that these have in what is written, whatever a master called them
+NAMESPACES = {  # prefixes in written packets, whatever the master has
     "x": "adobe:ns:meta/",
     "rdf": RDF,
     "dc": "http://purl.org/dc/elements/1.1/",
@@ -32,12 +32,12 @@ NAMESPACES = {  # the prefixes that these have in what is written, whatever a ma
 }
 _XML = "http://www.w3.org/XML/1998/namespace"
 
-LARGEST = 4 << 20  # bytes of a packet that is read
+LARGEST = 4 << 20  # bytes of a packet
 _MOST_NODES = 50_000  # elements and attributes
 _DEEPEST = 100  # levels
 
 _ABOUT = f"{{{RDF}}}about"
-_LONGEST_NAME = 1_000  # characters of an identifier or a namespace's
+_LONGEST_NAME = 1_000  # characters of an identifier or a namespace
 
 _ROOT = r"<(?!\?xpacket|!--)"
 _WIDE = {
@@ -54,7 +54,7 @@ _HEAD, _TAIL = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>', '<?xp
 
 
 class Unusable(ValueError):
-    """Why a packet's statements cannot be carried on, in words that follow "the XMP packet"."""
+    """A packet cannot be used; the message continues "the XMP packet"."""
 
 
 def qualified(name: str) -> str:
@@ -64,17 +64,19 @@ def qualified(name: str) -> str:
 
 
 def new() -> ET.Element:
-    """A packet's tree, without a statement."""
+    """Tree of a packet without statements."""
     root = ET.Element(qualified("x:xmpmeta"))
     ET.SubElement(root, qualified("rdf:RDF"))
     return root
 
 
 def parse(packet: bytes) -> ET.Element:
-    """A packet's tree: x:xmpmeta with one rdf:RDF, in any encoding of Unicode; what follows its end is ignored.
+    """Parses a packet in any Unicode encoding to a tree of x:xmpmeta with one rdf:RDF.
+
+    Bytes after its end are ignored.
 
     Raises:
-      Unusable: it is not well-formed, has no RDF, or exceeds the bounds on its size, depth or number of nodes.
+      Unusable: it is not well-formed, has no RDF, or exceeds the limits of size, depth or number of nodes.
     """
     if len(packet) > LARGEST:
         raise Unusable(f"has more than {LARGEST >> 20} MB")
@@ -82,13 +84,14 @@ def parse(packet: bytes) -> ET.Element:
 
 
 def descriptions(root: ET.Element) -> list[ET.Element]:
-    """The nodes whose attributes and children are the statements about the file."""
+    """Nodes whose attributes and children are the statements about the file."""
     return [node for node in root[0] if node.tag == qualified("rdf:Description")]
 
 
 def take(root: ET.Element, name: str) -> list[str | ET.Element]:
-    """Removes a property of the file, in whichever form it is stated, and returns its values: text or an element."""
-    name, found = qualified(name), []
+    """Removes a property of the file in any form. Returns its values, texts or elements."""
+    name = qualified(name)
+    found: list[str | ET.Element] = []
     for node in descriptions(root):
         if name in node.attrib:
             found.append(node.attrib.pop(name))
@@ -99,7 +102,7 @@ def take(root: ET.Element, name: str) -> list[str | ET.Element]:
 
 
 def put(root: ET.Element, name: str, value: str | ET.Element) -> None:
-    """States a property of the file, by a value as `take` returns it."""
+    """Adds a property of the file. The value has a form that `take` returns."""
     node = descriptions(root)[0]
     if isinstance(value, str):
         node.set(qualified(name), value)
@@ -108,14 +111,14 @@ def put(root: ET.Element, name: str, value: str | ET.Element) -> None:
 
 
 def words(value: str | ET.Element) -> str:
-    """An identifier or a number: a simple property's text, or the address that it refers to; empty if too long."""
+    """Text of a simple property, or the URI that it refers to; empty if it is too long."""
     if not isinstance(value, str):
         value = value.get(qualified("rdf:resource")) or value.text or ""
     return value.strip() if len(value) <= _LONGEST_NAME else ""
 
 
 def remove(root: ET.Element, names: frozenset[str]) -> bool:
-    """Removes properties with these qualified names wherever they are stated; whether there were any."""
+    """Removes properties with these qualified names everywhere. Returns whether there were any."""
     found = False
     for node in root.iter():
         for name in names.intersection(node.attrib):
@@ -128,7 +131,10 @@ def remove(root: ET.Element, names: frozenset[str]) -> bool:
 
 
 def serialise(root: ET.Element) -> bytes:
-    """The packet, in UTF-8. Prefixes are ours, else the author's, all declared in the root."""
+    """Encodes the packet in UTF-8.
+
+    All prefixes are declared in the root: those of this program, otherwise the author's.
+    """
     root = copy.deepcopy(root)
     chosen = {uri: prefix for prefix, uri in NAMESPACES.items()} | {_XML: "xml"}
     taken = set(chosen.values())
@@ -163,12 +169,13 @@ def serialise(root: ET.Element) -> bytes:
 
 
 def split(packet: bytes, limit: int) -> tuple[bytes, bytes]:
-    """One of our packets in two: at most `limit` bytes, and ExtendedXMP with what is largest (part 3, 1.1.3.1).
+    """Splits a packet of this program into a packet of at most `limit` bytes and ExtendedXMP (part 3, 1.1.3.1).
 
-    Statements in our own namespace stay in the first, which names the second by its MD5.
+    The largest statements are moved. Statements in the namespace of this program stay in the first packet, which
+    names the second by its MD5.
 
     Raises:
-      ValueError: what has to stay is larger than the limit.
+      ValueError: the statements that must stay exceed the limit.
     """
     root, extension = _parse(packet, _Tree()), new()
     ours = next(node for node in descriptions(root) if qualified("colorize:record") in node.attrib)
@@ -178,7 +185,7 @@ def split(packet: bytes, limit: int) -> tuple[bytes, bytes]:
         if size <= limit:
             break
         size -= weight
-        if node is root[0]:
+        if node is root[0] and isinstance(moved, ET.Element):
             node.remove(moved)
             extension[0].append(moved)
             continue
@@ -200,7 +207,7 @@ def split(packet: bytes, limit: int) -> tuple[bytes, bytes]:
 
 
 def join(main: ET.Element, extended: ET.Element) -> ET.Element:
-    """The statements of both; the prefixes of the first go before."""
+    """Joins the statements of both packets. Prefixes of the first take precedence."""
     _borrow_prefixes(extended, main)
     main[0].extend(extended[0])
     return main
@@ -213,7 +220,7 @@ def _borrow_prefixes(source: ET.Element, target: ET.Element) -> None:
 
 
 def _movable(root: ET.Element) -> Iterator[tuple[int, ET.Element, str | ET.Element]]:
-    """What may stand in an extension: bytes at the least, the node that has it, and an attribute's name or a child."""
+    """Yields the properties that may move to an extension: least number of bytes, node, and its attribute or child."""
     stay = (f"{{{NAMESPACES['colorize']}}}", _ABOUT)
     for node in root[0]:
         if node.tag != qualified("rdf:Description"):
@@ -227,7 +234,7 @@ def _movable(root: ET.Element) -> Iterator[tuple[int, ET.Element, str | ET.Eleme
 
 
 class _Tree(ET.TreeBuilder):
-    """Builds a tree whose root has its author's prefixes, as attributes `xmlns:…`, whatever element declared them."""
+    """Builds a tree whose root has all prefixes of the author as attributes `xmlns:…`."""
 
     def __init__(self):
         super().__init__()
@@ -264,7 +271,7 @@ class _Bounded(_Tree):
     def start(self, tag: str, attributes: dict[str, str]) -> ET.Element:
         self.nodes += 1 + len(attributes)
         if self.depth >= _DEEPEST:
-            raise Unusable(f"is nested more than {_DEEPEST} deep")
+            raise Unusable(f"is nested more than {_DEEPEST} levels deep")
         if self.nodes > _MOST_NODES:
             raise Unusable(f"has more than {_MOST_NODES} elements and attributes")
         return super().start(tag, attributes)
@@ -274,12 +281,12 @@ def _parse(packet: bytes, builder: _Tree) -> ET.Element:
     parser = ET.XMLParser(target=builder)
     try:
         parser.feed(_body(packet))
-    except ET.ParseError as error:  # behind its end there may be anything
+    except ET.ParseError as error:  # anything may follow its end
         if builder.root is None:
             raise Unusable(f"is not well-formed: {error}") from error
     root = builder.root
     if root is None:
-        raise Unusable("is cut short")
+        raise Unusable("is truncated")
     rdf = root if root.tag == qualified("rdf:RDF") else root.find(qualified("rdf:RDF"))
     if rdf is None:
         raise Unusable("has no RDF")
@@ -291,16 +298,16 @@ def _parse(packet: bytes, builder: _Tree) -> ET.Element:
 
 
 def _body(packet: bytes) -> bytes | str:
-    """The packet from its root element on; UTF-16 and UTF-32 (XML 1.0, appendix F) decoded."""
+    """The packet from its root element on. UTF-16 and UTF-32 (XML 1.0, appendix F) are decoded."""
     for mark, encoding in _WIDE.items():
         if packet.startswith(mark):
             text = packet.decode(encoding, "replace")
             match = re.search(_ROOT, text)
             return text[match.start() :] if match else ""
-    match = re.search(_ROOT.encode(), packet)
-    return packet[match.start() :] if match else b""
+    found = re.search(_ROOT.encode(), packet)
+    return packet[found.start() :] if found else b""
 
 
 def _weight(child: ET.Element) -> int:
-    """Bytes that an element has at the least."""
+    """Smallest number of bytes of an element."""
     return sum(len((node.text or "").encode()) + sum(map(len, node.attrib.values())) for node in child.iter())

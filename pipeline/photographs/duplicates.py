@@ -1,7 +1,7 @@
 """Near-duplicates: copies of a photograph that were cropped a little, resized, recompressed or toned.
 
-A picture's signature is what its copies share: the low frequencies of its luma, whatever its contrast, and its
-coarse colours. Candidates are found by keys, never by comparing all pairs.
+The signature of a picture holds what its copies share: the low frequencies of its luma, without its contrast, and
+its coarse colours. Keys of the signatures find the candidates, so that only few pairs are compared.
 """
 
 import itertools
@@ -10,27 +10,30 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 import cv2
 import numpy as np
 
-_SIDE = 64  # pixels of the square that frequencies are taken of
-_LOW = 16  # frequencies an axis that the signature holds: a crop carries the highest into those that are compared
-_COLORS = 4  # cells an axis of the coarse colours
-_CROP = 0.03  # of a side: what a copy may lack at each edge
-_POOL, _STRONGEST, _CHOSEN = 32, 8, 6  # keys: the strongest of the lowest frequencies, so many at a time
-_KEYED = [0, 5, 10, 15]  # of `_cropped`: whole, without the edges at the start, at the end, and without any
-_COLOR_DISTANCE = 8.0  # Lab units: what farther apart in colour is no copy
+_SIDE = 64  # pixels; side of the square whose frequencies are taken
+_LOW = (
+    16  # frequencies per axis in the signature; the highest serve only to compute those of a cropped picture
+)
+_COLORS = 4  # cells per axis of the coarse colours
+_CROP = 0.03  # share of a side that may be missing at each edge of a copy
+_POOL, _STRONGEST, _CHOSEN = 32, 8, 6  # a key: 6 of the 8 strongest of the 32 lowest frequencies
+_KEYED = [0, 5, 10, 15]  # crops that get keys: none, both starts, both ends, all four edges
+_COLOR_DISTANCE = 8.0  # Lab units; pictures whose colours differ by more are not copies
 
-# Of `similarity`: from where on two pictures must not be told apart by a split, and from where on one of them is
-# enough. Between the two lie bursts, remote copies, and horizons that merely look alike.
+# Thresholds of `similarity`. RELATED: the two pictures belong in the same split. COPY: one of them is enough.
+# Between the two lie bursts, distant copies, and horizons that merely look alike.
 RELATED, COPY = 0.95, 0.98
 
 _FREQUENCY = np.hypot(*np.mgrid[:_LOW, :_LOW])
 _ORDER = np.argsort(_FREQUENCY.ravel(), kind="stable")[1 : 1 + _POOL]
-# Photographs have ever less of higher frequencies, which is made up for; the highest are what a crop shifts most.
+# The higher a frequency, the weaker it is in photographs: whitening evens this out. The weights then fade out the
+# highest frequencies, which a crop changes most.
 _WHITEN = np.maximum(_FREQUENCY, 1) ** 0.5
 _WEIGHT = np.where(_FREQUENCY > 0, _FREQUENCY * np.exp(-((_FREQUENCY / 6) ** 2)), 0)
 
 
 def signature(rgb: np.ndarray) -> bytes:
-    """Signature, 288 bytes, of RGB [H, W, 3] uint8: low frequencies of its luma, whatever the contrast, and colours."""
+    """Signature (288 bytes) of RGB uint8 [H, W, 3]: low frequencies of luma, scaled to one contrast, and colours."""
     square = cv2.resize(rgb, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     low = cv2.dct(cv2.cvtColor(square, cv2.COLOR_RGB2GRAY).astype(np.float32))[:_LOW, :_LOW] * _WHITEN
     low[0, 0] = 0
@@ -41,10 +44,10 @@ def signature(rgb: np.ndarray) -> bytes:
 
 
 def keys(signature: bytes) -> list[bytes]:
-    """Keys, 6 bytes each, about 73 of them: the signatures of two near-duplicates have one in common.
+    """About 73 keys of 6 bytes each. The signatures of two near-duplicates have at least one key in common.
 
-    They name the strongest of the lowest frequencies and their signs, all but two at a time, of the whole
-    picture and of parts of it, so that what a copy changes a little changes few of them.
+    A key names six of the eight strongest low frequencies and their signs. There are keys for the whole picture and
+    for crops of it. A small change to a copy therefore changes only a few of the keys.
     """
     found = set()
     for low in _cropped(_parts(signature)[0])[_KEYED]:
@@ -56,7 +59,7 @@ def keys(signature: bytes) -> list[bytes]:
 
 
 def similarity(one: bytes, other: bytes) -> float:
-    """How alike two signatures are, up to 1: correlation of luma once either is cropped; 0 where colours differ."""
+    """Similarity of two signatures: the largest correlation of luma over crops of either, or 0 if colours differ."""
     (low1, color1), (low2, color2) = _parts(one), _parts(other)
     if np.mean((color1 - color2) ** 2) > _COLOR_DISTANCE**2:
         return 0.0
@@ -64,16 +67,17 @@ def similarity(one: bytes, other: bytes) -> float:
     return max(_correlation(crops1, crops2[0]), _correlation(crops2, crops1[0]))
 
 
-def warmth(signature: bytes) -> int:
-    """A picture's mean colour on a line from blue-green to orange-red, which its copies hardly move along."""
+def color_order(signature: bytes) -> int:
+    """Mean colour of a picture on an axis from blue-green to orange-red; nearly the same for its copies."""
     return int(_parts(signature)[1].sum())
 
 
 def pairs(members: Sequence[Hashable], crowd: int = 16) -> Iterator[tuple]:
-    """Pairs of those who share a key: each with the `crowd` before it, so that no key costs all pairs.
+    """Yields pairs of pictures that share a key: each picture with the `crowd` pictures before it.
 
-    Near-duplicates are to lie side by side in a crowd: give it in the order of `warmth`. They still meet
-    where hundreds share a key, and mostly where thousands do, as each two have several keys in common.
+    The number of pairs grows linearly with the number of members. Sort the members by `color_order`, so that
+    near-duplicates are neighbours. Two near-duplicates have several keys in common, so they are found where hundreds
+    of pictures share a key, and mostly where thousands do.
     """
     for position, one in enumerate(members):
         for other in members[max(0, position - crowd) : position]:
@@ -81,9 +85,9 @@ def pairs(members: Sequence[Hashable], crowd: int = 16) -> Iterator[tuple]:
 
 
 def components(edges: Iterable[tuple[Hashable, Hashable]]) -> dict:
-    """Each end of an edge -> the smallest of all that edges lead to from it.
+    """Connected components: a dictionary from each item of an edge to the smallest item of its component.
 
-    Holds what edges touch in memory, which duplicates do: about 300 bytes each.
+    It holds every item that has an edge in memory, about 300 bytes each.
     """
     roots: dict = {}
 
@@ -99,26 +103,26 @@ def components(edges: Iterable[tuple[Hashable, Hashable]]) -> dict:
 
 
 def _parts(signature: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies [16, 16] as they were, and colours [32]."""
+    """Frequencies [16, 16], without the whitening, and colours [32] of a signature."""
     values = np.frombuffer(signature, np.int8).astype(np.float32)
     size = _LOW * _LOW
     return values[:size].reshape(_LOW, _LOW) / _WHITEN, values[size:]
 
 
 def _cropped(low: np.ndarray) -> np.ndarray:
-    """Weighted frequencies [16, 16, 16] of a picture: as it is, first; without each set of edges; without any, last."""
+    """Weighted frequencies [16, 16, 16] of a picture under each combination of crops: first none, last all edges."""
     rows = np.einsum("aij,jk->aik", _CROPS, low)
     return np.einsum("aik,blk->abil", rows, _CROPS).reshape(-1, _LOW, _LOW) * _WEIGHT
 
 
 def _correlation(many: np.ndarray, one: np.ndarray) -> float:
-    """Largest correlation of frequencies [K, 16, 16] with others [16, 16]; 0 where there are none."""
+    """Largest correlation of frequencies [K, 16, 16] with others [16, 16]; 0 for a flat picture."""
     norms = np.linalg.norm(many, axis=(1, 2)) * np.linalg.norm(one)
     return float(np.max(np.einsum("kij,ij->k", many, one) / np.maximum(norms, 1e-6)))
 
 
 def _crops() -> np.ndarray:
-    """What a crop does to the frequencies along one axis: matrices [4, 16, 16] for none, the start, the end, both."""
+    """Matrices [4, 16, 16] that crop along one axis, in frequencies: nothing, the start, the end, both."""
     transform = cv2.dct(np.eye(_SIDE), flags=cv2.DCT_ROWS).T[:_LOW]
     centres = (np.arange(_SIDE) + 0.5) / _SIDE
     matrices = []

@@ -1,35 +1,35 @@
-"""Groups of pictures that no split must tell apart: near-duplicates, and what a manifest calls a group, on Beam."""
+"""Groups of pictures that belong in one split: near-duplicates, and the groups that a manifest names; on Beam."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
 
-from model import duplicates
-from pipeline.codec import Examined
-from pipeline.snapshot import Entry
+from pipeline.inputs.snapshot import Entry
+from pipeline.photographs import duplicates
+from pipeline.photographs.examiner import Examined
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A picture that may be trained on."""
+    """A picture that is fit for training."""
 
     entry: Entry
     found: Examined  # without pixels
 
     @property
     def rank(self) -> tuple:
-        """The first of several copies stays: the one of most pixels, whatever their names."""
+        """Sort key of copies: the copy with the most pixels comes first and is kept. Names do not matter."""
         return -self.found.width * self.found.height, self.found.sha256
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """What pictures have to do with one another, by sha256.
+    """Relations between pictures, by sha256.
 
     Attributes:
-      roots: the smallest sha256 of the group, of those who are not alone.
-      originals: key of the picture that is kept instead, of those who are copies.
+      roots: for each picture that is not alone in its group, the smallest sha256 of the group.
+      originals: for each copy, the key of the picture that is kept in its place.
     """
 
     roots: dict[str, str]
@@ -38,7 +38,7 @@ class Groups:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Two pictures that must not be told apart: `Seen.rank` and key of each; whether one is a copy of the other."""
+    """Two pictures of one group: `Seen.rank` and key of each, and whether one is a copy of the other."""
 
     one: tuple
     other: tuple
@@ -48,21 +48,28 @@ class Edge:
 def find(
     root: beam.Pipeline, seen: beam.PCollection[Seen], unique: beam.PCollection[Seen]
 ) -> beam.PCollection[Groups]:
-    """One Groups, of near-duplicates and of the manifests' own groups. One worker holds all edges.
+    """Finds the groups of near-duplicates and those that the manifests name. One worker holds all edges.
 
     Args:
-      seen: all pictures. unique: one of each sha256.
+      root: the pipeline.
+      seen: all pictures.
+      unique: one picture for each sha256.
+
+    Returns:
+      A collection of exactly one `Groups`.
     """
     edges = (_near_duplicates(unique), _labelled(seen)) | "Edges" >> beam.Flatten()
     return (
         root
-        | "Once" >> beam.Create([None])  # without edges, too, there is one Groups
+        | "Once" >> beam.Create([None])  # one Groups, even without any edge
         | "Groups" >> beam.Map(_joined, beam.pvalue.AsIter(edges))
     )
 
 
 def _joined(_, edges: Iterable[Edge]) -> Groups:
-    related, copies, names = [], [], {}
+    related: list[tuple] = []
+    copies: list[tuple] = []
+    names: dict[tuple, str] = {}
     for edge in edges:
         pair = tuple(rank[1] for rank in (edge.one, edge.other))
         related.append(pair)
@@ -91,7 +98,7 @@ def _star(labelled: tuple[tuple, Iterable[tuple]]) -> Iterator[Edge]:
 
 
 def _near_duplicates(unique: beam.PCollection[Seen]) -> beam.PCollection[Edge]:
-    """Edges between near-duplicates: candidates share a key, and are compared once."""
+    """Edges between near-duplicates. Pictures that share a key are compared, each pair once."""
     signed = unique | "Signed" >> beam.Map(lambda one: (one.found.sha256, (one.found.signature, _end(one))))
     pairs = (
         unique
@@ -112,7 +119,7 @@ def _near_duplicates(unique: beam.PCollection[Seen]) -> beam.PCollection[Edge]:
 
 def _keyed(seen: Seen) -> Iterator[tuple[bytes, tuple[int, str]]]:
     signature = seen.found.signature
-    member = duplicates.warmth(signature), seen.found.sha256
+    member = duplicates.color_order(signature), seen.found.sha256
     return ((key, member) for key in duplicates.keys(signature))
 
 

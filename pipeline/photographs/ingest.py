@@ -1,9 +1,9 @@
 """Collections of photographs as clean training material: read, judged, deduplicated and split, on Beam.
 
-    manifests -> examine -> one of each sha256 -> candidates by key -> edges -> groups -> decide -> read the kept ones
+    manifests -> examine -> one of each sha256 -> candidates by key -> edges -> groups -> decide -> load the kept ones
 
-What travels until it is decided which pictures stay is small, some 7 KB each, most of it keys; pixels are read
-again then. Every line of a manifest ends as one Photograph or as one Quarantined.
+Only about 7 KB travel for each picture until the graph has decided which pictures stay; most of that is keys. The
+pixels of those pictures are then read again. Every line of a manifest becomes one Photograph or one Quarantined.
 """
 
 import json
@@ -13,30 +13,38 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from model.photos import SHARES, part_of
-from pipeline import groups, snapshot
-from pipeline.codec import Examined
-from pipeline.groups import Groups, Seen
-from pipeline.guard import Guard
-from pipeline.record import Reason, Record, Refusal
-from pipeline.settings import Settings
-from pipeline.snapshot import Entry
+from pipeline.codec.settings import Settings
+from pipeline.inputs import snapshot
+from pipeline.inputs.snapshot import Entry
+from pipeline.photographs import groups
+from pipeline.photographs.examiner import Examined, GuardedExaminer
+from pipeline.photographs.groups import Groups, Seen
+from pipeline.photographs.splits import SHARES, part_of
+from pipeline.records.record import Reason, Record, Refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Ingestion:
-    """Settings: pictures' shorter sides in pixels as stored and at least, and the shares of the parts, of sum 1."""
+    """Settings of an ingestion.
+
+    Attributes:
+      side: shorter side of the pictures as stored, pixels.
+      min_side: smallest shorter side that is accepted, pixels.
+      max_pixels: largest number of pixels that is accepted.
+      shares: shares of the parts train, eval and test; their sum is 1.
+      codec_timeout: seconds for one picture, plus one second per megapixel.
+    """
 
     side: int = 256
     min_side: int = 128
     max_pixels: int = 250_000_000
     shares: tuple[float, float, float] = SHARES
-    codec_timeout: float = 120.0  # seconds for a picture, plus one a megapixel
+    codec_timeout: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
-    """A colour photograph to train on, validate or test with, as `part` says."""
+    """A colour photograph for the part of the data set that `part` names."""
 
     key: str
     source: str
@@ -48,22 +56,22 @@ class Photograph:
     part: str
     width: int  # of the upright original, pixels
     height: int
-    mode: str  # of the original's pixels, in Pillow's words
+    mode: str  # Pillow's mode of the original
     colorfulness: float
     image: bytes  # PNG, RGB, upright sRGB, reduced
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A picture that is not trained on: its record, with the reason, and the part that its copies fall into."""
+    """A picture that is left out: its record, with the reason, and the part that its copies belong to."""
 
     record: Record
     collection: str
     era: str
-    part: str = ""  # empty where it could not be looked at
+    part: str = ""  # empty if the picture could not be examined
 
     def to_json(self) -> str:
-        """One line that `Record.from_json` reads, too."""
+        """One line of JSON. `Record.from_json` can read it."""
         more = {"collection": self.collection, "era": self.era, "part": self.part}
         return json.dumps(json.loads(self.record.to_json()) | more, separators=(",", ":"))
 
@@ -73,11 +81,15 @@ def ingest(
 ) -> tuple[beam.PCollection[Photograph], beam.PCollection[Quarantined]]:
     """Builds the graph.
 
-    Near-duplicates are joined into groups of which one worker holds the edges: about 300 bytes for each picture
-    that has a near-duplicate.
+    One worker holds the edges between near-duplicates: about 300 bytes for each picture that has one.
 
     Args:
-      manifests: as `pipeline.snapshot` writes them.
+      root: the pipeline.
+      manifests: places of the manifests that `pipeline.inputs.snapshot` writes.
+      settings: settings of the ingestion.
+
+    Returns:
+      The photographs to keep, and the pictures that are left out.
     """
     examined = (
         root
@@ -110,10 +122,11 @@ def ingest(
 def counts(
     photographs: beam.PCollection[Photograph], quarantined: beam.PCollection[Quarantined]
 ) -> beam.PCollection[dict]:
-    """One dictionary, ready for JSON.
+    """Counts the pictures.
 
-    `pictures` looked at, `kept`, kept by `parts`, `collections` and `eras`, `quarantined` by reason, and
-    `quarantined_by_collection`.
+    Returns:
+      A collection of one dictionary, ready for JSON: `pictures` examined, `kept`, the kept ones by `parts`,
+      `collections` and `eras`, `quarantined` by reason, and `quarantined_by_collection`.
     """
     kept = photographs | "CountKept" >> beam.Map(
         lambda one: [("parts", one.part), ("collections", one.collection), ("eras", one.era)]
@@ -141,7 +154,7 @@ class _CountFn(beam.CombineFn):
         return sum(accumulators, Counter())
 
     def extract_output(self, found: Counter) -> dict:
-        tables = {name: {} for name in self.NAMES}
+        tables: dict[str, dict[str, int]] = {name: {} for name in self.NAMES}
         for (name, value), number in sorted(found.items()):
             tables[name][value] = number
         kept, left = sum(tables["parts"].values()), sum(tables["quarantined"].values())
@@ -149,26 +162,26 @@ class _CountFn(beam.CombineFn):
 
 
 class _Guarded(beam.DoFn):
-    """Looks at pictures in a process that may die of them."""
+    """Examines pictures in a process of its own, which a bad picture may end."""
 
     def __init__(self, settings: Ingestion):
         self._settings = settings
 
     def setup(self):
         chosen = self._settings
-        self._guard = Guard(
+        self._examiner = GuardedExaminer(
             Settings(output="", run="", max_pixels=chosen.max_pixels, codec_timeout=chosen.codec_timeout)
         )
 
     def teardown(self):
-        self._guard.close()
+        self._examiner.close()
 
     def _examine(self, entry: Entry, keep: bool) -> Examined | Record:
-        return self._guard.examine(entry.item, self._settings.min_side, self._settings.side, keep)
+        return self._examiner.examine(entry.item, self._settings.min_side, self._settings.side, keep)
 
 
 class Examine(_Guarded):
-    """Entries -> Seen, or Quarantined to the output `refused`."""
+    """Turns an Entry into a Seen, or into a Quarantined for the output `refused`."""
 
     def process(self, entry: Entry):
         found = self._examine(entry, keep=False)
@@ -179,13 +192,13 @@ class Examine(_Guarded):
 
 
 class Load(_Guarded):
-    """Kept pictures and their parts -> Photographs, or Quarantined to the output `changed`."""
+    """Turns a kept picture and its part into a Photograph, or into a Quarantined for the output `changed`."""
 
     def process(self, kept: tuple[Seen, str]):
         seen, part = kept
         entry, found = seen.entry, self._examine(seen.entry, keep=True)
         if isinstance(found, Examined) and found.sha256 != seen.found.sha256:
-            words = "the file has changed while it was being ingested"
+            words = "the file changed during ingestion"
             found = _refused(seen, Refusal(Reason.READ_ERROR, words))
         if isinstance(found, Record):
             left = Quarantined(found, entry.collection, entry.era, part)
@@ -209,7 +222,11 @@ class Load(_Guarded):
 
 
 class Decide(beam.DoFn):
-    """What is first of its sha256, or the first's key -> kept pictures with their parts, others to `dropped`."""
+    """Decides what is kept.
+
+    The input is a picture, and the key of the first identical file if there is one. The outputs are the kept pictures
+    with their parts, and the others as Quarantined in `dropped`.
+    """
 
     def __init__(self, settings: Ingestion):
         self._shares = settings.shares
@@ -231,7 +248,7 @@ class Decide(beam.DoFn):
 
 
 def _first(alike: tuple[str, Iterable[Seen]]) -> Iterator[tuple[Seen, str | None]]:
-    """Of identical files the one with the smallest key, and the others with that key."""
+    """Yields the identical file with the smallest key, and each of the others with that key."""
     first, *others = sorted(
         alike[1], key=lambda one: (one.entry.item.key, one.entry.item.source, one.entry.line)
     )
@@ -242,5 +259,5 @@ def _first(alike: tuple[str, Iterable[Seen]]) -> Iterator[tuple[Seen, str | None
 def _refused(seen: Seen, refusal: Refusal) -> Record:
     found = seen.found
     record = seen.entry.item.record(source_sha256=found.sha256, width=found.width, height=found.height)
-    record = record.replace(source_bytes=found.bytes)
+    record = record.replace(source_bytes=found.file_bytes)
     return record.finish(outcome=refusal.outcome, reason=refusal.reason, detail=refusal.detail)

@@ -1,30 +1,30 @@
-"""What a picture must be to be trained on: a photograph, in colour. Judgements of RGB pixels, each in words."""
+"""Judges whether a picture is a colour photograph, fit for training."""
 
 import cv2
 import numpy as np
 
-from pipeline.opening import MIN_SIDE
-from pipeline.record import Reason, Refusal
-from pipeline.scan import color_spread, read_color
-from pipeline.settings import MAX_PIXELS
+from pipeline.decoding.opening import MAX_PIXELS, MIN_SIDE
+from pipeline.imaging.grey import color_spread
+from pipeline.photographs.reading import read_color
+from pipeline.records.record import Reason, Refusal
 
-NEARLY_GREY = 1.5  # see `scan.color_spread`: below it there is little to learn from
-# A tint, as of sepia or stained paper: warm, of one hue however unevenly strong, and over (nearly) everything.
+NEARLY_GREY = 1.5  # smallest `grey.color_spread` of a colour photograph
+# A tint, like sepia or stained paper: warm, of one hue but uneven strength, and nearly everywhere.
 _WARM = 50, 105  # hues in degrees of Lab, from orange to yellow
-_TINT = 4.0  # Lab units of mean chroma; weaker ones leave little colour spread
+_TINT = 4.0  # Lab units of mean chroma; weaker tints have a small colour spread
 _ACROSS = 1.8  # Lab units: RMS of chroma across the mean hue. Nine of ten sepia prints stay below 1.4
 _EVERYWHERE = 0.1  # chroma along the mean hue of all but a twentieth of the pixels, over its mean
-_SMALL = 64  # pixels of the square that a tint is looked for in
-FLAT = 0.75  # of neighbouring pixels that are equal; drawings have 0.8 and more, also as JPEGs of quality 40
-# Text: so much of a page is paper of one lightness, light and hardly coloured, and so many of its rows alternate
-# so often between paper and ink.
+_SMALL = 64  # pixels; side of the square in which a tint is searched
+FLAT = 0.75  # share of equal neighbouring pixels; drawings have 0.8 and more, also as JPEGs of quality 40
+# Text: smallest share of paper, which is light, of one lightness and hardly coloured; smallest share of rows with
+# text; smallest number of strokes in such a row.
 _PAPER, _ROWS, _STROKES = 0.5, 0.5, 10
-_EVEN, _LIGHT, _INK = 20, 140, 50  # 8-bit levels: around the paper's, of the paper, below the paper's
-_COLORED = 8.0  # colour spread that no page of print has
+_EVEN, _LIGHT, _INK = 20, 140, 50  # 8-bit levels: variation of the paper, its lightness, distance of ink
+_COLORED = 8.0  # largest colour spread of a page of text
 
 
 def judge(rgb: np.ndarray) -> None:
-    """Raises Refusal for RGB [H, W, 3] uint8 that is a text page, clip-art, or grey in whatever tint."""
+    """Raises Refusal for RGB [H, W, 3] uint8 that is a page of text, clip-art, grey, or tinted."""
     if (share := flatness(rgb)) > FLAT:
         raise Refusal(Reason.CLIP_ART, f"{share:.0%} of it is flat colour, as in drawings")
     if is_text_page(rgb):
@@ -33,20 +33,19 @@ def judge(rgb: np.ndarray) -> None:
 
 
 def check_color(rgb: np.ndarray) -> None:
-    """Raises Refusal for RGB [H, W, 3] uint8 that is grey in whatever tint."""
+    """Raises Refusal for RGB [H, W, 3] uint8 that is grey or tinted."""
     if (spread := color_spread(rgb)) < NEARLY_GREY:
-        raise Refusal(
-            Reason.GREY, f"its colours vary by {spread:.1f} at one lightness: too little to learn from"
-        )
+        raise Refusal(Reason.GREY, f"its colours vary by only {spread:.1f} at equal lightness")
     if is_tinted(rgb):
-        raise Refusal(Reason.GREY, "one warm tint lies over all of it, as on sepia prints")
+        raise Refusal(Reason.GREY, "it has one warm tint, like a sepia print")
 
 
 def photograph(data: bytes, side: int) -> np.ndarray:
-    """RGB [h, w, 3] uint8 of a colour photograph in a file, upright sRGB.
+    """Reads a colour photograph: RGB [h, w, 3] uint8, upright sRGB.
 
     Args:
-      side: pixels to which the shorter side is reduced where it is longer.
+      data: the whole file.
+      side: pixels; a longer short side is reduced to it.
 
     Raises:
       Refusal: it cannot be read, or is grey.
@@ -73,12 +72,12 @@ def is_text_page(rgb: np.ndarray) -> bool:
 
 
 def is_tinted(rgb: np.ndarray) -> bool:
-    """Whether all colour of RGB [H, W, 3] uint8 is one warm hue, as of sepia, be it unevenly stained.
+    """Whether RGB [H, W, 3] uint8 has only one warm hue, like sepia, possibly uneven.
 
-    Blue tints are left to `NEARLY_GREY`: they cannot be told from ice, sea and haze.
+    Blue tints are only found by `NEARLY_GREY`, because they cannot be told from ice, sea and haze.
     """
     small = cv2.resize(rgb, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
-    chroma = cv2.cvtColor(np.float32(small) / 255, cv2.COLOR_RGB2LAB)[..., 1:].reshape(-1, 2)
+    chroma = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[..., 1:].reshape(-1, 2)
     a, b = mean = chroma.mean(axis=0)
     tint = float(np.hypot(a, b))
     if tint < _TINT or not _WARM[0] < np.degrees(np.arctan2(b, a)) < _WARM[1]:

@@ -1,4 +1,4 @@
-"""The records of a collection: committed in shards as the work proceeds, the latest of each scan counts."""
+"""Records of a collection. They are committed in shards while the job runs; for each scan the latest record counts."""
 
 import contextlib
 import hashlib
@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
-from pipeline import scratch, storage
-from pipeline.collections import JobError
-from pipeline.record import SCHEMA, Record, fields
+from pipeline import storage
+from pipeline.errors import JobError
+from pipeline.records.record import SCHEMA, Record, fields
+from pipeline.storage import scratch
 
 FOLDER = "manifest"
 DEAD_LETTERS = "dead_letters.jsonl"
-CLOCKS_APART = timedelta(hours=1)  # that the clocks of two machines may be, and records of both be believed
+CLOCKS_APART = timedelta(hours=1)  # largest plausible difference between the clocks of two machines
 
 
 def folder(output: str) -> str:
@@ -20,10 +21,10 @@ def folder(output: str) -> str:
 
 
 def commit(output: str, run: str, records: Iterable[Record]) -> None:
-    """Writes a shard, whole. The same results give the same name: a retried bundle adds nothing.
+    """Writes a shard atomically. Its name depends on the results, so that a repeated bundle adds nothing.
 
     Raises:
-      JobError: it could not be written. Work whose records cannot be kept must stop.
+      JobError: it could not be written. The job must stop if its records cannot be written.
     """
     records = sorted(records, key=lambda record: record.key)
     if not records:
@@ -42,7 +43,7 @@ def commit(output: str, run: str, records: Iterable[Record]) -> None:
 
 
 def unwritable(output: str, error: OSError) -> str:
-    """In words: an output that could be written to before cannot be any more."""
+    """Describes that an output can no longer be written to."""
     return (
         f"cannot write to {output}: {error.strerror or error}; what is finished is kept, "
         "run the same command again once it can be written to"
@@ -50,7 +51,7 @@ def unwritable(output: str, error: OSError) -> str:
 
 
 def shards(output: str, run: str = "") -> Iterator[str]:
-    """URIs of the manifest's shards, or of one run's, in the order of their names.
+    """URIs of the shards of the manifest, or of one run, ordered by name.
 
     Raises:
       JobError: they cannot be listed.
@@ -66,33 +67,33 @@ def shards(output: str, run: str = "") -> Iterator[str]:
 
 
 def runs(output: str) -> Counter[str]:
-    """How many shards each run has committed. Raises JobError as `shards` does."""
+    """Number of shards of each run. Raises JobError like `shards`."""
     return Counter(uri.rpartition("/")[2].rpartition("-")[0] for uri in shards(output))
 
 
 def read_shard(uri: str) -> Iterator[Record]:
-    """The records of a shard, in its order.
+    """Yields the records of a shard in its order.
 
     Raises:
-      JobError: it cannot be read, or a line is no record: somebody else's file, an edited one, or one of a later
-        version of this program.
+      JobError: it cannot be read, or a line is not a record: the file is foreign, edited, or from a later version
+        of this program.
     """
     return (record for record, _ in _read(uri))
 
 
 def _read(uri: str) -> Iterator[tuple[Record, bytes]]:
-    """Records with their lines."""
+    """Yields records with their lines."""
     try:
         lines = storage.read(uri).splitlines()
     except OSError as error:
         raise JobError(f"cannot read {uri}: {error.strerror or error}") from error
     for number, line in enumerate(lines, 1):
         try:
-            said = fields(line)
-            record = Record.from_fields(said)
+            values = fields(line)
+            record = Record.from_fields(values)
         except (ValueError, TypeError) as error:
             raise JobError(f"{uri}, line {number}: {error}") from error
-        schema = said.get("schema", SCHEMA)
+        schema = values.get("schema", SCHEMA)
         if type(schema) is not int or schema > SCHEMA:
             raise JobError(
                 f"{uri}, line {number}: a later version of archive-colorize wrote this record (schema "
@@ -102,11 +103,11 @@ def _read(uri: str) -> Iterator[tuple[Record, bytes]]:
 
 
 def rank(record: Record, now: datetime | None = None) -> tuple:
-    """Orders the records of a scan: the greatest counts.
+    """Sort key for the records of a scan; the one with the greatest key counts.
 
-    It is the one finished last. One dated more than `CLOCKS_APART` after now comes from a machine whose clock was
-    wrong, and ranks below all that can be true: what a later run finds is not hidden behind it until that date comes.
-    Of two of the same moment always the same one counts.
+    This is the record that was finished last. A record dated more than `CLOCKS_APART` after now comes from a
+    machine with a wrong clock. It ranks below all others, so that it does not hide later results. For equal times
+    the choice is deterministic.
     """
     latest = (now or datetime.now(UTC)) + CLOCKS_APART
     believed = record.finished <= latest.isoformat(timespec="milliseconds")
@@ -114,14 +115,14 @@ def rank(record: Record, now: datetime | None = None) -> tuple:
 
 
 def later(a: Record, b: Record) -> Record:
-    """Which of two records of a scan counts; see `rank`."""
+    """The record of a scan that counts; see `rank`."""
     return max(a, b, key=rank)
 
 
 class Latest:
-    """The record that counts of every scan, in bounded memory: a temporary database on this machine.
+    """The latest record of every scan, in a temporary database, with bounded memory.
 
-    Iterating gives them by key. Raises JobError as `read_shard` does, and where there is no room for the database.
+    Iteration is ordered by key. Raises JobError like `read_shard`, and if there is no room for the database.
     """
 
     def __init__(self, output: str):
@@ -139,7 +140,7 @@ class Latest:
 
     def _fill(self) -> None:
         now = datetime.now(UTC)
-        # Rows are large: a table WITHOUT ROWID would keep a few to a page, half of it empty.
+        # Rows are large. A table WITHOUT ROWID would hold few of them in a page, half of it empty.
         self._database.execute("CREATE TABLE records (key BLOB PRIMARY KEY, rank TEXT, line BLOB)")
         for uri in shards(self._output):
             self._database.executemany(
@@ -152,7 +153,7 @@ class Latest:
             )
 
     def get(self, key: str) -> Record | None:
-        """The record of a scan, if it has one."""
+        """The record of a scan, or None."""
         found = self._database.execute("SELECT line FROM records WHERE key = ?", (storage.as_bytes(key),))
         return next((Record.from_json(line) for (line,) in found), None)
 
@@ -162,6 +163,6 @@ class Latest:
 
 
 def latest(output: str) -> Iterator[Record]:
-    """The record that counts of every scan, by key; see `Latest`."""
+    """Yields the latest record of every scan, by key; see `Latest`."""
     with Latest(output) as records:
         yield from records

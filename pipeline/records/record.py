@@ -1,4 +1,4 @@
-"""The record of a scan: one JSON line that says what was done to which picture, by which model."""
+"""The record of a scan: a line of JSON that says what was done to which picture, by which model."""
 
 import dataclasses
 import json
@@ -16,20 +16,20 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a scan has no derivative. Empty when it was colourised."""
+    """Why a scan has no derivative; empty if it was colourised."""
 
     NONE = ""
-    # skipped: nothing went wrong
+    # skipped, without an error
     ALREADY_COLOR = "already_color"
     LOW_CONFIDENCE = "low_confidence"
     NOT_AN_IMAGE = "not_an_image"
-    # skipped: nothing to train on
+    # skipped in the ingestion of photographs
     GREY = "grey"
     CLIP_ART = "clip_art"
     TEXT_PAGE = "text_page"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
-    # failed: the file
+    # failed because of the file
     MISSING = "missing"
     READ_ERROR = "read_error"
     UNREADABLE = "unreadable"
@@ -40,10 +40,10 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     BAD_KEY = "bad_key"
     DUPLICATE_KEY = "duplicate_key"
-    BAD_LINE = "bad_line"  # of a manifest: it names no scan
+    BAD_LINE = "bad_line"  # a line of a manifest that names no scan
     UNSUPPORTED_SOURCE = "unsupported_source"
     BAD_HINTS = "bad_hints"
-    # failed: the work
+    # failed in the work
     CODEC_CRASHED = "codec_crashed"
     CODEC_TIMEOUT = "codec_timeout"
     CODEC_ERROR = "codec_error"
@@ -66,7 +66,7 @@ SKIPS = frozenset(
 
 
 class Refusal(Exception):
-    """A scan that gets no derivative: an outcome on its way to becoming a record, never a job's error."""
+    """Raised for a scan that gets no derivative. It becomes a record and never ends the job."""
 
     def __init__(self, reason: Reason, detail: str):
         super().__init__(reason, detail)
@@ -80,29 +80,29 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What happened to one scan. The manifest, the dead letters and a manifest given as input share it."""
+    """What happened to one scan. Manifests, dead letters and manifests as input have this form."""
 
     source: str  # URI of the master
-    key: str  # its path relative to the collection
+    key: str  # path relative to the collection
     source_bytes: int = -1
-    source_version: str = ""  # modification time in ns, or the object's generation: cheap to compare
+    source_version: str = ""  # modification time in ns, or generation of the object
     source_sha256: str = ""
     outcome: str = ""
     reason: str = ""
-    detail: str = ""  # words for a person
+    detail: str = ""  # for people
     derivative: str = ""  # URI
     derivative_bytes: int = 0
     derivative_sha256: str = ""
-    width: int = 0  # as a person sees it: after orientation
+    width: int = 0  # pixels, upright
     height: int = 0
     model: str = ""
     model_version: str = ""
     model_sha256: str = ""
     options_sha256: str = ""  # of the options that change a derivative
-    hints_sha256: str = ""  # of the colours given for it; empty where there are none
-    confidence: float | None = None  # 0...1; None where the network was not asked
+    hints_sha256: str = ""  # of the hints file; empty if there is none
+    confidence: float | None = None  # 0...1; None if the network was not used
     colorfulness: float | None = None  # Hasler-Suesstrunk M3, 8-bit sRGB
-    milliseconds: int = 0  # host and network time, the batch's shared out
+    milliseconds: int = 0  # time of codec and network, with a share of the batch
     run: str = ""
     finished: str = ""  # UTC, ISO 8601
     schema: int = SCHEMA
@@ -111,50 +111,60 @@ class Record:
         return dataclasses.replace(self, **fields)
 
     def finish(self, **fields) -> "Record":
-        """With these fields, as of now."""
+        """A copy with these fields, finished now."""
         return self.replace(finished=datetime.now(UTC).isoformat(timespec="milliseconds"), **fields)
 
+    def refuse(self, refusal: Refusal, **fields) -> "Record":
+        """A copy for a scan that gets no derivative, with these fields, finished now."""
+        detail = joined(self.detail, refusal.detail)
+        return self.finish(outcome=refusal.outcome, reason=refusal.reason, detail=detail, **fields)
+
     def to_json(self) -> str:
-        """One line, ASCII (a file name that is not valid UTF-8 survives as an escaped surrogate)."""
+        """One line of ASCII. Names of files that are not valid UTF-8 have escaped surrogates."""
         return json.dumps({name: getattr(self, name) for name in _TYPES}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, line: str | bytes) -> "Record":
-        """Reads a line. Raises ValueError as `fields` and `from_fields` do."""
+        """Reads a line. Raises ValueError like `fields` and `from_fields`."""
         return cls.from_fields(fields(line))
 
     @classmethod
-    def from_fields(cls, said: dict) -> "Record":
-        """Of a line's fields. Those that are unknown or of another type than ours are ignored, so that an
-        inventory's own columns do no harm.
+    def from_fields(cls, values: dict) -> "Record":
+        """Makes a record from the fields of a line. Unknown fields and fields of other types are ignored.
+
+        An inventory may therefore have columns of its own.
 
         Raises:
-          ValueError: there is no text `source`, or `key` is no text.
+          ValueError: there is no text `source`, or `key` is not a text.
         """
-        if not isinstance(said.get("source"), str) or not said["source"]:
+        if not isinstance(values.get("source"), str) or not values["source"]:
             raise ValueError('a manifest line must be a JSON object with a text "source"')
-        if not isinstance(said.get("key", ""), str):
+        if not isinstance(values.get("key", ""), str):
             raise ValueError('"key" must be text')
-        ours = {name: value for name, value in said.items() if type(value) in _TYPES.get(name, ())}
-        return cls(**{"key": ""} | ours)
+        known = {name: value for name, value in values.items() if type(value) in _TYPES.get(name, ())}
+        return cls(**{"key": ""} | known)
+
+
+def joined(*words: str) -> str:
+    """Joins remarks for `detail`; empty ones are left out."""
+    return "; ".join(filter(None, words))
 
 
 def fields(line: str | bytes) -> dict:
-    """What a line of a manifest says. Raises ValueError where it is no JSON object, with words for a person."""
+    """Parses a line of a manifest. Raises ValueError with words for people if it is not a JSON object."""
     try:
-        said = json.loads(line)
+        values = json.loads(line)
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("it is nested too deeply") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is no UTF-8 (byte {error.start + 1})") from error
+        raise ValueError(f"it is not UTF-8 (byte {error.start + 1})") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON ({error.msg} at character {error.pos + 1})") from error
-    if not isinstance(said, dict):
+        raise ValueError(f"it is not JSON ({error.msg} at character {error.pos + 1})") from error
+    if not isinstance(values, dict):
         raise ValueError('a manifest line must be a JSON object with a text "source"')
-    return said
+    return values
 
 
-_NUMBER = (int, float, type(None))  # and no bool
-_TYPES = {
-    field.name: {str: (str,), int: (int,)}.get(field.type, _NUMBER) for field in dataclasses.fields(Record)
-}
+_NUMBER = (int, float, type(None))  # but not bool
+_EXACT: dict[object, tuple[type, ...]] = {str: (str,), int: (int,)}
+_TYPES = {field.name: _EXACT.get(field.type, _NUMBER) for field in dataclasses.fields(Record)}

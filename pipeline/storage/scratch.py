@@ -1,7 +1,7 @@
-"""Temporary folders and databases of this process, which the next one clears away should this one be killed.
+"""Temporary folders and databases of this process. If it is killed, the next process removes them.
 
-A folder is locked while its process lives. One that is not locked belongs to nobody any more, whatever ended its
-process: the kernel takes a lock back.
+A folder is locked while its process runs. The kernel releases the lock when the process ends for any reason, so a
+folder without a lock can be removed.
 """
 
 import atexit
@@ -13,18 +13,18 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 
-from pipeline.collections import JobError
+from pipeline.errors import JobError
 
 PREFIX = "archive-colorize-"
 
-_locks: dict[str, int] = {}  # of this process's folders: descriptors that hold a lock each
+_locks: dict[str, int] = {}  # folders of this process, with the descriptors of their locks
 
 
 def make() -> str:
-    """A new folder, which stays until `remove` or this process's end.
+    """Makes a folder, which exists until `remove` or the end of this process.
 
     Raises:
-      JobError: there is no place for temporary files, or no room in it.
+      JobError: there is no folder for temporary files, or it is full.
     """
     try:
         _clear(tempfile.gettempdir())
@@ -32,7 +32,7 @@ def make() -> str:
             folder = tempfile.mkdtemp(prefix=PREFIX)
             fd = _lock(folder)
             if fd is not None and os.path.isdir(folder):
-                break  # else another process has just taken it for a leftover
+                break  # otherwise another process has just removed it
             if fd is not None:
                 os.close(fd)
     except OSError as error:
@@ -58,7 +58,7 @@ atexit.register(remove_all)
 
 @contextlib.contextmanager
 def folder() -> Iterator[str]:
-    """A folder for as long as the block lasts. Raises JobError as `make` does."""
+    """Yields a folder that exists within the block. Raises JobError like `make`."""
     made = make()
     try:
         yield made
@@ -68,10 +68,10 @@ def folder() -> Iterator[str]:
 
 @contextlib.contextmanager
 def database() -> Iterator[sqlite3.Connection]:
-    """An empty database in a file, for as long as the block lasts: what is too large for memory.
+    """Yields an empty database in a file, which exists within the block, for data that are too large for memory.
 
     Raises:
-      JobError: there is no room for it, also for what the block writes to it.
+      JobError: there is no room for it, or for data that the block writes.
     """
     with folder() as made:
         try:
@@ -87,19 +87,19 @@ def database() -> Iterator[sqlite3.Connection]:
 
 
 def no_room(error: Exception) -> str:
-    """In words: temporary files cannot be written."""
+    """Describes that temporary files cannot be written."""
     where = f"in {tempfile.tempdir}" if tempfile.tempdir else "anywhere"
     words = getattr(error, "strerror", None) or str(error)
     return f"cannot write temporary files {where}: {words}; set TMPDIR to a folder with room for them"
 
 
 def _clear(parent: str) -> None:
-    """Removes this user's folders that no process holds."""
+    """Removes folders of this user that no process has locked."""
     names = []
     with contextlib.suppress(OSError), os.scandir(parent) as entries:
         names = [entry.path for entry in entries if entry.name.startswith(PREFIX)]
     for path in names:
-        with contextlib.suppress(OSError):  # another's, or gone
+        with contextlib.suppress(OSError):  # of another user, or deleted
             if os.stat(path, follow_symlinks=False).st_uid != os.getuid() or path in _locks:
                 continue
             fd = _lock(path)
@@ -109,7 +109,7 @@ def _clear(parent: str) -> None:
 
 
 def _lock(folder: str) -> int | None:
-    """A descriptor that holds the folder's lock, or None where another process has it."""
+    """Locks a folder. Returns the descriptor, or None if another process holds the lock."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

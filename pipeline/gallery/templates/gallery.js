@@ -1,5 +1,5 @@
 "use strict";
-// Without this script a picture stands half scan, half colour, and "Enlarge" opens its file.
+// Without this script a picture shows half scan, half colour, and "Enlarge" opens its file.
 
 document.documentElement.classList.add("scripted");
 
@@ -26,7 +26,7 @@ document.addEventListener("pointerdown", (event) => {
   pair.querySelector("input").focus({ preventScroll: true });
   event.preventDefault();
   pair.setPointerCapture(event.pointerId);
-  // A finger may be about to scroll: only its sideways moves, or a tap, are meant for the slider.
+  // A finger may be about to scroll: only a sideways move or a tap moves the slider.
   let meant = event.pointerType !== "touch";
   if (meant) follow(event, pair);
   const move = (moved) => {
@@ -44,7 +44,7 @@ document.addEventListener("pointerdown", (event) => {
   pair.addEventListener("pointercancel", end);
 });
 
-// The viewer: one picture, as large as the window.
+// The viewer shows one picture as large as the window.
 const viewer = document.getElementById("viewer");
 const cards = [...document.querySelectorAll(".pictures > li")].filter((card) => card.querySelector(".pair"));
 let current = 0;
@@ -85,7 +85,7 @@ viewer.addEventListener("click", (event) => {
 });
 
 viewer.addEventListener("close", () => {
-  if (viewer.open) return; // opened again before this event came
+  if (viewer.open) return; // reopened before this event arrived
   viewer.querySelector(".stage").replaceChildren();
   cards[current].querySelector(".enlarge").focus();
 });

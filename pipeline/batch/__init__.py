@@ -1,0 +1,1 @@
+"""The job: its options, its plan, its Beam graph, and the commands around it."""

@@ -1,0 +1,53 @@
+"""The codec in a process of its own, for the worker."""
+
+import numpy as np
+
+from pipeline.codec.codec import View
+from pipeline.codec.process import GuardedProcess
+from pipeline.codec.settings import Settings
+from pipeline.inputs.collection import Item
+from pipeline.records.record import Record
+
+
+class Guard(GuardedProcess):
+    """A `Codec` in a guarded process. A crash or a hang costs one scan, not the job."""
+
+    def __init__(self, settings: Settings):
+        super().__init__("pipeline.codec.codec:Codec", settings)
+
+    def open(self, item: Item) -> View | Record:
+        return self.ask(item, "open", item)
+
+    def paint(
+        self,
+        item: Item,
+        tiles: np.ndarray,
+        confidence: float,
+        seconds: float,
+        pixels: int = 0,
+        show: bool = False,
+    ) -> Record:
+        """Calls `Codec.paint`. If the process that held the scan has died, the scan is opened again."""
+        arguments = item, tiles, confidence, seconds, show
+        record = self.ask(item, "paint", *arguments, pixels=pixels)
+        if record is None:
+            view = self.open(item)
+            if isinstance(view, Record):
+                return view
+            record = self.ask(item, "paint", *arguments, pixels=pixels)
+        return record
+
+    def adopt(self, item: Item) -> Record | None:
+        answer = self.ask(item, "adopt", item)
+        return answer if isinstance(answer, Record) and not answer.reason else None
+
+    def sha256(self, item: Item) -> str:
+        answer = self.ask(item, "sha256", item)
+        return answer if isinstance(answer, str) else ""
+
+    def drop(self, item: Item) -> None:
+        self.ask(item, "drop", item)
+
+    def thumbnail(self, uri: str) -> bytes | None:
+        answer = self.ask(Item(uri, uri), "thumbnail", uri)
+        return answer if isinstance(answer, bytes) else None

@@ -1,0 +1,1 @@
+"""Pages of pictures, before and after, for people."""

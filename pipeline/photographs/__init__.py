@@ -1,0 +1,1 @@
+"""Colour photographs as training material: read, judged, deduplicated, and split."""

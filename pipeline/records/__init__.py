@@ -1,0 +1,1 @@
+"""What is said about each scan: its record, the manifest of all records, and their counts."""
