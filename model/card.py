@@ -1,4 +1,4 @@
-"""The model card: what a SavedModel is, beside it as `model_card.json`. Needs the standard library only."""
+"""The model card, `model_card.json` beside a SavedModel. Needs only the standard library."""
 
 import dataclasses
 import hashlib
@@ -13,34 +13,37 @@ GRAPH, VARIABLES = "saved_model.pb", "variables"
 
 
 class CardError(ValueError):
-    """What is wrong with a model's folder or card, in one line for a person."""
+    """A model's folder or card is wrong; the message is one line for a person."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What whoever uses a model, or finds its derivatives later, has to know.
+    """What a user of a model, or somebody who finds its derivatives later, needs to know.
 
     Attributes:
         name, version: identify the model in records and derivatives.
-        size: S in pixels; the signature takes `lightness` [N, S, S, 1] and gives `chroma` [N, S, S, 2] and
+        size: S in pixels. The signature takes `lightness` [N, S, S, 1] and returns `chroma` [N, S, S, 2] and
             `confidence` [N].
-        weights_sha256: see the function of that name.
-        default_strength: factor on chroma that the batch job uses unless told; `strength_reason` says why.
-        operating_strength: factor at which the validation pictures have 60 % of the truth's colourfulness,
-            where `metrics` are taken.
-        temperature, debias, gain: how bins were decoded: of the annealed mean; how much of the rebalancing was
-            taken back (0 none, 1 all); factor on chroma within the model.
-        training: collections and the number of pictures of each part; name, version, `weights_sha256` and `command`
-            of a teacher, if there was one.
-        metrics: figures on the test part by collection, of the model; `controls`: the same of grey, mean chroma
-            and the luminance table.
-        gates: verdicts of a training pipeline's gates, each with its `gate` and its `verdict` ("passed", "failed"
-            or "pending"); empty for a model that passed through none.
-        data: what the pipeline ingested, counted, with the digests of its manifests.
-        pushed: when it became a version, UTC.
-        git_revision: of the sources that trained it. command: the command that did. terms: of the data.
-        confidence: what the number means.
-        limits: what it does badly.
+        weights_sha256: digest of graph and weights; see the function of the same name.
+        default_strength: default factor on chroma in the batch job; `strength_reason` says why.
+        operating_strength: factor at which the validation pictures have 60 % of the true colourfulness. The
+            `metrics` are measured at this strength.
+        temperature: of the annealed mean over the chroma bins.
+        debias: how much of the class rebalancing was undone, from 0 (nothing) to 1 (all).
+        gain: factor on chroma inside the model.
+        training: number of pictures by split and collection; and `name`, `version`, `weights_sha256` and `command` of
+            the teacher, if there was one.
+        metrics: results of the model on the test split, by collection.
+        controls: the same results for grey, mean chroma and the lightness table.
+        gates: results of the gates of a training pipeline, each with `gate` and `verdict` ("passed", "failed" or
+            "pending"); empty for a model that was trained without a pipeline.
+        data: counts of the ingested pictures, and the digests of the manifests.
+        pushed: time of the push, UTC.
+        git_revision: revision of the source code.
+        command: the training command.
+        terms: terms of use of the training data.
+        confidence: what the confidence means.
+        limits: what the model does badly.
     """
 
     name: str
@@ -67,9 +70,9 @@ class ModelCard:
 
 
 def weights_sha256(folder: str | Path) -> str:
-    """SHA-256, hexadecimal, of `saved_model.pb` followed by the files of `variables/` in the order of their names.
+    """Returns the SHA-256, hexadecimal, of `saved_model.pb` and the files in `variables/`, ordered by name.
 
-    The same as `cat saved_model.pb variables/* | sha256sum`: graph and weights, whatever decides the colours.
+    This covers graph and weights, which determine the colours. It equals `cat saved_model.pb variables/* | sha256sum`.
     """
     folder = Path(folder)
     digest = hashlib.sha256()
@@ -79,19 +82,20 @@ def weights_sha256(folder: str | Path) -> str:
 
 
 def write_card(folder: str | Path, card: ModelCard) -> None:
-    """Writes the card into the SavedModel's folder."""
+    """Writes the card into the folder of a SavedModel."""
     (Path(folder) / CARD).write_bytes(to_bytes(card))
 
 
 def to_bytes(card: ModelCard) -> bytes:
-    """The card as its file has it: JSON in UTF-8."""
+    """Encodes the card as JSON in UTF-8."""
     return json.dumps(dataclasses.asdict(card), indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def read_card(folder: str | Path) -> ModelCard:
-    """The card of a SavedModel's folder, checked: complete, of the right kinds, and of these very weights.
+    """Reads and checks the card of a SavedModel. Unknown entries are ignored.
 
-    Unknown entries are ignored. Raises CardError otherwise.
+    Raises:
+        CardError: the card is missing, incomplete, has values of wrong types, or belongs to other weights.
     """
     path = Path(folder) / CARD
     if not Path(folder).is_dir():
@@ -105,12 +109,12 @@ def read_card(folder: str | Path) -> ModelCard:
     except OSError as error:
         raise CardError(f"unreadable model card {path}: {error}") from None
     if card.weights_sha256 != weights_sha256(folder):
-        raise CardError(f"the model card is of other weights (weights_sha256 differs): {path}")
+        raise CardError(f"the model card belongs to other weights (weights_sha256 differs): {path}")
     return card
 
 
 def parse_card(text: bytes, path: str) -> ModelCard:
-    """The card in a file's text, checked but for whose weights it is of. Raises CardError, which names `path`."""
+    """Parses and checks the text of a card, but not its weights. Raises CardError, whose message names `path`."""
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -119,21 +123,21 @@ def parse_card(text: bytes, path: str) -> ModelCard:
 
 
 def is_blessed(card: ModelCard) -> bool:
-    """Whether every gate that the card names was passed."""
+    """Whether the model passed every gate in its card."""
     return not open_gates(card)
 
 
 def open_gates(card: ModelCard) -> list[dict]:
-    """Of the card's gates, those that were not passed."""
+    """Returns the gates that the model did not pass."""
     return [gate for gate in card.gates if gate["verdict"] != "passed"]
 
 
 def _checked(entries, path: str) -> ModelCard:
     if not isinstance(entries, dict):
-        raise CardError(f"the model card is no JSON object: {path}")
+        raise CardError(f"the model card is not a JSON object: {path}")
     fields = dataclasses.fields(ModelCard)
-    no = dataclasses.MISSING
-    required = [f.name for f in fields if f.default is no and f.default_factory is no]
+    missing_type = dataclasses.MISSING
+    required = [f.name for f in fields if f.default is missing_type and f.default_factory is missing_type]
     missing = [name for name in required if name not in entries]
     if missing:
         raise CardError(f"the model card lacks {', '.join(missing)}: {path}")
@@ -149,7 +153,7 @@ def _checked(entries, path: str) -> ModelCard:
     wrong += [name for name in ("metrics", "data") if not isinstance(getattr(card, name), dict)]
     wrong += [] if isinstance(card.pushed, str) else ["pushed"]
     if wrong:
-        raise CardError(f"the model card has no usable {', '.join(wrong)}: {path}")
+        raise CardError(f"the model card has invalid values of {', '.join(wrong)}: {path}")
     return card
 
 

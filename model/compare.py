@@ -1,9 +1,9 @@
-"""Trains the networks of the field for the same time on the same photographs, and compares them with the ways before.
+"""Compares all networks and the traditional methods.
 
-`python -m model.compare --photos photographs --output comparison --budget 10`
+    python -m model.compare --photos photographs --output comparison --budget 10
 
-A row that is finished is not done again, and one that was killed goes on: the same command takes as many sittings as
-it needs. `comparison.md` and `comparison.jpg` are written anew after each row.
+Every network is trained for the same time on the same photographs. The same command continues a comparison that was
+interrupted. `comparison.md` and `comparison.jpg` are updated after each row.
 """
 
 import argparse
@@ -18,17 +18,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from model.options import Options, OptionsError, own, write_json
+from model.training.options import Options, OptionsError, defaults, write_json
 
-EPOCHS = 10  # points of a learning curve, as far as the first guess of a row's pace is right
-WARM, TIMED = 3, 8  # steps before the clock is trusted, and steps that it then measures
-SECONDS, SIZE = "seconds.json", 128  # pixels that networks are trained and compared at
-FEW = 200  # photographs of a collection that are enough for a figure
+EPOCHS = 10  # points of a learning curve, if the first estimate of the pace is right
+WARM, TIMED = 3, 8  # steps before the measurement of the pace, and steps in it
+SECONDS, SIZE = "seconds.json", 128  # SIZE: pixels, for training and for the comparison
+FEW = 200  # largest number of photographs from one collection
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row: a network with its options. `extractor` names the ImageNet weights that it cannot do without."""
+    """A row of the comparison: a network with its options.
+
+    `extractor` names a classifier whose ImageNet weights it needs.
+    """
 
     name: str
     network: str
@@ -69,22 +72,24 @@ def parser() -> argparse.ArgumentParser:
     )
     add = result.add_argument
     add("--photos", required=True, metavar="DIR", help="photographs; sub-folders are collections")
-    add("--output", required=True, metavar="DIR", help="of the runs, comparison.md and comparison.jpg")
-    add("--budget", required=True, type=float, metavar="MINUTES", help="of training, for each network")
+    add(
+        "--output", required=True, metavar="DIR", help="folder for the runs, comparison.md and comparison.jpg"
+    )
+    add("--budget", required=True, type=float, metavar="MINUTES", help="training time of each network")
     add("--only", nargs="+", metavar="ROW", help="rows to train now (default: all)")
-    add("--sheet", metavar="DIR", help="photographs for the picture (default: twelve of the test part)")
-    add("--weights", metavar="DIR", help="holds NAME.weights.h5 of extractors (default: by their names)")
-    add("--batch", type=int, default=16, help="pictures a batch, but for GANs, which take 4 (default: 16)")
+    add("--sheet", metavar="DIR", help="photographs for comparison.jpg (default: twelve test photographs)")
+    add("--weights", metavar="DIR", help="folder with NAME.weights.h5 of extractors (default: downloads)")
+    add("--batch", type=int, default=16, help="pictures per batch; GANs always take 4 (default: 16)")
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns the exit status, 2 after one line about a user's mistake."""
+    """Runs the command. Returns the exit code, which is 2 after one line about a user's mistake."""
     arguments = parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from model.adversarial import StateError
-    from model.photos import PhotosError
-    from model.training import RunError
+    from model.data.photos import PhotosError
+    from model.training.adversarial import StateError
+    from model.training.run_folder import RunError
 
     try:
         _compare(arguments)
@@ -95,8 +100,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from model import comparison, default_model
-    from model.photos import HELD_OUT, PARTS, PhotosError, read_photos
+    from model import default_model
+    from model.data.photos import HELD_OUT, PhotosError, read_photos
+    from model.measuring import comparison
 
     if not 0 < arguments.budget < math.inf:
         raise OptionsError(f"--budget must be a positive number of minutes, got {arguments.budget}")
@@ -104,21 +110,21 @@ def _compare(arguments: argparse.Namespace) -> None:
     unknown = set(arguments.only or ()) - known
     if unknown:
         raise OptionsError(
-            f"--only: no row {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
+            f"--only: unknown row {', '.join(sorted(unknown))}; choose from {', '.join(sorted(known))}"
         )
     output = Path(arguments.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OptionsError(f"--output {output} can be no folder: {error.strerror}") from None
-    # What the shipped model held out, so that it may stand beside the others.
+        raise OptionsError(f"--output {output} cannot be used as a folder: {error.strerror}") from None
+    # The held-out photographs of the shipped model, so that it can be compared with the others.
     held_out = json.loads(Path(default_model(), HELD_OUT).read_text(encoding="utf-8"))
     photos = read_photos(arguments.photos, held_out=held_out)
-    if not photos.test or not photos.validation:  # none of its photographs
+    if not photos.test or not photos.validation:  # they are other photographs
         photos = read_photos(arguments.photos)
     if not photos.test or not photos.validation:
-        raise PhotosError(f"too few photographs in {arguments.photos}: none is left to measure on")
-    photos = dataclasses.replace(photos, **{part: _few(getattr(photos, part)) for part in PARTS[1:]})
+        raise PhotosError(f"too few photographs in {arguments.photos}: none is left for the test")
+    photos = dataclasses.replace(photos, validation=_few(photos.validation), test=_few(photos.test))
     sheet = comparison.pictures_of(photos.test, arguments.sheet)
     comparison.require_same(output, photos, sheet, {"budget": arguments.budget, "batch": arguments.batch})
     comparison.write_controls(output, photos, sheet, SIZE)
@@ -128,7 +134,7 @@ def _compare(arguments: argparse.Namespace) -> None:
             continue
         folder = comparison.folder_of(output, entry.name)
         if comparison.is_done(folder):
-            print(f"{entry.name}: done before")
+            print(f"{entry.name}: finished already")
             continue
         missing = _missing(entry, arguments.weights)
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,8 +158,9 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _few(photos: list) -> list:
-    """At most `FEW` of each collection: those with the smallest digests, as good as drawn by lot."""
-    kept, counts = [], {}
+    """At most `FEW` photographs of each collection: those with the smallest digests, which is a random sample."""
+    kept: list = []
+    counts: dict[str, int] = {}
     for photo in sorted(photos, key=lambda photo: photo.digest):
         counts[photo.collection] = counts.get(photo.collection, 0) + 1
         if counts[photo.collection] <= FEW:
@@ -162,10 +169,10 @@ def _few(photos: list) -> list:
 
 
 def _missing(entry: Entry, weights: str | None) -> str:
-    """Why a row cannot be run: its ImageNet weights are not to be had; empty where it can."""
+    """Why a row cannot be run (its ImageNet weights are missing); empty if it can."""
     if not entry.extractor:
         return ""
-    from model import extractors
+    from model.networks import extractors
 
     try:
         extractors.build(entry.extractor, _file(entry, weights), "logits")
@@ -175,18 +182,18 @@ def _missing(entry: Entry, weights: str | None) -> str:
 
 
 def _file(entry: Entry, weights: str | None) -> str:
-    """The extractor's file, or where there is none its name, by which its weights are fetched."""
+    """The file of the extractor's weights, or `imagenet` to download them."""
     file = Path(weights or "", f"{entry.extractor}.weights.h5")
     return str(file) if weights and file.is_file() else "imagenet"
 
 
 def _options(entry: Entry, arguments: argparse.Namespace, photos, folder: Path) -> Options:
-    """The row's options: those it was begun with, or as many steps as fit into the budget here and now."""
-    from model import training
+    """Options of a row: those of its run, or for a new run as many steps as fit into the budget."""
+    from model.training import run_folder
 
-    if (folder / training.OPTIONS).is_file():
-        return training.options_of(folder)
-    # Bins are decoded to the mean of what pixels are, as the networks that regress are taught.
+    if (folder / run_folder.OPTIONS).is_file():
+        return run_folder.options_of(folder)
+    # Bins are decoded to the mean, which is what regression networks learn.
     same = {
         "batch": arguments.batch,
         "sizes": (SIZE,),
@@ -195,7 +202,7 @@ def _options(entry: Entry, arguments: argparse.Namespace, photos, folder: Path) 
         "temperature": 1.0,
         "debias": 1.0,
     }
-    options = dataclasses.replace(own(entry.network), **same, **entry.options)
+    options = dataclasses.replace(defaults(entry.network), **same, **entry.options)
     if entry.extractor:
         layers = {"extractor": entry.extractor, "weights": _file(entry, arguments.weights)}
         options = dataclasses.replace(options, layers=layers)
@@ -204,28 +211,28 @@ def _options(entry: Entry, arguments: argparse.Namespace, photos, folder: Path) 
 
 
 def _seconds_a_step(photos, options: Options) -> float:
-    from model import training
+    from model.training import fit
 
     stamps: list[float] = []
     short = dataclasses.replace(options, epochs=1, steps=WARM + TIMED)
     some = dataclasses.replace(photos, train=photos.train[:FEW], validation=[], test=[])
     with tempfile.TemporaryDirectory(prefix="compare-") as folder:
-        training.train(some, short, folder, (_each_batch(lambda: stamps.append(time.monotonic())),))
+        fit.train(some, short, folder, (_each_batch(lambda: stamps.append(time.monotonic())),))
     return (stamps[-1] - stamps[-1 - TIMED]) / TIMED
 
 
 def _trained(photos, options: Options, folder: Path, budget: float) -> tuple[Options, float]:
-    """Trains the row for about `budget` seconds, those of earlier sittings included.
+    """Trains a row for about `budget` seconds in all, including earlier parts of its run.
 
-    Returns its options, with the epochs that fitted, and the seconds that it took.
+    Returns its options, with the number of epochs that fitted, and the seconds that it took.
     """
-    from model import training
-    from model.progress import Pace, RunProgress
+    from model.training import fit
+    from model.training.progress import Pace, RunProgress
 
     some = dataclasses.replace(photos, validation=photos.validation[: FEW // 2])
     while True:
         pace = Pace(folder / SECONDS, budget, options.epochs)
-        training.train(some, options, str(folder), (RunProgress(options), pace))
+        fit.train(some, options, str(folder), (RunProgress(options), pace))
         if pace.epochs == options.epochs:
             return options, pace.seconds
         options = dataclasses.replace(options, epochs=pace.epochs)

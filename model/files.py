@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files: a file appears complete or not at all."""
 
 import contextlib
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, of the same extension, which takes the place of `path` after the block.
+    """Yields a temporary path beside `path`, with the same extension. After the block it replaces `path`.
 
-    Where the block raises, `path` stays as it was.
+    If the block raises an exception, `path` is not changed.
     """
     partial = path.with_name(f".partial.{path.name}")
     try:

@@ -1,4 +1,4 @@
-"""From a finished run to a model one can ship: calibrated on validation, exported, reported on test, with its card."""
+"""Releases the model of a finished run: calibrates it on validation, exports it, reports on test, writes its card."""
 
 import json
 import os
@@ -8,25 +8,28 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from model import evaluation, objectives, serving, training
-from model.bins import BINS
+from model import serving
 from model.card import ModelCard, read_card, weights_sha256, write_card
-from model.options import Options, write_json
-from model.photos import HELD_OUT, PARTS, Photos, held_out
-from model.training import MODEL
+from model.data.bins import BINS
+from model.data.photos import HELD_OUT, Photos, held_out
+from model.measuring import evaluation
+from model.training import fit, objectives
+from model.training.options import Options, write_json
+from model.training.run_folder import MODEL
+from pipeline.photographs.splits import PARTS
 
 REPORT, LICENSE = "report.json", "LICENSE.txt"
-CONFIDENCE = "c means that a share c of the validation pictures was less sure, that is, "
+CONFIDENCE = "c means that a share c of the validation pictures was less certain, that is, "
 SPREAD = (
     "had a larger expected error: the root mean square distance of the chroma bins from their mean, under the "
     "bins' distribution"
 )
-PALENESS = "got less chroma: a network that regresses shrinks towards grey what it is unsure of"
-GUESSES = "Colours are plausible guesses, not findings: no historical claim follows from them."
-CLEAN = "Clean modern photographs were seen in training, no damaged, faded or hand-tinted ones."
+NEGATIVE_CHROMA = "got less chroma: a regression network predicts colours closer to grey where it is unsure"
+GUESSES = "Colours are plausible guesses, not findings. They support no historical claim."
+CLEAN = "Training used clean modern photographs; no damaged, faded or hand-tinted ones."
 AGED = (
-    "Modern photographs were seen in training, a share of {:.0%} of them made to look faded, grainy and blurred; "
-    "no real old print, no damaged or hand-tinted one."
+    "Training used modern photographs, of which {:.0%} were made to look faded, grainy and blurred; "
+    "no real old prints, no damaged or hand-tinted ones."
 )
 
 
@@ -42,19 +45,26 @@ def release(
     counts: dict[str, dict[str, int]] | None = None,
     limits: Sequence[str] = (),
 ) -> dict:
-    """Writes the model of the run in `output` to its sub-folder `model`, and `report.json`; returns the report.
+    """Writes the model of a run to its sub-folder `model`, and `report.json`.
 
-    `command` and `terms` go into the card as they are, `terms` also into a licence note beside the weights.
-    `counts`, for the card, are the pictures of each part by collection, of which `photos` may be a sample;
-    without it `photos` are all. `limits` are what it does badly, besides what is true of every model.
+    Args:
+        photos: all photographs, or a sample of them.
+        output: folder of the run.
+        command: the training command, for the card.
+        terms: terms of use, for the card and for a licence note beside the weights.
+        counts: number of pictures by split and collection, for the card; by default those of `photos`.
+        limits: what this model does badly, in addition to what holds for every model.
+
+    Returns:
+        The report.
     """
-    network, centres = training.trained(output, options)
+    network, centres = fit.trained(output, options)
     classifies = objectives.classifies(options.network)
-    spreads = serving.Doubting(network, centres).classifies  # so may a GAN's generator
+    spreads = serving.WithUncertainty(network, centres).classifies  # the generator of a GAN may do so, too
     folder, partial = Path(output) / MODEL, Path(output) / f".{MODEL}.partial"
     validation = photos.validation or photos.train
     lightness = (lightness for _, _, lightness in evaluation.pictures(validation, options.size))
-    knots = serving.fit_knots(serving.doubts(network, centres, lightness))
+    knots = serving.quantiles(serving.uncertainties(network, centres, lightness))
     shutil.rmtree(partial, ignore_errors=True)
     serving.export(network, centres, knots, options.size, partial)
     predictor = serving.load(partial)
@@ -83,7 +93,7 @@ def release(
         git_revision=git_revision(),
         command=command,
         terms=terms,
-        confidence=CONFIDENCE + (SPREAD if spreads else PALENESS),
+        confidence=CONFIDENCE + (SPREAD if spreads else NEGATIVE_CHROMA),
         limits=[GUESSES, *limits, AGED.format(options.aging) if options.aging else CLEAN],
     )
     write_card(partial, card)
@@ -97,7 +107,7 @@ def release(
 
 
 def _teacher(run: Path) -> dict[str, str]:
-    """Which model the teacher in a run's folder is and how it was made; if never exported, the folder's name."""
+    """Identity and command of the teacher in the folder of a run; only the folder's name if it was never exported."""
     if not (run / MODEL).is_dir():
         return {"name": run.name}
     card = read_card(run / MODEL)
@@ -105,7 +115,7 @@ def _teacher(run: Path) -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """Revision of the checkout these sources lie in, or empty outside one."""
+    """Git revision of this source code; empty outside of a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -114,8 +124,8 @@ def git_revision() -> str:
 
 
 def table(report: dict) -> str:
-    """The report's main figures as lines of text."""
-    lines = [f"at {report['size']} px, chroma times {report['strength']}, means over pictures:"]
+    """Formats the main figures of a report as lines of text."""
+    lines = [f"at {report['size']} px, chroma × {report['strength']}, means over pictures:"]
     lines.append(f"{'':24}{'pictures':>9}{'RMSE':>7}{'/ grey':>8}{'dE00':>7}{'/ grey':>8}{'colour':>8}")
     for who, by_collection in {"model": report["model"], **report["controls"]}.items():
         for collection, figures in by_collection.items():
@@ -129,6 +139,6 @@ def table(report: dict) -> str:
         report["all"][key][0]
         for key in ("full_strength_colorfulness_over_truth", "confidence_spearman_with_rmse")
     )
-    lines.append(f"colourfulness at full strength over the truth's: {vividness}")
+    lines.append(f"colourfulness at full strength over the true one: {vividness}")
     lines.append(f"rank correlation of confidence with RMSE: {correlation}")
     return "\n".join(lines)

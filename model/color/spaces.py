@@ -1,48 +1,48 @@
-"""What a network that regresses predicts: the chroma planes of a separable colour space, or RGB outright.
+"""Targets of regression networks: the chroma planes of a separable colour space, or RGB.
 
-Planes are scaled to -1..1 over the sRGB gamut. Whatever the space, what leaves a network is Lab chroma at the
-scan's own luma. Spaces: Lab (CIE 15, D65), YUV (ITU-R BT.601, U and V), HSV (hue and saturation as a vector of
-the hue's angle, which has no jump from red to red), RGB.
+Planes are scaled to -1..1 over the sRGB gamut. The output of a network is always Lab chroma at the luma of the scan.
+Spaces: Lab (CIE 15, D65); YUV (ITU-R BT.601, U and V); HSV (a vector with the hue as its angle and the saturation as
+its length, which has no discontinuity at red); RGB.
 """
 
 import numpy as np
 from keras import ops
 
-from model import color
+from model.color import conversion
 
 PLANES = {"lab": 2, "yuv": 2, "hsv": 2, "rgb": 3}
 _LAB = 128.0
-_U, _V = 0.492 * (1 - 0.114), 0.877 * (1 - 0.299)  # the largest of any sRGB colour
+_U, _V = 0.492 * (1 - 0.114), 0.877 * (1 - 0.299)  # the largest values of any sRGB colour
 
 
 def encode(rgb, space: str):
-    """Planes [..., K] of sRGB 0..1 [..., 3] in `space`, a key of `PLANES`, which has the K of each."""
+    """Converts sRGB 0..1 [..., 3] to planes [..., K] of `space`, a key of `PLANES`; its value is K."""
     rgb = ops.convert_to_tensor(rgb)
     if space == "lab":
-        return color.rgb_to_lab(rgb)[..., 1:] / _LAB
+        return conversion.rgb_to_lab(rgb)[..., 1:] / _LAB
     if space == "rgb":
         return 2 * rgb - 1
     if space == "yuv":
-        luma = color.luma(rgb)
+        luma = conversion.luma(rgb)
         return ops.stack([0.492 * (rgb[..., 2] - luma) / _U, 0.877 * (rgb[..., 0] - luma) / _V], axis=-1)
     return _hue_vector(rgb)
 
 
 def decode(lightness, planes, space: str):
-    """Lab chroma [..., 2] of planes [..., K] in `space`, at the luma of the grey with L* `lightness` [..., 1]."""
+    """Converts planes [..., K] of `space` to Lab chroma [..., 2], at the luma of a grey of L* `lightness` [..., 1]."""
     if space == "lab":
         return _LAB * planes
-    grey = color.grey_of_lightness(lightness)
+    grey = conversion.grey_of_lightness(lightness)
     if space == "rgb":
         rgb = (planes + 1) / 2
-        rgb = rgb + grey - color.luma(rgb)[..., None]
+        rgb = rgb + grey - conversion.luma(rgb)[..., None]
     elif space == "yuv":
         blue, red = _U / 0.492 * planes[..., :1] + grey, _V / 0.877 * planes[..., 1:] + grey
         rgb = ops.concatenate([red, (grey - 0.299 * red - 0.114 * blue) / 0.587, blue], axis=-1)
     else:
         pure = _pure_color(planes)
-        rgb = pure * grey / color.luma(pure)[..., None]
-    return color.rgb_to_lab(rgb)[..., 1:]
+        rgb = pure * grey / conversion.luma(pure)[..., None]
+    return conversion.rgb_to_lab(rgb)[..., 1:]
 
 
 def _hue_vector(rgb):
@@ -62,8 +62,8 @@ def _hue_vector(rgb):
 
 
 def _pure_color(vector):
-    """The sRGB colour [..., 3] of value 1 that has the hue and saturation of a vector [..., 2]."""
-    # Grey has no hue, and the gradient of its angle is not a number: it gets that of a faint red.
+    """sRGB colour [..., 3] of value 1 with the hue and saturation of a vector [..., 2]."""
+    # Grey has no hue, and the gradient of its angle is NaN. It is treated as a faint red.
     across = ops.where(ops.max(ops.abs(vector), axis=-1) > 1e-6, vector[..., 0], 1e-6)
     saturation = ops.minimum(ops.hypot(across, vector[..., 1]), 1.0)[..., None]
     sixths = ops.arctan2(vector[..., 1], across)[..., None] * (3 / np.pi)

@@ -1,4 +1,4 @@
-"""Batches of lightness and what is to be learned from photographs, each a pure function of the seed and its step."""
+"""Training batches of lightness and targets. Each batch is a pure function of the seed and the step."""
 
 import itertools
 import math
@@ -12,19 +12,19 @@ import cv2
 import keras
 import numpy as np
 
-from model import color
-from model.aging import aged, emulsion
-from model.photos import Photo, PhotosError, chroma
-from model.srgb import LIGHTNESS
+from model.color import conversion
+from model.color.srgb import LIGHTNESS
+from model.data.aging import aged, emulsion
+from model.data.photos import Photo, PhotosError, chroma
 
 
 def lightness(pixels: np.ndarray) -> np.ndarray:
-    """Network input [H, W, 1] float32, L* 0..100, of RGB [H, W, 3] uint8: the lightness of its grey scan."""
-    return LIGHTNESS[color.luma_uint8(pixels)][..., None]
+    """Network input [H, W, 1] float32, L* 0..100, for RGB [H, W, 3] uint8: the lightness of its grey scan."""
+    return LIGHTNESS[conversion.luma_uint8(pixels)][..., None]
 
 
 def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pixels [H, W, C] at another size: by area where it shrinks, bilinear where it grows."""
+    """Resizes pixels [H, W, C]: by area if the result is smaller, bilinearly if it is larger."""
     shrinks = height * width < pixels.shape[0] * pixels.shape[1]
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
@@ -32,31 +32,31 @@ def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 def squashed(
     photo: Photo, size: int, scale: int, target: Callable[[np.ndarray], np.ndarray] = chroma
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A whole photograph as the network sees it: lightness [S, S, 1] and its target [S/scale, S/scale, K]."""
+    """Squashes a whole photograph to a square: lightness [S, S, 1] and target [S/scale, S/scale, K]."""
     square = resized(photo.pixels, size, size)
     return lightness(square), resized(target(square), size // scale, size // scale)
 
 
 def random_crop(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A part of the picture, at most 2:1, mirrored half of the time.
+    """Crops a random part of the picture, at most 2:1, and mirrors it half of the time.
 
-    Height and width are drawn each on its own, half to all of the side: squashed to a square, the part has
-    aspect jitter of up to 2:1 either way.
+    Height and width are drawn independently, from half of the side to all of it. When the part is squashed to a
+    square, this is an aspect jitter of up to 2:1 in both directions.
     """
     height, width = pixels.shape[:2]
     high, wide = (rng.uniform(0.5, 1, 2) * (height, width)).astype(int)
     high, wide = min(high, 2 * wide), min(wide, 2 * high)
     top, left = rng.integers(0, height - high + 1), rng.integers(0, width - wide + 1)
     part = pixels[top : top + high, left : left + wide]
-    # A mirrored view takes twenty times as long to copy, and must be copied.
+    # A mirrored view would be copied later, which takes twenty times as long.
     return cv2.flip(part, 1) if rng.random() < 0.5 else part
 
 
 def as_scanned(lightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lightness [H, W, 1], 0..100, as another scan of the same picture.
+    """Varies lightness [H, W, 1], 0..100, like another scan of the same picture.
 
-    Half of the time it has the contrast and gamma of some other exposure, and a third of the time the blur of a scan
-    of 40 to 100 % of the pixels: a photograph's colours must not depend on how sharp it is.
+    Half of the time contrast and gamma change, as with another exposure. A third of the time the picture is blurred
+    like a scan with 40 to 100 % of the pixels, because the colours must not depend on the sharpness.
     """
     if rng.random() < 1 / 3:
         height, width = lightness.shape[:2]
@@ -71,9 +71,9 @@ def as_scanned(lightness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def picture_weights(photos: list[Photo], by_collection: dict[str, float]) -> np.ndarray:
-    """Chance [P] of each photograph to be drawn, from the weights of their collections (1 where none is given).
+    """Probability [P] of drawing each photograph, from the weights of the collections (default 1).
 
-    Raises PhotosError where all are weighed 0.
+    Raises PhotosError if all weights are 0.
     """
     weights = np.array([by_collection.get(photo.collection, 1.0) for photo in photos])
     if not weights.any():
@@ -83,15 +83,15 @@ def picture_weights(photos: list[Photo], by_collection: dict[str, float]) -> np.
 
 @dataclass(frozen=True)
 class Views:
-    """Random views of pictures, as a network is trained on them.
+    """Random views of pictures for training.
 
     Attributes:
-        sizes: heights and widths in pixels of the batches, by turns; two that follow each other differ.
-        batch: pictures a batch.
-        scale: of how much smaller the target is than the input.
-        seed: of everything random.
-        aging: chance of a picture to look like an old scan.
-        target: RGB [H, W, 3] uint8 to what is learned, [H, W, K] float32; reduced by area.
+        sizes: heights and widths of the batches in pixels, used in turn.
+        batch: number of pictures in a batch.
+        scale: downsampling factor of the target.
+        seed: random seed.
+        aging: probability that a picture is made to look like an old scan.
+        target: function from RGB [H, W, 3] uint8 to the target [H, W, K] float32, which is then reduced by area.
     """
 
     sizes: tuple[int, ...]
@@ -102,19 +102,19 @@ class Views:
     target: Callable[[np.ndarray], np.ndarray] = chroma
 
     def generator(self, step: int) -> np.random.Generator:
-        """What is random in the batch of a step, counted from 0: a function of the seed and the step."""
+        """Random generator for the batch of a step, counted from 0."""
         return np.random.default_rng([self.seed, step])
 
     def of(
         self, pictures: Iterable[np.ndarray], step: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The batch of a step, of RGB pictures [H, W, 3] uint8, with the step's `generator`.
+        """Makes the batch of a step from RGB pictures [H, W, 3] uint8, with the `generator` of the step.
 
         Returns lightness [B, S, S, 1], L* 0..100, and targets [B, S/scale, S/scale, K], float32.
         """
         size = self.sizes[step % len(self.sizes)]
         pairs = [self._view(pixels, size, rng) for pixels in pictures]
-        return tuple(np.stack(column) for column in zip(*pairs, strict=True))
+        return _stacked(pairs)
 
     def _view(self, pixels: np.ndarray, size: int, rng: np.random.Generator):
         square = resized(random_crop(pixels, rng), size, size)
@@ -124,17 +124,24 @@ class Views:
         return as_scanned(lightness(square), rng), target
 
 
-class TrainingBatches:
-    """Batches of `views` without end, of photographs drawn with the chances `weights` [P].
+def _stacked(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack([one for one, _ in pairs]), np.stack([other for _, other in pairs])
 
-    The first is that of the step `start`: a resumed run sees the batches it would have seen.
+
+class TrainingBatches:
+    """Endless batches of `views`, from photographs drawn with the probabilities `weights` [P].
+
+    The first batch is that of step `start`, so that a resumed run sees the same batches as an uninterrupted one.
     """
 
     def __init__(self, photos: list[Photo], weights: np.ndarray, views: Views, start: int = 0):
         self.photos, self.weights, self.views, self.start = photos, weights, views, start
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """In order; made ahead by as many threads as there are cores, for OpenCV works outside Python's lock."""
+        """Yields the batches in order.
+
+        As many threads as there are cores prepare them; OpenCV releases Python's lock.
+        """
         cores = len(os.sched_getaffinity(0))
         with ThreadPoolExecutor(cores) as pool:
             ahead = deque(pool.submit(self.__getitem__, index) for index in range(2 * cores))
@@ -150,7 +157,7 @@ class TrainingBatches:
 
 
 class WholePhotos(keras.utils.PyDataset):
-    """Every photograph once, squashed to `size`, in order: lightness and targets as of `Views`."""
+    """All photographs in order, squashed to `size`: lightness and targets as in `Views`."""
 
     def __init__(self, photos: list[Photo], *, size: int, batch: int, scale: int, target: Callable = chroma):
         super().__init__()
@@ -162,4 +169,4 @@ class WholePhotos(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = self.photos[index * self.batch : (index + 1) * self.batch]
         pairs = [squashed(photo, self.size, self.scale, self.target) for photo in chosen]
-        return tuple(np.stack(column) for column in zip(*pairs, strict=True))
+        return _stacked(pairs)

@@ -1,4 +1,4 @@
-"""Chroma bins of a run: from its photographs, and as `bins.json` in its folder and beside an exported model."""
+"""The chroma bins of a run, which are stored as `bins.json` in its folder and beside an exported model."""
 
 import json
 from collections.abc import Iterator
@@ -6,26 +6,26 @@ from pathlib import Path
 
 import numpy as np
 
-from model import color
-from model.batches import resized
-from model.photos import Photo, chroma
+from model.color import conversion
+from model.data.batches import resized
+from model.data.photos import Photo, chroma
 
 BINS = "bins.json"
 
 
 def fit_bins(photos: list[Photo]) -> tuple[np.ndarray, np.ndarray]:
-    """Bin centres [Q, 2] and their shares [Q] of the pixels of all photographs, reduced."""
-    return color.grid_bins(np.concatenate(list(_colors(photos))))
+    """Bin centres [Q, 2] and their shares [Q] of the pixels of all photographs, which are reduced first."""
+    return conversion.grid_bins(np.concatenate(list(_colors(photos))))
 
 
 def count_bins(photos: list[Photo], centres: np.ndarray) -> np.ndarray:
-    """Shares [Q] of given bin centres [Q, 2] in the pixels of all photographs, reduced.
+    """Shares [Q] of given bin centres [Q, 2] in the pixels of all photographs, which are reduced first.
 
-    Each bin is counted once more than it occurs: one that never does has a finite weight, too.
+    Each count is increased by one, so that bins that do not occur have a finite weight.
     """
     counts = np.ones(len(centres))
     for colors in _colors(photos):
-        counts += np.bincount(color.nearest_bins(colors, centres), minlength=len(centres))
+        counts += np.bincount(conversion.nearest_bins(colors, centres), minlength=len(centres))
     return counts / counts.sum()
 
 
@@ -35,9 +35,9 @@ def _colors(photos: list[Photo], size: int = 32) -> Iterator[np.ndarray]:
 
 
 def read_bins(folder: str | Path) -> dict:
-    """What `bins.json` in a folder holds.
+    """Reads `bins.json` in a folder.
 
-    `centres` [Q, 2] in Lab units, `shares` [Q] of the training pixels, and `uniform`, the part of the uniform
-    distribution in the weights of the loss (see `losses.rebalancing_weights`).
+    Returns `centres` [Q, 2] in Lab units, `shares` [Q] of the training pixels, and `uniform`, the share of the
+    uniform distribution in the weights of the loss (see `losses.rebalancing_weights`).
     """
     return json.loads((Path(folder) / BINS).read_text(encoding="utf-8"))

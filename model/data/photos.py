@@ -1,12 +1,11 @@
-"""A folder of photographs as training material: reading, dropping grey ones, splitting without leaks.
+"""Reads a folder of photographs as training data: drops grey ones and splits the others without leaks.
 
-Sub-folders are collections. Everything is a function of the files' contents, so that two machines
-with the same photographs make the same split.
+Sub-folders are collections. Everything depends only on the contents of the files, so that two machines with the same
+photographs make the same split.
 """
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,30 +13,29 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from model import duplicates
-from pipeline.judge import photograph
-from pipeline.record import Reason, Refusal
+from pipeline.photographs import duplicates
+from pipeline.photographs.judge import photograph
+from pipeline.photographs.splits import PARTS, part_of
+from pipeline.records.record import Reason, Refusal
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"})
-PARTS = ("train", "validation", "test")
-SHARES = (0.8, 0.1, 0.1)
-HELD_OUT = "held_out.json"  # beside an exported model, what `held_out` gives
-_SHORT = 16  # hexadecimal digits that tell one photograph from another
+HELD_OUT = "held_out.json"  # beside an exported model: the result of `held_out`
+_SHORT = 16  # hexadecimal digits; enough to identify a photograph
 
 
 class PhotosError(ValueError):
-    """What a folder of photographs lacks, in one line for a person."""
+    """A folder of photographs cannot be used; the message is one line for a person."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One photograph: where it is, its collection, its identity, and its pixels.
+    """One photograph.
 
     Attributes:
-        path: relative to the folder that was read.
-        collection: first folder of the path; the folder's own name for files that lie directly in it.
+        path: relative to the folder of the photographs.
+        collection: first folder in the path; for files without one, the name of the folder of the photographs.
         digest: SHA-256 of the file, hexadecimal.
-        pixels: [H, W, 3] uint8 sRGB, reduced so that the short side is at most the size asked for.
+        pixels: [H, W, 3] uint8 sRGB, reduced to the requested short side.
     """
 
     path: str
@@ -48,7 +46,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Photos:
-    """The photographs of each part, and how many were left out: `grey` or `broken`, by collection."""
+    """Photographs by split, and the number of those left out, `grey` or `broken`, by collection."""
 
     train: list[Photo]
     validation: list[Photo]
@@ -58,10 +56,15 @@ class Photos:
 
 
 def read_photos(folder: str, side: int = 224, held_out: dict[str, list[str]] | None = None) -> Photos:
-    """Reads every picture below `folder`, drops grey and unreadable ones, splits about 80/10/10.
+    """Reads all pictures below `folder`, drops grey and unreadable ones, and splits the rest about 80/10/10.
 
-    `side` bounds the short side in pixels, and so the memory: about 0.2 MB a picture at 224. `held_out` are the
-    parts of another run, see `split`. Raises PhotosError when there is no such folder or it holds no usable picture.
+    Args:
+        folder: of the photographs.
+        side: largest short side in pixels. It determines the memory: about 0.2 MB per picture at 224.
+        held_out: validation and test pictures of another run; see `split`.
+
+    Raises:
+        PhotosError: the folder does not exist or has no usable picture.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -92,7 +95,7 @@ def _collection(root: Path, file: Path) -> str:
 
 
 def _read(root: Path, file: Path, collection: str, side: int) -> Photo | Reason:
-    """A photograph, or why it is none."""
+    """Reads a photograph, or returns the reason why it cannot be used."""
     try:
         data = file.read_bytes()
         pixels = photograph(data, side)
@@ -112,16 +115,20 @@ def chroma(pixels: np.ndarray) -> np.ndarray:
 def split(
     digests: list[str], signatures: list[bytes], held_out: dict[str, list[str]] | None = None
 ) -> list[str]:
-    """Part of each picture: `train`, `validation` or `test`, 80/10/10 of the groups of near-duplicates.
+    """Assigns each picture to `train`, `validation` or `test`: 80/10/10 of the groups of near-duplicates.
 
-    A function of the contents alone: neither order nor names matter, and a group falls where the
-    smallest digest in it falls.
+    The result depends only on the contents, not on order or names. A group follows its smallest digest.
 
-    `held_out` has the pictures that the run of a model held out, see `held_out`, when another run starts from that
-    model: of them alone come `validation` and `test` then, and no near-duplicate of what the model has seen.
+    Args:
+        digests: of the files.
+        signatures: of the pictures; see `pipeline.photographs.duplicates`.
+        held_out: result of `held_out` for the model from which this run starts. Only its pictures become `validation`
+            and `test`, except for near-duplicates of pictures that the model has seen.
     """
     buckets = defaultdict(list)
-    for index in sorted(range(len(digests)), key=lambda at: (duplicates.warmth(signatures[at]), digests[at])):
+    for index in sorted(
+        range(len(digests)), key=lambda at: (duplicates.color_order(signatures[at]), digests[at])
+    ):
         for key in duplicates.keys(signatures[index]):
             buckets[key].append(index)
     candidates = {pair for members in buckets.values() for pair in duplicates.pairs(members)}
@@ -137,26 +144,19 @@ def split(
     found = defaultdict(set)
     for digest in digests:
         found[groups.get(digest, digest)].add(part.get(digest[:_SHORT], PARTS[0]))
-    # PARTS[1] of a group in both: what chose the model's options must not judge it.
+    # A group in both is validation: pictures that helped to choose options must not be used for the test.
     return [min(found[groups.get(digest, digest)], key=PARTS.index) for digest in digests]
 
 
 def held_out(photos: Photos) -> dict[str, list[str]]:
-    """What a run must not be trained on if it starts from this one's model: the beginnings of digests by part."""
+    """Digest prefixes of held-out pictures, by split. A run that starts from this model must not train on them."""
     return {part: sorted(photo.digest[:_SHORT] for photo in getattr(photos, part)) for part in PARTS[1:]}
 
 
 def unseen(one: dict[str, list[str]], other: dict[str, list[str]]) -> dict[str, list[str]]:
-    """What two runs both held out, of their `held_out`; what either chose its options by is `validation`."""
+    """Pictures that two runs both held out, from their `held_out`. A picture in any `validation` stays there."""
     validation, test = (set(one[part]) | set(other[part]) for part in PARTS[1:])
     both = {digest for its in one.values() for digest in its} & {
         digest for its in other.values() for digest in its
     }
     return {PARTS[1]: sorted(validation & both), PARTS[2]: sorted((test & both) - validation)}
-
-
-def part_of(digest: str, shares: Sequence[float] = SHARES) -> str:
-    """Part of a group whose smallest digest, hexadecimal, is given; `shares` of the parts sum to 1."""
-    # Hashed anew, as the smallest of many digests is a small one.
-    share = int(hashlib.sha256(digest.encode()).hexdigest()[:8], 16) / 0x100000000
-    return PARTS[0] if share < shares[0] else PARTS[1] if share < shares[0] + shares[1] else PARTS[2]

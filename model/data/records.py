@@ -1,7 +1,7 @@
-"""Lab TFRecords as training material: shards of `tf.train.Example`, gzip where named `.gz`, read as a stream.
+"""Reads Lab TFRecords as training data: shards of `tf.train.Example`, compressed with gzip if named `.gz`.
 
-Feature names are those of `model.features`. A shard need not fit into memory, nor all that `training_batches`
-will draw: only `SHUFFLED` serialized records are held, 110 to 150 MB of pictures of 224 x 224.
+The names of the features are in `model.data.features`. Records are read as a stream: shards need not fit into
+memory. Only `SHUFFLED` serialized records are held, 110 to 150 MB for pictures of 224 x 224 pixels.
 """
 
 import heapq
@@ -14,18 +14,18 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from model.batches import Views
-from model.features import COLLECTION, KEY, LAB, SHA256
-from model.photos import Photo, PhotosError
+from model.data.batches import Views
+from model.data.features import COLLECTION, KEY, LAB, SHA256
+from model.data.photos import Photo, PhotosError
 
 SHUFFLED = 2048  # records
-SHARDS = 16  # read by turns, so that one batch never comes from one stretch of one shard
+SHARDS = 16  # read in turn, so that the pictures of a batch do not all come from one place
 
 
 def decode_lab(png: bytes) -> np.ndarray:
-    """RGB [H, W, 3] uint8 of a PNG of uint8 Lab: L* x 255/100, a* + 128, b* + 128.
+    """Decodes a PNG of uint8 Lab (L* x 255/100, a* + 128, b* + 128) to RGB [H, W, 3] uint8.
 
-    Raises PhotosError where it is no picture.
+    Raises PhotosError if it is not a picture.
     """
     lab = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR_RGB) if png else None
     if lab is None:
@@ -34,7 +34,7 @@ def decode_lab(png: bytes) -> np.ndarray:
 
 
 def shards(patterns: Sequence[str]) -> list[str]:
-    """Files that match the patterns, in a fixed order. Raises PhotosError where there are none."""
+    """Files that match the patterns, in a fixed order. Raises PhotosError if there are none."""
     files = sorted({file for pattern in patterns for file in tf.io.gfile.glob(pattern)})
     if not files:
         raise PhotosError(f"no record files: {', '.join(patterns) or 'no pattern given'}")
@@ -42,10 +42,12 @@ def shards(patterns: Sequence[str]) -> list[str]:
 
 
 def read_photos(patterns: Sequence[str], limit: int) -> list[Photo]:
-    """The `limit` photographs with the smallest digests: as good as drawn by lot, and the same in any order of files.
+    """Returns the `limit` photographs with the smallest digests: a random sample that does not depend on the order.
 
-    Reads every record once, in the memory of `limit` of them. Raises PhotosError where there is no file
-    or no record, or a record is damaged or has no `lab`, whichever record it is.
+    Reads every record once and holds `limit` of them in memory.
+
+    Raises:
+        PhotosError: there is no file or no record, or any record is damaged or has no `lab`.
     """
     chosen = heapq.nsmallest(limit, map(_features, _serialized(patterns)), key=_identity)
     if not chosen:
@@ -57,22 +59,29 @@ def read_photos(patterns: Sequence[str], limit: int) -> list[Photo]:
 
 
 def count(patterns: Sequence[str]) -> Counter:
-    """Number of records of each collection; reads every record, and raises PhotosError as `read_photos` does."""
+    """Counts the records of each collection. Reads every record; raises PhotosError like `read_photos`."""
     return Counter(_text(_features(serialized), COLLECTION) for serialized in _serialized(patterns))
 
 
 def training_batches(
     patterns: Sequence[str], views: Views, start: int = 0, *, weights: dict[str, float]
 ) -> tf.data.Dataset:
-    """Endless batches of lightness and targets of `views`.
+    """Returns endless batches of lightness and targets.
 
-    In each pass every record comes once, in another order, or as often as the weight of its collection says
-    against the greatest (1 where none is given). The stream is a function of the records, the weights and the
-    views: from `start` it goes on as one from the beginning does after so many batches, for which it reads, but
-    does not decode, the records in between.
+    In each pass every record occurs once, in a new order. With weights, it occurs with the probability of its
+    weight over the greatest. The stream depends only on the records, the weights and the views: with `start` it
+    continues where a stream from the beginning would be after so many batches. The records before are read, but not
+    decoded.
 
-    Raises PhotosError where there is no file or no record, the first has no `lab`, or all are weighed 0. A damaged
-    record further on ends the reading with TensorFlow's own error.
+    Args:
+        patterns: of the record files.
+        views: see `Views`.
+        start: number of the first batch.
+        weights: by collection; the default is 1.
+
+    Raises:
+        PhotosError: there is no file or no record, the first record has no `lab`, or all weights are 0. A damaged
+            record later on ends the stream with TensorFlow's own error.
     """
     files = shards(patterns)
     _require_drawable(patterns, weights)
@@ -99,7 +108,7 @@ def training_batches(
 
 
 def _weighed(stream: tf.data.Dataset, weights: dict[str, float], seed: int) -> tf.data.Dataset:
-    """Keeps each serialized record with the chance of its collection's weight over the greatest."""
+    """Keeps each serialized record with the probability of its collection's weight over the greatest weight."""
     if not weights:
         return stream
     greatest = max(1.0, *weights.values())
@@ -147,7 +156,7 @@ def _features(serialized: bytes):
     try:
         features = tf.train.Example.FromString(serialized).features.feature
     except DecodeError:
-        raise PhotosError("a record is no tf.train.Example") from None
+        raise PhotosError("a record is not a tf.train.Example") from None
     if LAB not in features:
         raise PhotosError(
             f"a record has no feature {LAB}; it has: {', '.join(sorted(features)) or 'nothing'}"

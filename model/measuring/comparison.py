@@ -1,4 +1,4 @@
-"""The rows of a comparison: figures of networks and of other ways of colouring, their table, their pictures."""
+"""The rows of a comparison: figures of networks and traditional methods, their table, their pictures."""
 
 import hashlib
 import json
@@ -12,26 +12,32 @@ import numpy as np
 from keras import ops
 from PIL import Image, ImageDraw, ImageFont
 
-from model import batches, color, default_model, evaluation, metrics, training
+from model import default_model
 from model.card import read_card
+from model.color import conversion, propagation
+from model.data import batches
+from model.data.photos import Photo, Photos, chroma, read_photos
 from model.files import replacing
-from model.options import Options, OptionsError, write_json
-from model.photos import PARTS, Photo, Photos, chroma, read_photos
-from model.serving import Doubting
+from model.measuring import evaluation, metrics
+from model.predictor import Predictor
+from model.serving import WithUncertainty
 from model.serving import load as load_model
-from model.traditional import exemplar, luminance_table, propagation, rules
+from model.traditional import exemplar, luminance_table, rules
+from model.training import fit
+from model.training.options import Options, OptionsError, write_json
+from pipeline.photographs.splits import PARTS
 
 TABLE, SHEET, PART, FIGURES = "comparison.md", "comparison.jpg", "sheet.png", "figures.json"
 CONDITIONS = "conditions.json"
-PICTURES, CELL = 12, 128  # rows of the sheet, and pixels of a picture in it
+PICTURES, CELL = 12, 128  # number of photographs in the sheet, and their size in pixels
 SHIPPED = "fusion-small as it ships"
-MARKS, MARK = 40, 7  # marks of the truth's colours, and pixels of a side of each, that propagation is given
+MARKS, MARK = 40, 7  # number of true marks for propagation, and their side in pixels
 MARKED = f"propagation of {MARKS} true marks"
 CONTROLS = ("grey", "mean chroma", "lightness table", "rules", "exemplar transfer", MARKED)
-GIVEN = ("grey", "mean chroma", MARKED)  # measured as they are: strength would mean nothing to them
-# Of RGB, luma and lightness, see `evaluation.pictures`.
+AS_IS = ("grey", "mean chroma", MARKED)  # a strength has no meaning for them
+# Function of RGB, luma and lightness (see `evaluation.pictures`) to chroma.
 Coloring = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-_FIGURES = {  # of the table: what they are called there, their key and their form
+_FIGURES = {  # columns of the table: heading, key and format
     "colour of truth": ("colorfulness", ".2f"),
     "PSNR": ("psnr", ".1f"),
     "SSIM": ("ssim", ".3f"),
@@ -52,18 +58,18 @@ _BATCH = 32
 
 
 def folder_of(output: Path, name: str) -> Path:
-    """Where a row keeps its run, its figures and its pictures."""
+    """Folder of a row, with its run, its figures and its pictures."""
     return output / "".join(letter if letter.isalnum() else "_" for letter in name.lower())
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a row has its figures; one that lacked its weights is tried again."""
+    """Whether a row is finished. A row without the weights that it needs is tried again."""
     file = folder / FIGURES
     return file.is_file() and "not_run" not in json.loads(file.read_text(encoding="utf-8"))
 
 
 def require_same(output: Path, photos: Photos, sheet: list[Photo], conditions: dict[str, float]) -> None:
-    """Raises OptionsError where the rows in `output` were made of other photographs or under other conditions."""
+    """Raises OptionsError if the rows in `output` were made from other photographs or with other conditions."""
     parts = {part: getattr(photos, part) for part in PARTS} | {"sheet": sheet}
     digests = {
         part: hashlib.sha256("".join(sorted(photo.digest for photo in some)).encode()).hexdigest()
@@ -80,11 +86,11 @@ def require_same(output: Path, photos: Photos, sheet: list[Photo], conditions: d
 
 
 def pictures_of(test: list[Photo], folder: str | None) -> list[Photo]:
-    """Twelve photographs for the sheet: those in a folder, or of the test part, the collections by turns."""
+    """Twelve photographs for the sheet: from a folder, or from the collections of the test split in turn."""
     if folder is not None:
         found = read_photos(folder)
         return sorted([*found.train, *found.validation, *found.test], key=lambda photo: photo.path)[:PICTURES]
-    by_collection = {}
+    by_collection: dict[str, list[Photo]] = {}
     for photo in test:
         by_collection.setdefault(photo.collection, []).append(photo)
     turns = [
@@ -97,13 +103,13 @@ def pictures_of(test: list[Photo], folder: str | None) -> list[Photo]:
 
 
 def assess(photos: list[Photo], size: int, coloring: Coloring, strength: float) -> dict[str, np.ndarray]:
-    """Figures [P] of each photograph: errors with chroma times `strength`, all others at full strength."""
+    """Figures [P] of all photographs: errors with chroma times `strength`, the others at full strength."""
     rows = []
     for rgb, grey, lightness in evaluation.pictures(photos, size):
         predicted = coloring(rgb, grey, lightness)
-        truth, blank = color.rgb_to_lab(rgb), color.rgb_to_lab(color.join(grey, 0 * predicted))
-        at, full = color.join(grey, strength * predicted), color.join(grey, predicted)
-        at_lab, full_lab = color.rgb_to_lab(at), color.rgb_to_lab(full)
+        truth, blank = conversion.rgb_to_lab(rgb), conversion.rgb_to_lab(conversion.join(grey, 0 * predicted))
+        at, full = conversion.join(grey, strength * predicted), conversion.join(grey, predicted)
+        at_lab, full_lab = conversion.rgb_to_lab(at), conversion.rgb_to_lab(full)
         figures = {
             "rmse": metrics.chroma_rmse(truth[..., 1:], at_lab[..., 1:]),
             "ciede2000": ops.mean(metrics.ciede2000(truth, at_lab), axis=(1, 2)),
@@ -130,7 +136,7 @@ def _row(
     strength: float,
     folder: Path,
 ) -> dict:
-    """A row's figures; its pictures go into `sheet.png` in its folder."""
+    """Figures of a row. Its pictures are written to `sheet.png` in its folder."""
     found = assess(photos.test, size, coloring, strength)
     names = np.array([photo.collection for photo in photos.test])
     by_collection = {
@@ -145,27 +151,27 @@ def _row(
 def measured(
     folder: Path, name: str, options: Options, photos: Photos, sheet: list[Photo], size: int
 ) -> dict:
-    """The figures of a trained network, what it costs included."""
-    network, centres = training.trained(str(folder), options)
-    doubting = Doubting(network, centres)
+    """Figures of a trained network, including its costs."""
+    network, centres = fit.trained(str(folder), options)
+    model = WithUncertainty(network, centres)
 
     def predictor(lightness):
-        return tuple(ops.convert_to_numpy(part) for part in doubting(lightness))
+        return tuple(ops.convert_to_numpy(part) for part in model(lightness))
 
     costs = {"parameters": network.count_params(), **cost(network, size)}
     return _row(name, photos, sheet, size, *_at_work(photos, size, predictor), folder) | costs
 
 
-def _at_work(photos: Photos, size: int, predictor: evaluation.Predictor) -> tuple[Coloring, float]:
-    """A predictor as a way of colouring, and its strength at the operating point."""
+def _at_work(photos: Photos, size: int, predictor: Predictor) -> tuple[Coloring, float]:
+    """A predictor as a `Coloring`, and its strength at the operating point."""
     strength = evaluation.operating_strength(photos.validation, size, predictor)
     return lambda rgb, grey, lightness: predictor(lightness)[0], strength
 
 
 def write_controls(output: Path, photos: Photos, sheet: list[Photo], size: int) -> None:
-    """The rows that need no training, and the shipped model's; those that are there are left.
+    """Writes the rows that need no training and that of the shipped model. Existing rows are kept.
 
-    That of the model that shipped before is replaced.
+    The row of a model that shipped earlier is replaced.
     """
     average = np.mean([chroma(photo.pixels).mean(axis=(0, 1)) for photo in photos.train], axis=0)
     references = sorted(photos.train, key=lambda photo: photo.digest)[:_REFERENCES]
@@ -190,29 +196,29 @@ def write_controls(output: Path, photos: Photos, sheet: list[Photo], size: int) 
         print(f"{name} ...", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         own = shipped.size if name == SHIPPED else size
-        way = (make(), 1.0) if name in GIVEN else _at_work(photos, own, make())
-        write_json(file, _row(name, photos, sheet, own, *way, folder) | identity)
+        coloring, strength = (make(), 1.0) if name in AS_IS else _at_work(photos, own, make())
+        write_json(file, _row(name, photos, sheet, own, coloring, strength, folder) | identity)
     truth = [batches.resized(photo.pixels, CELL, CELL) for photo in sheet]
     Image.fromarray(np.concatenate(truth)).save(output / f"truth_{PART}")
 
 
 def _marked(rgb: np.ndarray, grey: np.ndarray, lightness: np.ndarray) -> np.ndarray:
-    """Chroma [N, S, S, 2] carried from `MARKS` squares of the truth's colours, at places drawn once for all."""
+    """Chroma [N, S, S, 2] propagated from `MARKS` squares of the true colours, at the same places in all pictures."""
     size = grey.shape[1]
     marked = np.zeros((size, size), bool)
     for top, left in np.random.default_rng(0).integers(0, size - MARK + 1, (MARKS, 2)):
         marked[top : top + MARK, left : left + MARK] = True
-    truth = ops.convert_to_numpy(color.rgb_to_lab(rgb))[..., 1:]
-    levels = np.uint8(np.rint(255 * grey))
+    truth = ops.convert_to_numpy(conversion.rgb_to_lab(rgb))[..., 1:]
+    levels = np.rint(255 * grey).astype(np.uint8)
     return np.stack(
         [propagation.propagate(luma, planes, marked) for luma, planes in zip(levels, truth, strict=True)]
     )
 
 
 def cost(network: keras.Model, size: int) -> dict[str, float]:
-    """Of a picture of `size` x `size`: billions of multiply-accumulates, milliseconds in batches of 1 and of 16.
+    """Costs of a picture of `size` x `size`: billions of multiply-accumulates, milliseconds in batches of 1 and 16.
 
-    Needs TensorFlow's back end; empty on another.
+    Needs the TensorFlow back end; empty with another.
     """
     if keras.backend.backend() != "tensorflow":
         return {}
@@ -241,7 +247,7 @@ def cost(network: keras.Model, size: int) -> dict[str, float]:
 
 
 def write(output: Path, names: list[str], budget: float) -> None:
-    """`comparison.md` and `comparison.jpg` of the rows that are there."""
+    """Writes `comparison.md` and `comparison.jpg` from the existing rows."""
     rows = []
     for name in [*CONTROLS, *names, SHIPPED]:
         file = folder_of(output, name) / FIGURES
@@ -254,7 +260,7 @@ def write(output: Path, names: list[str], budget: float) -> None:
 
 
 def _tables(rows: list[dict], budget: float) -> str:
-    """What every row is good for, and under it what every network costs."""
+    """Two tables: quality of all rows, and costs of the networks."""
     grey = next(row for row in rows if row["row"] == "grey")
     counts = ", ".join(f"{count} {name}" for name, count in grey["pictures"].items())
     run = [row for row in rows if "not_run" not in row]
@@ -272,21 +278,20 @@ def _tables(rows: list[dict], budget: float) -> str:
     costs = [["", *_COSTS]]
     for row in run:
         if "parameters" in row:
-            cells = (
-                format(row[key] * unit, form) if key in row else "" for key, unit, form in _COSTS.values()
-            )
-            costs.append([row["row"], *cells])
+            own = [format(row[key] * unit, form) if key in row else "" for key, unit, form in _COSTS.values()]
+            costs.append([row["row"], *own])
     words = (
-        f"Each network was trained on the same photographs for about {budget:g} minutes, and measured on {counts} that "
-        "none was trained on, but for what a classifier saw of ImageNet. By collection: RMSE of a\\*b\\* and "
-        "CIEDE2000, each over that of the grey picture, with chroma scaled so that the mean colourfulness on the "
-        f"validation pictures is 60 % of the truth's, but for {', '.join(GIVEN)}, which are as they are. All other "
-        "figures at full strength, means over pictures: AuC is that of the raw accuracy, bleeding the gradient of "
-        "chroma in Lab units a pixel where luma is flat, grey the share of pictures left without colour. The shipped "
-        "model is measured at its own size."
+        f"Each network was trained on the same photographs for about {budget:g} minutes. It was measured on {counts} "
+        "that no network was trained on, except for those that a classifier saw in ImageNet. The columns of the "
+        "collections have the RMSE of a\\*b\\* and the CIEDE2000, both divided by those of the grey picture. For "
+        "them, chroma is scaled so that the mean colourfulness on the validation pictures is 60 % of the true one; "
+        f"{', '.join(AS_IS)} are not scaled. All other figures are means over pictures at full strength. AuC is the "
+        "area under the curve of the raw accuracy. Bleeding is the gradient of chroma in Lab units per pixel where "
+        "luma is flat. Grey is the share of pictures that are left without colour. The shipped model is measured at "
+        "its own input size."
     )
     parts = [words, _markdown(quality), _markdown(costs)]
-    return "\n\n".join(parts + ["Not there: " + "; ".join(not_run) + "."] * bool(not_run)) + "\n"
+    return "\n\n".join(parts + ["Missing: " + "; ".join(not_run) + "."] * bool(not_run)) + "\n"
 
 
 def _markdown(rows: list[list[str]]) -> str:
@@ -300,21 +305,23 @@ def _mean(row: dict, key: str) -> float:
 
 
 def _column(photos: list[Photo], size: int, coloring: Coloring, strength: float) -> Image.Image:
-    """The sheet's pictures by one predictor, one below the other."""
+    """A column of the sheet: the pictures of one method, one below the other."""
     cells = []
     for rgb, grey, lightness in evaluation.pictures(photos, size):
-        joined = ops.convert_to_numpy(color.join(grey, strength * coloring(rgb, grey, lightness)))
-        cells += [batches.resized(np.uint8(np.rint(255 * np.clip(one, 0, 1))), CELL, CELL) for one in joined]
+        joined = ops.convert_to_numpy(conversion.join(grey, strength * coloring(rgb, grey, lightness)))
+        cells += [
+            batches.resized(np.rint(255 * np.clip(one, 0, 1)).astype(np.uint8), CELL, CELL) for one in joined
+        ]
     return Image.fromarray(np.concatenate(cells))
 
 
 def _sheet(columns: dict[str, Path], path: Path) -> None:
-    """Columns of all rows beside each other, under their names."""
-    columns = [(name, Image.open(file)) for name, file in columns.items()]
+    """Joins the columns of all rows, with their names above them."""
+    pictures = [(name, Image.open(file)) for name, file in columns.items()]
     top, font = 34, ImageFont.load_default(13)
-    sheet = Image.new("RGB", (len(columns) * (CELL + 4), top + columns[0][1].height), "white")
+    sheet = Image.new("RGB", (len(pictures) * (CELL + 4), top + pictures[0][1].height), "white")
     draw = ImageDraw.Draw(sheet)
-    for index, (name, column) in enumerate(columns):
+    for index, (name, column) in enumerate(pictures):
         left = index * (CELL + 4)
         draw.multiline_text((left + 2, 2), _wrapped(name), fill="black", font=font, spacing=1)
         sheet.paste(column, (left, top))

@@ -1,28 +1,30 @@
-"""What a model is worth: figures by collection at the operating point, beside three controls.
+"""Evaluates a model: figures by collection at the operating point, beside three controls.
 
-A predictor is a function of lightness [N, S, S, 1], L* 0..100, that gives chroma [N, S, S, 2] in Lab
-units and confidence [N]. Photographs are squashed to S x S; colours are joined to the truth's own luma,
-as in a derivative, before they are measured.
+Photographs are squashed to S x S pixels. Predicted chroma is joined with the luma of the photograph, as in a
+derivative, before it is measured.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from keras import ops
 
-from model import batches, color, metrics
-from model.photos import Photo, chroma
+from model.color import conversion
+from model.data import batches
+from model.data.photos import Photo, chroma
+from model.measuring import metrics
+from model.predictor import Predictor
 from model.traditional import luminance_table
 
-Predictor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-SHARE = 0.6  # of the truth's mean colourfulness, at the operating point
+SHARE = 0.6  # mean colourfulness at the operating point, as a share of the true one
 _BATCH = 32
 
 
 @dataclass(frozen=True)
 class Measures:
-    """One number [P] a picture of each: errors of the colours as joined, colourfulness, confidence."""
+    """Measures of pictures, [P] each: errors of the joined colours, colourfulness, confidence."""
 
     rmse: np.ndarray
     ciede2000: np.ndarray
@@ -31,12 +33,12 @@ class Measures:
 
 
 def measure(photos: list[Photo], size: int, predictor: Predictor, strength: float = 1.0) -> Measures:
-    """Measures of every photograph with the predictor's chroma times `strength`."""
+    """Measures all photographs, with the predicted chroma times `strength`."""
     rows = []
     for rgb, grey, lightness in pictures(photos, size):
         predicted, confidence = predictor(lightness)
-        joined = color.join(grey, strength * predicted)
-        truth, found = color.rgb_to_lab(rgb), color.rgb_to_lab(joined)
+        joined = conversion.join(grey, strength * predicted)
+        truth, found = conversion.rgb_to_lab(rgb), conversion.rgb_to_lab(joined)
         row = (
             metrics.chroma_rmse(truth[..., 1:], found[..., 1:]),
             ops.mean(metrics.ciede2000(truth, found), axis=(1, 2)),
@@ -47,21 +49,21 @@ def measure(photos: list[Photo], size: int, predictor: Predictor, strength: floa
     return Measures(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 
-def truths_colorfulness(photos: list[Photo], size: int) -> np.ndarray:
+def true_colorfulness(photos: list[Photo], size: int) -> np.ndarray:
     """Colourfulness [P] of the photographs themselves."""
     found = (metrics.colorfulness(rgb) for rgb, _, _ in pictures(photos, size))
     return np.concatenate([ops.convert_to_numpy(batch) for batch in found])
 
 
 def operating_strength(photos: list[Photo], size: int, predictor: Predictor) -> float:
-    """The one factor on chroma, at most 8, at which mean colourfulness is `SHARE` of the truth's."""
+    """The factor on chroma, at most 8, at which the mean colourfulness is `SHARE` of the true one."""
     strengths = np.array([0, 0.3, 0.5, 0.7, 0.9, 1.2, 1.6, 2.5, 4, 8])
     found = np.zeros(len(strengths))
     for _, grey, lightness in pictures(photos, size):
         predicted, _ = predictor(lightness)
         for index, strength in enumerate(strengths[1:], start=1):
-            found[index] += float(ops.sum(metrics.colorfulness(color.join(grey, strength * predicted))))
-    wanted = SHARE * truths_colorfulness(photos, size).sum()
+            found[index] += float(ops.sum(metrics.colorfulness(conversion.join(grey, strength * predicted))))
+    wanted = SHARE * true_colorfulness(photos, size).sum()
     return float(np.interp(wanted, found, strengths))
 
 
@@ -70,7 +72,7 @@ def pictures(photos: list[Photo], size: int) -> Iterator[tuple[np.ndarray, np.nd
     for start in range(0, len(photos), _BATCH):
         some = photos[start : start + _BATCH]
         squares = np.stack([batches.resized(photo.pixels, size, size) for photo in some])
-        grey = color.luma_uint8(squares).astype(np.float32) / 255
+        grey = conversion.luma_uint8(squares).astype(np.float32) / 255
         yield squares.astype(np.float32) / 255, grey, batches.lightness(squares)
 
 
@@ -83,17 +85,17 @@ def constant(a: float, b: float) -> Predictor:
     """Control: the same chroma everywhere."""
 
     def predictor(lightness):
-        flat = np.broadcast_to(np.float32([a, b]), (*lightness.shape[:3], 2))
+        flat = np.broadcast_to(np.array([a, b], np.float32), (*lightness.shape[:3], 2))
         return flat, np.zeros(len(lightness), np.float32)
 
     return predictor
 
 
 def report(photos: list[Photo], train: list[Photo], size: int, predictor: Predictor, strength: float) -> dict:
-    """Figures of the model, at `strength` and at full strength, and of the controls, by collection.
+    """Reports the model, at `strength` and at full strength, and the controls, by collection.
 
-    Each figure is [mean over pictures, lower, upper], a ratio of means where it is `over_...`, with the
-    bounds of a 95 % bootstrap interval over pictures; None where too few make no figure. Controls are
+    Each figure is [mean over pictures, lower, upper] with the bounds of a 95 % bootstrap interval over pictures.
+    Figures named `over_...` are ratios of means. A figure is None if there are too few pictures. Controls are
     measured at their own strength.
     """
     by_lightness = luminance_table.fit(train)
@@ -103,10 +105,10 @@ def report(photos: list[Photo], train: list[Photo], size: int, predictor: Predic
         "mean_chroma": measure(photos, size, constant(*average)),
         "lightness_table": measure(photos, size, luminance_table.predictor(by_lightness)),
     }
-    truth = truths_colorfulness(photos, size)
+    truth = true_colorfulness(photos, size)
     chosen, full = measure(photos, size, predictor, strength), measure(photos, size, predictor)
     names = np.array([photo.collection for photo in photos])
-    result = {
+    result: dict[str, Any] = {
         "size": size,
         "strength": round(strength, 3),
         "model": {},
@@ -143,15 +145,15 @@ def _figures(measures: Measures, blank: Measures, truth: np.ndarray, at: np.ndar
     }
 
 
-def _mean(values: np.ndarray) -> list[float]:
+def _mean(values: np.ndarray) -> list[float | None]:
     return _rounded(np.mean, values)
 
 
-def _ratio(values: np.ndarray, others: np.ndarray) -> list[float]:
+def _ratio(values: np.ndarray, others: np.ndarray) -> list[float | None]:
     return _rounded(lambda one, other: one.mean() / other.mean(), values, others)
 
 
-def _correlation(values: np.ndarray, others: np.ndarray) -> list[float]:
+def _correlation(values: np.ndarray, others: np.ndarray) -> list[float | None]:
     return _rounded(metrics.rank_correlation, values, others)
 
 

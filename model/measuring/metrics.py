@@ -1,18 +1,17 @@
-"""Measures of a colouring as pure functions on `keras.ops`; RGB is sRGB 0..1, Lab in its own units.
+"""Metrics as pure functions on `keras.ops`. RGB is sRGB 0..1; Lab has its usual units.
 
-Those that end in `[N]` take pictures [N, H, W, C] and give one number for each.
+Metrics of the shape [N] take pictures [N, H, W, C] and return one number for each.
 """
 
 import numpy as np
 from keras import ops
 from scipy.stats import spearmanr
 
-from model import color
+from model.color import conversion
 
-FLAT = (
-    2.5 / 255
-)  # luma a pixel: hardly seen as an edge, and no gradient between whole levels, so rounding is harmless
-GREY = 5  # a third of what Hasler and Suesstrunk's raters called slightly colourful (15; 0 is not colourful)
+# Luma per pixel. It is hardly visible as an edge, and lies between two whole levels, so that rounding has no effect.
+FLAT = 2.5 / 255
+GREY = 5  # a third of 15, which the raters of Hasler and Suesstrunk called slightly colourful
 FARTHEST = 150  # Lab units in the a*b* plane: the last threshold of `raw_accuracy`
 _QUANTISATION = 1 / (12 * 255**2)  # mean squared error of rounding to 8 bits
 
@@ -32,7 +31,7 @@ def colorfulness(rgb):
 
 
 def is_grey(rgb):
-    """1.0 for each RGB picture [N, H, W, 3] that a person takes for grey, by its colourfulness, and 0.0 else: [N]."""
+    """1.0 for each RGB picture [N, H, W, 3] that looks grey, by its colourfulness, and 0.0 for others: [N]."""
     found = colorfulness(rgb)
     return ops.cast(found < GREY, found.dtype)
 
@@ -40,9 +39,9 @@ def is_grey(rgb):
 def raw_accuracy(truth, chroma):
     """Raw accuracy [N], 0..1, of chroma [N, H, W, 2] in Lab units: the area under its curve (AuC).
 
-    The curve is the share of pixels whose distance from the truth in the a*b* plane is within a threshold, over
-    thresholds from 0 to 150; its area is normalised (Zhang et al. 2016, section 3.1). That area is the mean of
-    1 - distance / 150, where it is positive: no sweep is needed.
+    The curve is the share of pixels within a distance from the truth in the a*b* plane, over distances from 0 to
+    150; its area is normalised (Zhang et al. 2016, section 3.1). The area equals the mean of max(1 - distance /
+    150, 0), so that no sweep over distances is needed.
     """
     distance = ops.sqrt(ops.sum(ops.subtract(chroma, truth) ** 2, axis=-1))
     return ops.mean(ops.maximum(1 - distance / FARTHEST, 0.0), axis=(1, 2))
@@ -51,7 +50,7 @@ def raw_accuracy(truth, chroma):
 def psnr(truth, rgb):
     """Peak signal-to-noise ratio [N] in dB of two RGB pictures [N, H, W, 3], over all channels; the peak is 1.
 
-    At most 58.9 dB, which is what rounding to 8 bits leaves: pictures that are equal have no finite one.
+    It is at most 58.9 dB, the value of rounding to 8 bits, because equal pictures would have an infinite ratio.
     """
     error = ops.mean((ops.convert_to_tensor(truth) - rgb) ** 2, axis=(1, 2, 3))
     return -10 / np.log(10) * ops.log(ops.maximum(error, _QUANTISATION))
@@ -60,8 +59,8 @@ def psnr(truth, rgb):
 def ssim(truth, rgb):
     """Structural similarity [N] of two RGB pictures [N, H, W, 3], at least 11 x 11 (Wang et al. 2004, section III).
 
-    The mean over windows that lie within the picture, weighted by a Gaussian of 1.5 pixels cut off at 11,
-    and over the channels.
+    The mean over channels and over all windows inside the picture; windows have 11 x 11 pixels, weighted by a
+    Gaussian of 1.5 pixels.
     """
     one, other = ops.convert_to_tensor(truth), ops.convert_to_tensor(rgb)
     planes = ops.concatenate([one, other, one * one, other * other, one * other], axis=-1)
@@ -82,15 +81,16 @@ def _gaussian(planes):
 
 
 def luma_drift(grey, rgb):
-    """Mean difference [N], in 8-bit levels, of luma [N, H, W], 0..1, from that of RGB [N, H, W, 3] in whole levels."""
+    """Mean difference [N] in 8-bit levels between luma [N, H, W], 0..1, and the luma of RGB [N, H, W, 3], rounded."""
     levels = ops.round(255 * ops.clip(rgb, 0, 1))
-    return ops.mean(ops.abs(color.luma(levels) - 255 * ops.convert_to_tensor(grey)), axis=(1, 2))
+    return ops.mean(ops.abs(conversion.luma(levels) - 255 * ops.convert_to_tensor(grey)), axis=(1, 2))
 
 
 def bleeding(grey, chroma):
-    """Mean gradient [N] of chroma [N, H, W, 2], in Lab units a pixel, where luma [N, H, W], 0..1, is flat.
+    """Mean gradient [N] of chroma [N, H, W, 2], in Lab units per pixel, where luma [N, H, W], 0..1, is flat.
 
-    Flat is a gradient of luma below `FLAT`; colour that changes there leaves its object. 0 where nothing is flat.
+    Luma is flat where its gradient is below `FLAT`. Colour that changes there runs over the edges of its object. The
+    result is 0 if nothing is flat.
     """
     slope = ops.sqrt(_squared_gradient(ops.convert_to_tensor(grey)[..., None]))
     change = ops.sqrt(_squared_gradient(ops.convert_to_tensor(chroma)))
@@ -116,7 +116,7 @@ def ciede2000(one, other):
 
     colored = c1 * c2 > 0
     turn, total = h2 - h1, h1 + h2
-    # The margin keeps exactly opposite hues, where the formula jumps, on the published side of rounding.
+    # The formula is discontinuous for opposite hues; the margin keeps them on the side of the published values.
     near = ops.abs(turn) <= 180 + 1e-9
     turn = ops.where(near, turn, ops.where(turn > 0, turn - 360, turn + 360))
     turn = ops.where(colored, turn, 0.0)
@@ -149,15 +149,16 @@ def _radians(degrees):
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's rank correlation of two series [P]; not a number where one of them is constant."""
+    """Spearman's rank correlation of two series [P]; NaN if one of them is constant."""
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
     return float(spearmanr(one, other).statistic)
 
 
 def bootstrap(statistic, *series: np.ndarray, rounds: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of `statistic(*series)` over pictures drawn anew with replacement, each series [P] alike."""
+    """95 % bootstrap interval of `statistic(*series)`. All series [P] are resampled together."""
     rng = np.random.default_rng(seed)
     drawn = (rng.integers(0, len(series[0]), len(series[0])) for _ in range(rounds))
     values = [statistic(*(one[chosen] for one in series)) for chosen in drawn]
-    return tuple(float(bound) for bound in np.percentile(values, (2.5, 97.5)))
+    lower, upper = np.percentile(values, (2.5, 97.5))
+    return float(lower), float(upper)

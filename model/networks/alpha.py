@@ -1,6 +1,6 @@
-"""Alpha: the bare network of Wallner's first notebook, made to learn one picture by heart.
+"""Alpha: the minimal network of Wallner's first notebook, which memorises one picture.
 
-Eleven convolutions, down to an eighth of the size and back. Lightness is scaled to -1..1, unlike there.
+It has eleven convolutions, down to an eighth of the size and back. Unlike the original, it scales lightness to -1..1.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""The generator of Wallner's GAN: a U-Net of spectral-norm convolutions, which looks at the whole picture once.
+"""The generator of Wallner's GAN: a U-Net of convolutions with spectral norm and one self-attention.
 
-Lightness is scaled to -1..1, unlike there. The attention, at a quarter of the size, takes memory with the fourth
-power of a picture's side: 4 MB for 128 x 128 pixels, 67 MB for 256 x 256.
+Unlike the original, it scales lightness to -1..1. The attention works at a quarter of the size. Its memory grows
+with the fourth power of the side of the picture: 4 MB for 128 x 128 pixels, 67 MB for 256 x 256.
 """
 
 import functools
@@ -17,13 +17,13 @@ SCALE = 1
 
 @dataclass(frozen=True)
 class Config:
-    """What the network is built from.
+    """Configuration of the network.
 
     Attributes:
         space: a key of `spaces.PLANES`.
         gain: factor on the chroma.
         width: factor on all filters.
-        depth: how often the size is halved, at least 3; Wallner's is 6.
+        depth: how often the size is halved, at least 3; Wallner takes 6.
     """
 
     space: str = "lab"

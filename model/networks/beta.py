@@ -1,6 +1,6 @@
-"""Beta: Wallner's autoencoder, which is to generalise: an encoder to an eighth of the size, a decoder to a half.
+"""Beta: Wallner's autoencoder, which is meant to generalise: an encoder to 1/8 of the size, a decoder to 1/2.
 
-Lightness is scaled to -1..1, unlike there, and chroma is enlarged bilinearly from a half.
+Unlike the original, it scales lightness to -1..1 and enlarges chroma bilinearly from half of the size.
 """
 
 from dataclasses import dataclass

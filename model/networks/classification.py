@@ -1,7 +1,7 @@
-"""Classification: the network of Zhang, Isola and Efros 2016, "Colorful Image Colorization", over data-derived bins.
+"""Classification: the network of Zhang, Isola and Efros 2016, "Colorful Image Colorization".
 
-Eight blocks of 3x3 convolutions, dilated where the features stay at an eighth of the size. The bins are those of
-the training pictures, not the paper's table of 313. Lightness is scaled to -1..1.
+It has eight blocks of 3x3 convolutions, some of them dilated, down to an eighth of the size. The bins are derived
+from the training pictures; the paper has a table of 313 bins. Lightness is scaled to -1..1.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ STRIDE, SCALE = 8, 4
 
 @dataclass(frozen=True)
 class Config:
-    """What the network is built from.
+    """Configuration of the network.
 
     Attributes:
         centres: chroma bins (a*, b*) in Lab units, from the training pictures.
-        temperature: of the annealed mean, the paper's by default; 1 is the mean, towards 0 the mode.
-        gain: factor on the chroma so decoded.
+        temperature: of the annealed mean; the default is that of the paper. 1 gives the mean, values near 0 the mode.
+        gain: factor on the decoded chroma.
         width: factor on all filters.
     """
 
@@ -32,7 +32,7 @@ class Config:
 
 
 def build(config: Config) -> keras.Model:
-    """Lightness [N, H, W, 1] to chroma [N, H, W, 2]; the layer `logits` gives [N, H/4, W/4, bins]."""
+    """Lightness [N, H, W, 1] to chroma [N, H, W, 2]. The layer `logits` returns [N, H/4, W/4, bins]."""
 
     def convolved(x, count: int, **options):
         return layers.Conv2D(
@@ -45,7 +45,7 @@ def build(config: Config) -> keras.Model:
         )(x)
 
     def block(x, counts: tuple[int, ...], strides: int = 1, dilation_rate: int = 1):
-        """Convolutions, the last of which has the stride, and one batch norm behind its ReLU."""
+        """Convolutions, the last one with the stride, and one batch norm after the last ReLU."""
         *others, last = counts
         for count in others:
             x = convolved(x, count, dilation_rate=dilation_rate)

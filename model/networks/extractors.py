@@ -1,7 +1,7 @@
-"""Classifiers of ImageNet that tell a colouriser what is in a picture: from lightness to an embedding, or to features.
+"""ImageNet classifiers as feature extractors: from lightness to an embedding, or to features at several sizes.
 
-A classifier sees the grey picture thrice, scaled as in its training. Its weights come from `keras.applications`,
-which downloads them once, from a package, or from a file.
+A classifier gets the grey picture in all three channels, scaled as in its training. Its weights come from
+`keras.applications`, which downloads them once, from a Python package, or from a file.
 """
 
 import contextlib
@@ -18,17 +18,18 @@ import keras
 import numpy as np
 from keras import applications, layers, ops
 
-from model import color, efficientnet_lite
+from model.color import conversion
+from model.networks import efficientnet_lite
 from pipeline import storage
 
 RANDOM, IMAGENET = "random", "imagenet"
-EMBEDDINGS = {"logits": None, "probabilities": "softmax"}  # and the activation behind the last layer
-PATIENCE = 20.0  # seconds without an answer after which a machine counts as offline
+EMBEDDINGS = {"logits": None, "probabilities": "softmax"}  # with the activation of the last layer
+PATIENCE = 20.0  # seconds to wait for an answer of the download
 _SUFFIXES = (".weights.h5", ".keras", ".h5")
 
 
 class ExtractorError(ValueError):
-    """Why there is no extractor, and what to do about it, in one line for a person."""
+    """An extractor cannot be made; the message is one line that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Extractor:
     """A classifier.
 
     Attributes:
-        build: its function, one of `keras.applications` or with the same arguments.
-        scale: its own preprocessing of RGB 0..255 [N, S, S, 3].
-        size: height and width that it was trained at, in pixels.
+        build: function of `keras.applications`, or one with the same arguments.
+        scale: preprocessing of RGB 0..255 [N, S, S, 3].
+        size: height and width of its training pictures in pixels.
     """
 
     build: Callable
@@ -52,10 +53,10 @@ EXTRACTORS = {
     ),
     "resnet50": Extractor(applications.ResNet50, applications.resnet50.preprocess_input, 224),
     "mobilenet_v2": Extractor(applications.MobileNetV2, applications.mobilenet_v2.preprocess_input, 224),
-    # The third scales its input itself.
+    # MobileNetV3 scales its input itself.
     "mobilenet_v3": Extractor(applications.MobileNetV3Large, applications.mobilenet_v3.preprocess_input, 224),
     "efficientnet_lite0": Extractor(efficientnet_lite.build, efficientnet_lite.preprocess, 224),
-    # Trained at 260, which does not halve evenly.
+    # It was trained at 260 pixels, which cannot be halved five times.
     "efficientnet_lite2": Extractor(
         functools.partial(efficientnet_lite.build, variant=2), efficientnet_lite.preprocess, 256
     ),
@@ -63,15 +64,16 @@ EXTRACTORS = {
 
 
 def build(name: str, weights: str = IMAGENET, embedding: str = "logits") -> keras.Model:
-    """From lightness [N, H, W, 1], L* 0..100, of any size to the embedding [N, 1000]; frozen.
+    """Lightness [N, H, W, 1], L* 0..100, of any size to the embedding [N, 1000]; frozen.
 
     Args:
         name: a key of `EXTRACTORS`.
-        weights: `imagenet`; a local or gs:// file of the whole classifier's weights, its top included: `.weights.h5`,
-            `.keras`, or `.h5` as `keras.applications` publishes; `random`, for tests.
-        embedding: `logits`, or `probabilities`, which are their softmax.
+        weights: `imagenet`; a local or gs:// file with the weights of the whole classifier, including its top
+            (`.weights.h5`, `.keras`, or `.h5` as `keras.applications` publishes); or `random`, for tests.
+        embedding: `logits`, or `probabilities`, their softmax.
 
-    Raises ExtractorError where the weights cannot be had or are those of something else.
+    Raises:
+        ExtractorError: the weights cannot be loaded, or belong to another network.
     """
     check(name, embedding)
     extractor = EXTRACTORS[name]
@@ -84,11 +86,16 @@ def build(name: str, weights: str = IMAGENET, embedding: str = "logits") -> kera
 
 
 def pyramid(name: str, weights: str = IMAGENET, momentum: float = 0.99) -> keras.Model:
-    """From lightness [N, H, W, 1], L* 0..100, to its features at 1/4, 1/8, 1/16 and 1/32 of the size; to be trained.
+    """Lightness [N, H, W, 1], L* 0..100, to features at 1/4, 1/8, 1/16 and 1/32 of the size; trainable.
 
-    H and W are multiples of 32; `weights` are those of `build`, `momentum` that of its batch norms. Of each size it is
-    what the classifier's last layer there gives. Raises ExtractorError as `build` does, and where a classifier does
-    not halve its input evenly.
+    H and W are multiples of 32. The features of each size come from the last layer of the classifier with that size.
+
+    Args:
+        name, weights: as for `build`.
+        momentum: of batch norm.
+
+    Raises:
+        ExtractorError: as `build`; or the classifier does not halve its input evenly.
     """
     check(name)
     lightness = keras.Input((None, None, 1), name="seen_lightness")
@@ -97,7 +104,7 @@ def pyramid(name: str, weights: str = IMAGENET, momentum: float = 0.99) -> keras
 
 
 def judge(name: str, weights: str = IMAGENET) -> keras.Model:
-    """From RGB [N, H, W, 3], sRGB 0..1, to its features at 1/4 to 1/32 of the size, as of `pyramid`; frozen."""
+    """RGB [N, H, W, 3], sRGB 0..1, to features at 1/4 to 1/32 of the size, as in `pyramid`; frozen."""
     check(name)
     rgb = keras.Input((None, None, 3), name="rgb")
     picture = Scaled(EXTRACTORS[name].scale, dtype="float32", name="scaled")(rgb)
@@ -107,10 +114,10 @@ def judge(name: str, weights: str = IMAGENET) -> keras.Model:
 
 
 def _features(name: str, weights: str, momentum: float = 0.99) -> keras.Model:
-    """From pictures [N, H, W, 3] in a classifier's own scaling to its features at 1/4, 1/8, 1/16 and 1/32."""
+    """Pictures [N, H, W, 3], scaled for the classifier, to its features at 1/4, 1/8, 1/16 and 1/32 of the size."""
     extractor = EXTRACTORS[name]
     classifier = _classifier(name, weights, None)
-    # The same layers for pictures of any size, and without those behind the features.
+    # The same layers for pictures of any size, without the top.
     free = extractor.build(weights=None, include_top=False, input_shape=(None, None, 3))
     last = {}
     for layer, source in zip(free.layers, classifier.layers, strict=False):
@@ -126,16 +133,16 @@ def _features(name: str, weights: str, momentum: float = 0.99) -> keras.Model:
 
 
 def check(name: str, embedding: str = "logits") -> None:
-    """Raises ExtractorError where there is no classifier or no embedding of that name."""
+    """Raises ExtractorError if there is no classifier or no embedding of that name."""
     for value, known in ((name, EXTRACTORS), (embedding, EMBEDDINGS)):
         if value not in known:
             raise ExtractorError(f"there is no {value}; choose one of {', '.join(known)}")
 
 
 class Seen(layers.Layer):
-    """Lightness [N, H, W, 1] to what a classifier takes: `scale` of its grey in 0..255, [N, size, size, 3].
+    """Lightness [N, H, W, 1] to the input of a classifier [N, size, size, 3]: `scale` of the grey in 0..255.
 
-    Where `size` is None, it is at its own size.
+    With `size` None, the size does not change.
     """
 
     def __init__(self, size: int | None, scale: Callable, **kwargs):
@@ -143,7 +150,7 @@ class Seen(layers.Layer):
         self.size, self.scale = size, scale
 
     def call(self, lightness):
-        grey = 255 * color.grey_of_lightness(lightness)
+        grey = 255 * conversion.grey_of_lightness(lightness)
         if self.size is not None:
             grey = ops.image.resize(grey, (self.size, self.size), data_format="channels_last")
         return self.scale(ops.repeat(grey, 3, axis=-1), data_format="channels_last")
@@ -153,7 +160,7 @@ class Seen(layers.Layer):
 
 
 class Scaled(layers.Layer):
-    """RGB 0..1 [N, H, W, 3] to what a classifier takes: `scale` of it in 0..255."""
+    """RGB 0..1 [N, H, W, 3] to the input of a classifier: `scale` of RGB 0..255."""
 
     def __init__(self, scale: Callable, **kwargs):
         super().__init__(**kwargs)
@@ -164,7 +171,7 @@ class Scaled(layers.Layer):
 
 
 class Frozen(layers.Layer):
-    """A network as it is in use, also while what it is a part of is trained: its dropout and norms would be told so."""
+    """A network that always runs in inference mode, also while the model around it is trained."""
 
     def __init__(self, network: keras.Model, **kwargs):
         super().__init__(**kwargs)
@@ -185,7 +192,7 @@ def _classifier(name: str, weights: str, activation: str | None) -> keras.Model:
             return make(weights=IMAGENET, classifier_activation=activation)
     if weights != RANDOM and not weights.endswith(_SUFFIXES):
         raise ExtractorError(
-            f"{weights} is no file of weights; it must end with one of {', '.join(_SUFFIXES)}"
+            f"{weights} is not a file of weights; its name must end with one of {', '.join(_SUFFIXES)}"
         )
     if weights == RANDOM:
         return make(weights=None, classifier_activation=activation)
@@ -197,26 +204,26 @@ def _classifier(name: str, weights: str, activation: str | None) -> keras.Model:
 
 @contextlib.contextmanager
 def _reachable(name: str) -> Iterator[None]:
-    """Bounds each wait of a download, and puts its failure in words."""
+    """Limits the waiting time of a download, and describes its failure."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(PATIENCE)
     try:
         yield
     except efficientnet_lite.PackageError as error:
         raise ExtractorError(str(error)) from error
-    except Exception as error:  # the download raises nothing narrower
+    except Exception as error:  # the download raises no narrower exception
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExtractorError(
-            f"the ImageNet weights of {name} cannot be downloaded here ({reason}); give a local or gs:// file of "
-            "them, which keras.applications leaves in ~/.keras/models where there is a network, or the extractor "
-            "joint, which needs none"
+            f"the ImageNet weights of {name} cannot be downloaded here ({reason}); give a local or gs:// file with "
+            "them (keras.applications keeps them in ~/.keras/models of a machine with a network), or choose the "
+            "extractor joint, which needs none"
         ) from error
     finally:
         socket.setdefaulttimeout(before)
 
 
 def _load(classifier: keras.Model, path: Path, name: str, weights: str) -> None:
-    # Keras leaves alone, with a warning at most, what some files lack.
+    # Keras skips weights that are missing in some files, at most with a warning.
     for variable in classifier.weights:
         variable.assign(ops.full(variable.shape, np.nan, variable.dtype))
     try:
@@ -224,18 +231,18 @@ def _load(classifier: keras.Model, path: Path, name: str, weights: str) -> None:
             classifier.load_weights(path)
         missing = sum(not np.all(np.isfinite(weight)) for weight in classifier.get_weights())
         if missing:
-            raise ValueError(f"{missing} of {len(classifier.weights)} weights are not there, or not finite")
+            raise ValueError(f"{missing} of {len(classifier.weights)} weights are missing or not finite")
     except (ValueError, KeyError, OSError, AttributeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         raise ExtractorError(
             f"{weights} does not hold the weights of {name} with its top of 1000 classes ({reason}); give a file of "
-            "that classifier, or name the extractor that the file is of"
+            "this classifier, or name the extractor that the file belongs to"
         ) from error
 
 
 @contextlib.contextmanager
 def _local(weights: str) -> Iterator[Path]:
-    """The file itself, or a copy of one in Cloud Storage for as long as it is needed."""
+    """Yields a local file: the file itself, or a temporary copy of an object in Cloud Storage."""
     if not storage.is_gcs(weights):
         path = Path(weights).expanduser()
         if not path.is_file():

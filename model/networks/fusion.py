@@ -1,8 +1,8 @@
-"""Fusion: an encoder, what a classifier sees in the whole picture, and a decoder that colours by both.
+"""Fusion: an encoder, an embedding of the whole picture by a classifier, and a decoder of both.
 
-Of Wallner's full version and Deep Koalarization (Baldassarre, Gonzalez Morin, Rodes-Guirao 2017), whose decoder it
-is. The picture is embedded once, by a frozen classifier whose input is scaled as it wants, or by the global branch
-of Iizuka et al. 2016, trained along. Lightness is scaled to -1..1; chroma is enlarged bilinearly from a half.
+This is Wallner's full version, with the decoder of Deep Koalarization (Baldassarre, Gonzalez Morin, Rodes-Guirao
+2017). The embedding comes from a frozen classifier, or from the global branch of Iizuka et al. 2016, which is
+trained jointly. Lightness is scaled to -1..1. Chroma is enlarged bilinearly from half of the size.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from model import extractors
+from model.networks import extractors
 from model.networks.layers import filters, regressed
 
 STRIDE, SCALE = 8, 2
@@ -19,16 +19,16 @@ JOINT = "joint"
 
 @dataclass(frozen=True)
 class Config:
-    """What the network is built from.
+    """Configuration of the network.
 
     Attributes:
         space: a key of `spaces.PLANES`.
         gain: factor on the chroma.
-        extractor: a key of `extractors.EXTRACTORS`, or `joint`, which needs no weights and no network to fetch them.
-            `inception_resnet_v2`, both papers', is for serious training, and costs more than all the rest.
-        embedding: of a classifier, `logits` as in Deep Koalarization, or `probabilities` as in Wallner's.
-        weights: of a classifier, `imagenet` or a file, see `extractors.build`.
-        width: factor on all filters but those of a classifier.
+        extractor: a key of `extractors.EXTRACTORS`, or `joint`, which needs no published weights.
+            `inception_resnet_v2`, which both sources use, costs more than the rest of the network.
+        embedding: of a classifier: `logits` as in Deep Koalarization, or `probabilities` as in Wallner's version.
+        weights: of a classifier: `imagenet` or a file; see `extractors.build`.
+        width: factor on all filters except those of a classifier.
     """
 
     space: str = "lab"
@@ -43,18 +43,18 @@ class Config:
             extractors.check(self.extractor, self.embedding)
 
     def extract(self) -> keras.Model:
-        """From lightness [N, H, W, 1] to the classifier's embedding [N, 1000], see `extractors.build`."""
+        """Lightness [N, H, W, 1] to the embedding [N, 1000] of the classifier; see `extractors.build`."""
         return extractors.build(self.extractor, self.weights, self.embedding)
 
 
 def build(config: Config) -> keras.Model:
-    """Lightness [N, H, W, 1] to chroma [N, H, W, 2]; the layer `embedding` gives [N, K] for the whole picture.
+    """Lightness [N, H, W, 1] to chroma [N, H, W, 2]. The layer `embedding` returns [N, K] for the whole picture.
 
-    Raises `extractors.ExtractorError` where a classifier's weights cannot be had.
+    Raises `extractors.ExtractorError` if the weights of the classifier cannot be loaded.
     """
 
     def convolved(x, count: int, strides: int = 1):
-        # Sixteen layers without normalization: this start keeps what passes through them at one size.
+        # Sixteen layers without normalisation: this initialisation keeps the variance of the features constant.
         return layers.Conv2D(
             filters(count, config.width),
             3,
@@ -75,7 +75,7 @@ def build(config: Config) -> keras.Model:
         x = convolved(x, count, strides)
 
     if config.extractor == JOINT:
-        # Pooled where Iizuka's is flattened, so that pictures of any size can be embedded.
+        # Iizuka et al. flatten the features. Pooling allows pictures of any size.
         scene = x
         for count, strides in ((512, 2), (512, 1), (512, 2), (512, 1)):
             scene = convolved(scene, count, strides)
@@ -85,8 +85,8 @@ def build(config: Config) -> keras.Model:
         embedding = config.extract()(lightness)
 
     x = convolved(convolved(x, 512), 256)
-    # A 1x1 convolution of features beside a tiled embedding is the sum of one of the features and one of the
-    # embedding, which is the same everywhere: it needs no tile.
+    # A 1x1 convolution of features joined with a tiled embedding is the sum of a convolution of the features and a
+    # dense layer of the embedding. So the embedding need not be tiled.
     fused = filters(256, config.width)
     local = layers.Conv2D(fused, 1, kernel_initializer="he_normal", name="fused_local")(x)
     whole = layers.Dense(fused, use_bias=False, name="fused_whole")(embedding)

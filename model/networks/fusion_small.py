@@ -1,8 +1,9 @@
-"""A small fusion network: local features, a global branch trained with them, a decoder with skips, chroma bins.
+"""A small fusion network: local features, a global branch, a decoder with skip connections, chroma bins.
 
-The global branch follows Iizuka et al. 2016, the bins and the annealed mean Zhang et al. 2016, the separable
-blocks MobileNet. Built for one CPU core: most arithmetic is in 1x1 convolutions at a quarter of the size or less.
-With the features of a classifier of ImageNet in place of its own encoder it is a teacher for one without.
+The global branch follows Iizuka et al. 2016, the bins and the annealed mean follow Zhang et al. 2016, and the
+separable blocks follow MobileNet. The network is made for one CPU core: most arithmetic is in 1x1 convolutions at a
+quarter of the size or less. With the features of an ImageNet classifier as its encoder, it can be the teacher of
+one without.
 """
 
 import itertools
@@ -13,8 +14,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from model import extractors, teaching
-from model.networks.layers import MOMENTUM, AnnealedMean, Enlarged, assign
+from model.networks import extractors
+from model.networks.layers import FEATURES, MOMENTUM, AnnealedMean, Enlarged, assign
 
 STRIDE = 32
 SCALE = 4  # the logits have a quarter of the input's height and width
@@ -22,18 +23,21 @@ SCALE = 4  # the logits have a quarter of the input's height and width
 
 @dataclass(frozen=True)
 class Config:
-    """What the network is built from.
+    """Configuration of the network.
 
     Attributes:
         centres: chroma bins (a*, b*) in Lab units, from the training pictures.
-        temperature: of the annealed mean; 1 is the mean, towards 0 the mode.
-        gain: factor on the chroma so decoded.
-        stem, stages: filters at a half of the size, then (filters, blocks) at 1/4, 1/8, 1/16 and 1/32.
-        fused, decoder: filters where local and global features meet (1/16), then (filters, blocks) at 1/8 and 1/4.
-        extractor, weights: a key of `extractors.EXTRACTORS` whose features, trained on, are the encoder in place of
-            `stem` and `stages`, and its weights, see `extractors.pyramid`; empty for none.
-        dropout: share of the scene's features, and of the last ones, that a training step leaves out.
-        folded: without batch norm, but for an extractor's: it is part of the convolutions; see `fold`.
+        temperature: of the annealed mean. 1 gives the mean, values near 0 the mode.
+        gain: factor on the decoded chroma.
+        stem: filters at 1/2 of the size.
+        stages: (filters, blocks) at 1/4, 1/8, 1/16 and 1/32 of the size.
+        fused: filters where local and global features are fused, at 1/16.
+        decoder: (filters, blocks) at 1/8 and 1/4.
+        extractor: a key of `extractors.EXTRACTORS`, whose features replace `stem` and `stages` and are trained
+            further; empty for none.
+        weights: of the extractor; see `extractors.pyramid`.
+        dropout: share of the global features, and of the last features, that is dropped in training.
+        folded: batch norm (except that of an extractor) is part of the convolutions; see `fold`.
     """
 
     centres: tuple[tuple[float, float], ...]
@@ -55,14 +59,14 @@ class Config:
             extractors.check(self.extractor)
 
     def extract(self) -> keras.Model:
-        """From lightness [N, H, W, 1] to a classifier's features at four sizes, see `extractors.pyramid`."""
+        """Lightness [N, H, W, 1] to the features of a classifier at four sizes; see `extractors.pyramid`."""
         return extractors.pyramid(self.extractor, self.weights, MOMENTUM)
 
 
 def build(config: Config) -> keras.Model:
-    """Lightness [N, H, W, 1] to chroma [N, H, W, 2]; the layer `logits` gives [N, H/4, W/4, bins].
+    """Lightness [N, H, W, 1] to chroma [N, H, W, 2]. The layer `logits` returns [N, H/4, W/4, bins].
 
-    Raises `extractors.ExtractorError` where a classifier's weights cannot be had.
+    Raises `extractors.ExtractorError` if the weights of the classifier cannot be loaded.
     """
 
     numbers = itertools.count()
@@ -96,7 +100,7 @@ def build(config: Config) -> keras.Model:
     quarter, eighth, sixteenth, coarse = encoded(lightness)
     sixteenth, coarse = (
         layers.Identity(name=name)(features)
-        for name, features in zip(teaching.FEATURES, (sixteenth, coarse), strict=True)
+        for name, features in zip(FEATURES, (sixteenth, coarse), strict=True)
     )
 
     scene = layers.Dropout(config.dropout)(layers.GlobalAveragePooling2D()(coarse))
@@ -104,7 +108,7 @@ def build(config: Config) -> keras.Model:
     scene = layers.Reshape((1, 1, config.fused))(layers.Dense(config.fused, name="scene")(scene))
     x = layers.ReLU()(layers.Add()([normalised(layers.Conv2D(config.fused, 1), sixteenth), scene]))
     for skip, (filters, blocks) in zip((eighth, quarter), config.decoder, strict=True):
-        # Nearest neighbours do here: the depthwise convolution that follows can smooth.
+        # Nearest neighbours are enough: the depthwise convolution after them can smooth.
         x = layers.Concatenate()([layers.UpSampling2D(2)(x), skip])
         for _ in range(blocks):
             x = separable(x, filters)
@@ -116,7 +120,7 @@ def build(config: Config) -> keras.Model:
 
 
 def fold(model: keras.Model, config: Config) -> keras.Model:
-    """The trained network of `config` without batch norm of its own, the same function at less cost."""
+    """Folds batch norm into the convolutions of a trained network. The function stays the same and costs less."""
     folded = build(_folded(config))
     for target in folded.layers:
         if not target.weights:
@@ -135,12 +139,19 @@ def fold(model: keras.Model, config: Config) -> keras.Model:
 
 
 def unfold(model: keras.Model, config: Config, weights: dict[str, np.ndarray], lightness: Iterable) -> None:
-    """Sets `model`, built from `config`, to the function that a folded network has: `fold` takes it back.
+    """Sets the weights of `model` so that it computes the function of a folded network; the inverse of `fold`.
 
-    `weights` are the folded network's by layer and name, such as `logits/bias`. Batch norm gets the statistics
-    of the folded convolutions on batches of `lightness` [N, H, W, 1], and what undoes them: training, which
-    takes a batch's own statistics, then starts near the same function. Raises ValueError where names or shapes
-    are not those of `config`.
+    Batch norm gets the statistics of the folded convolutions on batches of `lightness`, and the scale and offset
+    that undo them. Training, which uses the statistics of each batch, then starts near the same function.
+
+    Args:
+        model: network of `config`.
+        config: not folded.
+        weights: of the folded network by layer and name, such as `logits/bias`.
+        lightness: batches [N, H, W, 1].
+
+    Raises:
+        ValueError: names or shapes do not fit `config`.
     """
     folded = build(_folded(config))
     assign(folded, weights)
@@ -160,14 +171,14 @@ def unfold(model: keras.Model, config: Config, weights: dict[str, np.ndarray], l
 
 
 def _folded(config: Config) -> Config:
-    return replace(config, folded=True, weights=extractors.RANDOM)  # all weights are set afterwards
+    return replace(config, folded=True, weights=extractors.RANDOM)  # all weights are set later
 
 
 def _statistics(folded: keras.Model, lightness: Iterable) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Mean and variance [channels] of the output of each convolution that had a batch norm, by its name."""
+    """Mean and variance [channels] of the output of each convolution that had a batch norm, by name."""
     names = [layer.name for layer in folded.layers if layer.name.startswith("convolution")]
     probe = keras.Model(folded.input, [folded.get_layer(name).output for name in names])
-    pixels, sums = 0, [0.0] * len(names)
+    pixels, sums = 0, [np.zeros((2, 1))] * len(names)
     for batch in lightness:
         pixels += np.size(batch)
         for index, output in enumerate(probe(batch, training=False)):

@@ -1,10 +1,10 @@
-"""Generative adversarial networks: any network as the generator, and the discriminators that it is trained against.
+"""Generative adversarial networks: any network as the generator, and the discriminators.
 
-`pix2pix` is that of Isola et al. 2017 with its 70x70 patches; `multiscale` is Wallner's, with spectral norm and
-self-attention in three discriminators, for the picture, a half and a quarter of it. `model.adversarial` trains them:
-on the `chroma` itself, decoded and at full size, whatever the generator predicts.
+`pix2pix` is that of Isola et al. 2017 with 70x70 patches. `multiscale` is Wallner's, with spectral norm and
+self-attention in three discriminators, for the picture, a half and a quarter of it. `model.training.adversarial`
+trains them on the decoded `chroma` at full size, whatever the generator predicts.
 
-The paper's batch norm is one of each picture by itself, as in `unet`.
+The batch norm of the paper is replaced by a norm of each picture, as in `unet`.
 """
 
 from dataclasses import dataclass, field
@@ -12,33 +12,25 @@ from dataclasses import dataclass, field
 import keras
 from keras import layers
 
-from model.networks import alpha, attention_unet, beta, classification, fusion, fusion_small, unet
+from model.networks import unet
+from model.networks.generators import GENERATORS
 from model.networks.layers import SelfAttention, SpectralConv2D, filters
 
-GENERATORS = {
-    "alpha": alpha,
-    "beta": beta,
-    "fusion": fusion,
-    "fusion_small": fusion_small,
-    "classification": classification,
-    "unet": unet,
-    "attention_unet": attention_unet,
-}
-OWN = {"pix2pix": "unet", "multiscale": "attention_unet"}
+VARIANTS = {"pix2pix": "unet", "multiscale": "attention_unet"}  # and their generators
 SCALES = 3  # discriminators of `multiscale`
 
 
 @dataclass(frozen=True)
 class Config:
-    """What generator and discriminators are built from.
+    """Configuration of generator and discriminators.
 
     Attributes:
-        variant: a key of `OWN`.
-        generator: a key of `GENERATORS`, by default the variant's own.
-        generator_config: fields of the generator's `Config` that differ from its defaults; one that classifies
-            needs its `centres` here.
+        variant: a key of `VARIANTS`.
+        generator: a key of `GENERATORS`; the default depends on the variant.
+        generator_config: fields of the generator's `Config` that differ from its defaults. A classifying generator
+            needs `centres`.
         gain: factor on the chroma.
-        width: factor on the discriminators' filters.
+        width: factor on the filters of the discriminators.
     """
 
     variant: str = "pix2pix"
@@ -48,19 +40,19 @@ class Config:
     width: float = 1.0
 
     def __post_init__(self):
-        if self.variant not in OWN:
-            raise ValueError(f"the variant must be one of {', '.join(OWN)}, got {self.variant}")
+        if self.variant not in VARIANTS:
+            raise ValueError(f"the variant must be one of {', '.join(VARIANTS)}, got {self.variant}")
         if self.generator is not None and self.generator not in GENERATORS:
             raise ValueError(f"the generator must be one of {', '.join(GENERATORS)}, got {self.generator}")
 
     @property
     def network(self):
-        """The generator's module."""
-        return GENERATORS[self.generator or OWN[self.variant]]
+        """Module of the generator."""
+        return GENERATORS[self.generator or VARIANTS[self.variant]]
 
     @property
     def network_config(self):
-        """The generator's own `Config`. Raises TypeError where `generator_config` does not fit it."""
+        """`Config` of the generator. Raises TypeError if `generator_config` does not fit it."""
         return self.network.Config(**{**self.generator_config, "gain": self.gain})
 
     @property
@@ -77,10 +69,10 @@ def build(config: Config) -> keras.Model:
 
 
 def discriminators(config: Config) -> keras.Model:
-    """From pictures [N, H, W, 3], lightness and chroma scaled to -1..1, to scores, the higher the realer.
+    """Pictures [N, H, W, 3], lightness and chroma scaled to -1..1, to scores, which are higher for real pictures.
 
-    `pix2pix`: one map of logits [N, H/8, W/8, 1]. `multiscale`: for the picture, its half and its quarter first a
-    map of scores each, then four feature maps each, before their activation: a list of three and twelve.
+    `pix2pix` returns a map of logits [N, H/8, W/8, 1]. `multiscale` returns a list: three maps of scores, for the
+    picture, a half and a quarter of it; then four feature maps, before their activation, for each of them.
     """
     picture = keras.Input((None, None, 3), name="picture")
     if config.variant == "pix2pix":
@@ -113,7 +105,7 @@ def _patches(x, width: float):
 
 
 def _spectral(x, width: float, attending: int):
-    """A map of scores, and the features of four convolutions, the one numbered `attending` with attention behind it."""
+    """A map of scores, and the features of four convolutions. The one numbered `attending` is followed by attention."""
     features = []
     for number, (count, strides) in enumerate(((64, 2), (128, 2), (256, 2), (512, 1))):
         x = SpectralConv2D(

@@ -1,27 +1,27 @@
-"""What several networks share, above all from what a network is trained on to chroma at the size of its input."""
+"""Layers and functions that several networks share, mostly for decoding to chroma at full size."""
 
 import functools
-import re
 from collections.abc import Iterable
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from model import color, spaces
+from model.color import conversion, spaces
 
-MOMENTUM = 0.95  # of batch norm: the last twenty batches are enough, and short runs have not many more
+FEATURES = ("sixteenth", "coarse")  # layers with the features for distillation
+MOMENTUM = 0.95  # of batch norm; averages over about twenty batches, which also suits short runs
 
 
 def filters(count: int, width: float) -> int:
-    """A paper's number of filters times a network's `width`, at least one."""
+    """Number of filters in a paper times the `width` of a network, at least one."""
     return max(1, round(width * count))
 
 
 class Enlarged(layers.Layer):
-    """Height and width times `factor`, a power of two, bilinearly.
+    """Enlarges height and width bilinearly by `factor`, a power of two.
 
-    Unlike `UpSampling2D` also where they are unknown to TensorFlow.
+    Unlike `UpSampling2D`, it works with sizes that TensorFlow does not know.
     """
 
     def __init__(self, factor: int, **kwargs):
@@ -39,7 +39,7 @@ class Enlarged(layers.Layer):
 
 
 def _doubled(x, axis: int):
-    """Bilinear x2 along one axis of [N, H, W, C], with pixel centres aligned and edges repeated."""
+    """Bilinear enlargement by 2 along one axis of [N, H, W, C], with aligned pixel centres and repeated edges."""
     x = ops.repeat(x, 2, axis=axis)
     if axis == 1:
         before = ops.concatenate([x[:, :1], x[:, :-1]], axis)
@@ -51,7 +51,7 @@ def _doubled(x, axis: int):
 
 
 class AnnealedMean(layers.Layer):
-    """Logits [..., Q] to chroma [..., 2]: `color.annealed_mean` times `gain`."""
+    """Logits [..., Q] to chroma [..., 2]: `conversion.annealed_mean` times `gain`."""
 
     def __init__(self, centres, temperature: float, gain: float, **kwargs):
         super().__init__(**kwargs)
@@ -59,7 +59,7 @@ class AnnealedMean(layers.Layer):
         self.temperature, self.gain = temperature, gain
 
     def call(self, logits):
-        return self.gain * color.annealed_mean(logits, self.centres, self.temperature)
+        return self.gain * conversion.annealed_mean(logits, self.centres, self.temperature)
 
     def compute_output_shape(self, shape):
         return (*shape[:-1], 2)
@@ -80,11 +80,14 @@ class Decoded(layers.Layer):
 
 
 def regressed(lightness, x, config, scale: int = 1, last=None):
-    """The end of a network that regresses: the layers `planes`, a convolution and tanh, and `chroma`.
+    """Adds the last layers of a regression network: `planes` (a convolution with tanh) and `chroma`.
 
-    `lightness` [N, H, W, 1] is the network's input, `x` [N, H/scale, W/scale, C] its last features, or smaller
-    ones where `last`, the convolution's class with its options, enlarges them; without it a 3x3 convolution.
-    `config` has `space` and `gain`. The planes are enlarged bilinearly where a seed repeats pixels.
+    Args:
+        lightness: input of the network, [N, H, W, 1].
+        x: last features, [N, H/scale, W/scale, C], or smaller ones if `last` enlarges them.
+        config: has `space` and `gain`.
+        scale: factor of the bilinear enlargement of the planes.
+        last: class of the convolution with its options; by default a 3x3 convolution.
     """
     last = last or functools.partial(layers.Conv2D, kernel_size=3, padding="same")
     planes = last(spaces.PLANES[config.space], activation="tanh", dtype="float32", name="planes")(x)
@@ -95,9 +98,8 @@ def regressed(lightness, x, config, scale: int = 1, last=None):
 class SpectralConv2D(layers.Conv2D):
     """A convolution whose kernel, as a matrix, has the spectral norm 1 (Miyato et al. 2018, algorithm 1).
 
-    `keras.layers.SpectralNormalization` writes the divided kernel back, and in training only: where weights are frozen
-    they would change all the same, and on JAX, which takes gradients of the kernel itself, what is used after
-    training would not be what was trained.
+    `keras.layers.SpectralNormalization` writes the divided kernel back, and only in training. Frozen weights would
+    change, too. On JAX, which computes gradients of the kernel itself, inference would differ from training.
     """
 
     def build(self, shape):
@@ -126,9 +128,9 @@ def _unit(vector):
 
 
 class SelfAttention(layers.Layer):
-    """Each place of [N, H, W, C] sees every other (Zhang et al. 2019, "SAGAN", section 3), at first not at all.
+    """Self-attention over the positions of [N, H, W, C] (Zhang et al. 2019, "SAGAN", section 3).
 
-    It takes memory for N (HW)^2 numbers.
+    At first it has no effect. It needs memory for N (HW)^2 numbers.
     """
 
     def build(self, shape):
@@ -161,10 +163,10 @@ class SelfAttention(layers.Layer):
 
 
 def assign(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
-    """Gives a model the weights that have its variables' names, such as `logits/bias`.
+    """Sets the weights of a model by the names of its variables, such as `logits/bias`.
 
-    Keras numbers the layers that have no name of their own through the whole process: of these, the order counts.
-    Raises ValueError where names or shapes differ.
+    Keras numbers layers without a name of their own through the whole process, so only the order of their numbers
+    counts. Raises ValueError if names or shapes differ.
     """
     there = {name: weights[path] for path, name in _ranked(weights).items()}
     here = _ranked(variable.path for variable in model.weights)
@@ -179,19 +181,22 @@ def assign(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
 
 
 def _ranked(paths: Iterable[str]) -> dict[str, str]:
-    """Path -> the same with the numbers in its layers' names counted from 0 among the layers of that name."""
-    split = {
-        path: [re.fullmatch(r"(.*?)(?:_(\d+))?", part).groups() for part in path.split("/")] for path in paths
-    }
+    """Maps each path to the same path with the numbers of its layers counted from 0 for each name."""
+    split = {path: [_numbered(part) for part in path.split("/")] for path in paths}
     numbers: dict[str, set[int]] = {}
     for parts in split.values():
         for base, number in parts:
-            numbers.setdefault(base, set()).add(int(number or 0))
+            numbers.setdefault(base, set()).add(number)
     ranks = {base: {number: rank for rank, number in enumerate(sorted(its))} for base, its in numbers.items()}
     return {
         path: "/".join(
-            f"{base}_{ranks[base][int(number or 0)]}" if len(ranks[base]) > 1 else base
-            for base, number in parts
+            f"{base}_{ranks[base][number]}" if len(ranks[base]) > 1 else base for base, number in parts
         )
         for path, parts in split.items()
     }
+
+
+def _numbered(part: str) -> tuple[str, int]:
+    """Splits `name_3` into name and number; 0 if there is none."""
+    base, _, number = part.rpartition("_")
+    return (base, int(number)) if base and number.isdecimal() else (part, 0)

@@ -1,8 +1,9 @@
 """The U-Net generator of pix2pix (Isola et al. 2017).
 
-The paper normalises by the statistics of the batch at hand, also in use, so that a picture's colours would depend on
-its neighbours in a batch. Here every picture is normalised by its own, which is what the paper's does at its batch
-of one. The innermost features have no norm: of a single pixel it would leave nothing. Dropout acts in training only.
+The paper normalises by the statistics of the current batch, also in inference, so that the colours of a picture
+would depend on the other pictures in its batch. Here every picture is normalised by its own statistics, which is
+the same for the paper's batches of one. The innermost features have no norm, because it would set a single pixel to
+zero. Dropout acts only in training.
 """
 
 import functools
@@ -18,13 +19,13 @@ SCALE = 1
 
 @dataclass(frozen=True)
 class Config:
-    """What the network is built from.
+    """Configuration of the network.
 
     Attributes:
         space: a key of `spaces.PLANES`.
         gain: factor on the chroma.
         width: factor on all filters.
-        depth: how often the size is halved, at least 2. The paper's is 8, for 256 pixels and their multiples.
+        depth: how often the size is halved, at least 2. The paper takes 8, for 256 pixels and multiples of it.
     """
 
     space: str = "lab"
@@ -74,5 +75,5 @@ def build(config: Config) -> keras.Model:
 
 
 def small():
-    """The paper's start. A new one for each layer: one initializer gives all kernels of a shape the same values."""
+    """The initialiser of the paper. Each layer needs a new one: an initialiser repeats its values for equal shapes."""
     return keras.initializers.RandomNormal(stddev=0.02)

@@ -1,5 +1,4 @@
-"""The ways of colouring that came before networks: deterministic, without weights, each a file.
+"""Colouring without networks: `rules`, `luminance_table` and `exemplar`. They are deterministic and have no weights.
 
-`rules`, `luminance_table` and `exemplar` are predictors (`model.evaluation.Predictor`), to be compared with the
-networks; `propagation` carries colours that somebody gave through a picture.
+Each is a predictor (`model.predictor.Predictor`), like a network. `model.color.propagation` spreads given colours.
 """

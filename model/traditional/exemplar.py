@@ -1,40 +1,34 @@
 """Colour from a reference picture: Welsh, Ashikhmin and Mueller 2002, "Transferring Color to Greyscale Images".
 
-Each pixel takes the chroma of that sample of the reference whose lightness and texture are nearest to its own.
-With several references, the one that looks most like the picture lends its colours. The paper's space is l-alpha-beta,
-ours Lab.
+Each pixel gets the chroma of the sample of the reference with the nearest lightness and texture. With several
+references, the most similar one is taken. The paper uses the colour space l-alpha-beta; here it is Lab.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from model import batches
-from model.photos import chroma
-
-if TYPE_CHECKING:
-    from model.evaluation import Predictor
+from model.data import batches
+from model.data.photos import chroma
+from model.predictor import Predictor
 
 SAMPLES = 256  # of a reference, one in each cell of a square grid
-SIDE = 160  # pixels to which a reference is squashed
-_WINDOW = 5  # side of the windows of the local deviation (ibid.)
-_LAYOUT = 8  # places a side in the descriptor
+SIDE = 160  # pixels; size of a squashed reference
+_WINDOW = 5  # pixels; side of the windows for the local deviation (ibid.)
+_LAYOUT = 8  # positions on each side of the descriptor
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What is kept of a reference picture.
+    """A reference picture.
 
     Attributes:
         lightness: [P] float32, L* of each sample.
         deviation: [P] float32, standard deviation of L* in the 5 x 5 pixels around it.
         chroma: [P, 2] float32, a*b*.
-        mean, spread: of L* over the whole picture.
+        mean, spread: mean and standard deviation of L* over the whole picture.
         descriptor: see `descriptor`.
     """
 
@@ -47,7 +41,7 @@ class Reference:
 
 
 def reference(pixels: np.ndarray, seed: int = 0) -> Reference:
-    """Of a colour picture, RGB [H, W, 3] uint8; `seed` jitters the places of the samples."""
+    """Makes a reference from RGB [H, W, 3] uint8. `seed` determines the random positions of the samples."""
     square = batches.resized(pixels, SIDE, SIDE)
     lightness = batches.lightness(square)[..., 0]
     side = round(SAMPLES**0.5)
@@ -64,14 +58,13 @@ def reference(pixels: np.ndarray, seed: int = 0) -> Reference:
 
 
 def descriptor(lightness: np.ndarray) -> np.ndarray:
-    """What a picture looks like without its colours: where it is light and where it is rough.
+    """Describes the layout of a picture of lightness [H, W]: where it is light and where it is rough.
 
-    Of lightness [H, W], at 8 x 8 places: the mean of L* and of its local deviation, each with mean 0 and length
-    sqrt(1/2) over the places. [128] float32; the scalar product of two is -1..1, and 1 for the same picture at another
-    exposure.
+    Returns [128] float32: the mean of L* and of its local deviation at 8 x 8 positions, each with mean 0 and length
+    sqrt(1/2). The scalar product of two descriptors is in -1..1; it is 1 for the same picture at another exposure.
     """
     places = [
-        cv2.resize(np.float32(plane), (_LAYOUT, _LAYOUT), interpolation=cv2.INTER_AREA).ravel()
+        cv2.resize(np.asarray(plane, np.float32), (_LAYOUT, _LAYOUT), interpolation=cv2.INTER_AREA).ravel()
         for plane in (lightness, _deviation(lightness))
     ]
     centred = [plane - plane.mean() for plane in places]
@@ -81,8 +74,8 @@ def descriptor(lightness: np.ndarray) -> np.ndarray:
 def transferred(lightness: np.ndarray, source: Reference) -> np.ndarray:
     """Chroma [H, W, 2] float32 for lightness [H, W].
 
-    The samples' lightness is first given the picture's mean and spread. What is compared is half the lightness and half
-    the local deviation, added up (ibid., section 2).
+    The lightness of the samples is first matched to the mean and the spread of the picture. Samples are compared by
+    the mean of lightness and local deviation (ibid., section 2).
     """
     scale = float(lightness.std()) / max(source.spread, 1e-3)
     matched = (source.lightness - source.mean) * scale + lightness.mean()
@@ -94,7 +87,7 @@ def transferred(lightness: np.ndarray, source: Reference) -> np.ndarray:
 
 
 def most_similar(lightness: np.ndarray, references: Sequence[Reference]) -> tuple[Reference, float]:
-    """The reference whose descriptor is nearest to that of lightness [H, W], and how alike they are, -1..1."""
+    """The most similar reference to lightness [H, W], and the scalar product of the descriptors, -1..1."""
     own = descriptor(lightness)
     alike = [float(own @ each.descriptor) for each in references]
     best = int(np.argmax(alike))
@@ -102,9 +95,9 @@ def most_similar(lightness: np.ndarray, references: Sequence[Reference]) -> tupl
 
 
 def predictor(references: Sequence[Reference]) -> Predictor:
-    """Transfer from the most similar of several references; confident of a picture that looks like it.
+    """Transfers from the most similar of several references. The confidence is the similarity.
 
-    Raises ValueError where there is no reference.
+    Raises ValueError if there is no reference.
     """
     if not references:
         raise ValueError("there is no reference picture")
@@ -115,13 +108,13 @@ def predictor(references: Sequence[Reference]) -> Predictor:
             transferred(picture[..., 0], source)
             for picture, (source, _) in zip(lightness, found, strict=True)
         ]
-        return np.stack(colors), np.float32([max(0.0, alike) for _, alike in found])
+        return np.stack(colors), np.array([max(0.0, alike) for _, alike in found], np.float32)
 
     return predict
 
 
 def _deviation(lightness: np.ndarray) -> np.ndarray:
-    lightness = np.float32(lightness)
+    lightness = np.asarray(lightness, np.float32)
     mean, square = (
         cv2.blur(plane, (_WINDOW, _WINDOW), borderType=cv2.BORDER_REFLECT)
         for plane in (lightness, lightness * lightness)

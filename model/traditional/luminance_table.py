@@ -1,20 +1,14 @@
-"""Chroma looked up by lightness: the mean of all training pixels of that lightness."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+"""Looks chroma up by lightness: the mean over all training pixels of that lightness."""
 
 import numpy as np
 
-from model import batches
-from model.photos import Photo, chroma
-
-if TYPE_CHECKING:
-    from model.evaluation import Predictor
+from model.data import batches
+from model.data.photos import Photo, chroma
+from model.predictor import Predictor
 
 
 def predictor(table: np.ndarray) -> Predictor:
-    """Chroma by whole L*, from a table [101, 2] in Lab units; its confidence is 0, as it looks at no picture."""
+    """Looks chroma up by rounded L* in a table [101, 2], Lab units. The confidence is always 0."""
 
     def predict(lightness):
         levels = np.round(lightness[..., 0]).astype(int)
@@ -24,7 +18,10 @@ def predictor(table: np.ndarray) -> Predictor:
 
 
 def fit(photos: list[Photo], size: int = 32) -> np.ndarray:
-    """Mean chroma [101, 2] float32 of each whole L* over all photographs at `size` x `size`; empty levels are grey."""
+    """Mean chroma [101, 2] float32 of each rounded L* over all photographs at `size` x `size`.
+
+    Empty levels are grey.
+    """
     sums, counts = np.zeros((101, 2)), np.zeros(101)
     for photo in photos:
         square = batches.resized(photo.pixels, size, size)

@@ -1,38 +1,33 @@
-"""Colour by rules: what a bright and smooth place at the top is, a sky, what a rough one below is, foliage.
+"""Colours by rules: a bright and smooth region at the top is sky, a rough one below is foliage.
 
-Rules are tried in order; what none of them knows is filled from what they do know, along the luma
-(`propagation`). Without weights, and the same on every machine.
+The first rule that holds for a pixel gives its colour. Other pixels are filled by propagation along luma. There are
+no weights, and the result is the same on every machine.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from keras import ops
 
-from model import batches, color
-from model.photos import Photo, chroma
-from model.traditional import propagation
+from model.color import conversion, propagation
+from model.data import batches
+from model.data.photos import Photo, chroma
+from model.predictor import Predictor
 
-if TYPE_CHECKING:
-    from model.evaluation import Predictor
-
-SOLVED = 64 * 64  # pixels at which the unknown places are filled
-_WINDOW = 1 / 24  # side of the windows of the local deviation, as a share of the picture's
+SOLVED = 64 * 64  # pixels; size at which other pixels are filled
+_WINDOW = 1 / 24  # side of the windows for the local deviation, as a share of the longer side
 _ANY = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a place must be like (each bound: from, up to), its colour, and how sure that is.
+    """The bounds (from, up to) of the features of a pixel, its colour, and the confidence in it.
 
     Attributes:
         lightness: L*, 0..100.
-        deviation: standard deviation of L* around.
-        height: 0 at the top of the picture, 1 at its bottom.
+        deviation: local standard deviation of L*.
+        height: position, from 0 at the top of the picture to 1 at its bottom.
         gradient: change of the smoothed L* over a window.
         chroma: a*, b*.
         confidence: 0..1.
@@ -46,8 +41,8 @@ class Rule:
     chroma: tuple[float, float] = (0.0, 0.0)
     confidence: float = 0.5
 
-    def holds(self, found: Features) -> np.ndarray:
-        """Where it applies, bool [H, W]."""
+    def holds(self, found: "Features") -> np.ndarray:
+        """Where the rule holds, bool [H, W]."""
         bounds = (self.lightness, self.deviation, self.height, self.gradient)
         planes = (found.lightness, found.deviation, found.height, found.gradient)
         return np.logical_and.reduce(
@@ -57,7 +52,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Features:
-    """What rules look at, float32 [H, W] each; see `Rule`."""
+    """Features of the pixels, float32 [H, W] each; see `Rule`."""
 
     lightness: np.ndarray
     deviation: np.ndarray
@@ -65,7 +60,7 @@ class Features:
     gradient: np.ndarray
 
 
-# Suggestions, from looking at photographs; `fit` replaces colours and confidences, the bounds are ours.
+# Bounds and colours were chosen by looking at photographs. `fit` replaces the colours and the confidences.
 RULES = (
     Rule("sky", (60, 101), (0, 4), (0, 0.4), (0, 12), chroma=(-5, -20), confidence=0.6),
     Rule("deep sky", (35, 60), (0, 2.5), (0, 0.25), (0, 8), chroma=(-2, -25), confidence=0.5),
@@ -78,8 +73,8 @@ RULES = (
 
 
 def features(lightness: np.ndarray) -> Features:
-    """Of a picture's lightness [H, W], L*."""
-    lightness = np.float32(lightness)
+    """Features of a picture from its lightness [H, W], L*."""
+    lightness = np.asarray(lightness, np.float32)
     height, width = lightness.shape
     side = max(3, round(_WINDOW * max(height, width)) | 1)
     mean = cv2.blur(lightness, (side, side), borderType=cv2.BORDER_REFLECT)
@@ -92,33 +87,35 @@ def features(lightness: np.ndarray) -> Features:
 
 
 def assigned(lightness: np.ndarray, rules: tuple[Rule, ...] = RULES) -> np.ndarray:
-    """Index int [H, W] of the first rule that holds in each pixel of lightness [H, W]; -1 where none does."""
+    """Index int [H, W] of the first rule that holds for each pixel of lightness [H, W]; -1 if none does."""
     found = features(lightness)
     return np.select([rule.holds(found) for rule in rules], range(len(rules)), default=-1)
 
 
 def colored(lightness: np.ndarray, rules: tuple[Rule, ...] = RULES) -> tuple[np.ndarray, float]:
-    """Chroma [H, W, 2] float32 of lightness [H, W], and a confidence 0..1: the rules', times the share they know.
+    """Chroma [H, W, 2] float32 for lightness [H, W], and a confidence 0..1.
 
-    Where no rule holds anywhere, all is neutral and the confidence 0.
+    The confidence is the mean confidence of the rules times the share of pixels for which a rule holds. If there
+    are none, the picture is neutral and the confidence 0.
     """
     which = assigned(lightness, rules)
     known = which >= 0
     if not known.any():
         return np.zeros((*which.shape, 2), np.float32), 0.0
-    own = np.float32([rule.chroma for rule in rules])[which]
-    luma = np.uint8(np.rint(255 * np.clip(ops.convert_to_numpy(color.grey_of_lightness(lightness)), 0, 1)))
+    own = np.array([rule.chroma for rule in rules], np.float32)[which]
+    grey = ops.convert_to_numpy(conversion.grey_of_lightness(lightness))
+    luma = np.rint(255 * np.clip(grey, 0, 1)).astype(np.uint8)
     filled = propagation.propagate(luma, own, known, largest=SOLVED)
-    confidence = np.float32([rule.confidence for rule in rules])[which[known]].mean() * known.mean()
+    confidence = np.array([rule.confidence for rule in rules], np.float32)[which[known]].mean() * known.mean()
     return np.where(known[..., None], own, filled), float(confidence)
 
 
 def predictor(rules: tuple[Rule, ...] = RULES) -> Predictor:
-    """The rules as a row of a comparison."""
+    """The rules as a predictor."""
 
     def predict(lightness):
         chroma_of, confidence = zip(*(colored(picture[..., 0], rules) for picture in lightness), strict=True)
-        return np.stack(chroma_of), np.float32(confidence)
+        return np.stack(chroma_of), np.array(confidence, np.float32)
 
     return predict
 
@@ -126,10 +123,10 @@ def predictor(rules: tuple[Rule, ...] = RULES) -> Predictor:
 def fit(
     photos: list[Photo], rules: tuple[Rule, ...] = RULES, size: int = 64, least: int = 1000
 ) -> tuple[Rule, ...]:
-    """The rules with the colours that photographs have where each applies.
+    """Fits the colours of rules to photographs.
 
-    Chroma becomes the mean over those pixels, at `size` x `size`; confidence the share of their chroma's mean
-    square that it explains. A rule that applies to fewer than `least` pixels stays as it is.
+    The chroma of a rule becomes the mean over its pixels, at `size` x `size`. Its confidence becomes the share of
+    the mean square of their chroma that this mean explains. A rule with fewer than `least` pixels does not change.
     """
     sums, squares, counts = np.zeros((len(rules), 2)), np.zeros(len(rules)), np.zeros(len(rules))
     for photo in photos:

@@ -1,8 +1,9 @@
-"""Training of a generator against discriminators, on any Keras back end: the GANs of `networks.gan`.
+"""Trains the GANs of `networks.gan`, on any Keras back end.
 
-Each step trains the discriminators once, on what the generator makes of a batch, and then the generator once, through
-the discriminators as they are. pix2pix (Isola et al. 2017, section 3) weighs the L1 of chroma / 128 100 times the
-adversarial loss. Wallner's multiscale variant weighs it 1, each discriminator's features 3.33 and its score 0.33.
+Each step trains the discriminators once, on pictures of the generator, and then the generator once, with frozen
+discriminators. In pix2pix (Isola et al. 2017, section 3) the L1 loss of chroma / 128 has 100 times the weight of
+the adversarial loss. In Wallner's multiscale variant it has the weight 1, and each discriminator has 3.33 for its
+features and 0.33 for its score.
 """
 
 import os
@@ -13,11 +14,11 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from model import losses
 from model.files import replacing
 from model.networks import gan
+from model.training import losses
 
-RATE, MOMENTUM = 2e-4, 0.5  # both variants': Adam and its first beta
+RATE, MOMENTUM = 2e-4, 0.5  # learning rate and first beta of Adam, for both variants
 WEIGHTS = {
     "pix2pix": {"chroma_error": 100.0, "adversarial": 1.0},
     "multiscale": {"chroma_error": 1.0, "adversarial": 0.33, "features": 3.33},
@@ -25,19 +26,19 @@ WEIGHTS = {
 
 
 class StateError(ValueError):
-    """Why a saved state is not that of these networks, in one line for a person."""
+    """A checkpoint does not fit these networks; the message is one line for a person."""
 
 
 class Adversary:
-    """A generator in training.
+    """A generator and its discriminators in training.
 
     Attributes:
-        generator: lightness [N, H, W, 1] to chroma [N, H, W, 2], as `networks.gan.build` gives it.
-        discriminators: as `networks.gan.discriminators` gives them.
+        generator: lightness [N, H, W, 1] to chroma [N, H, W, 2], from `networks.gan.build`.
+        discriminators: from `networks.gan.discriminators`.
     """
 
     def __init__(self, generator: keras.Model, config: gan.Config, rate: float = RATE):
-        """`config` is what `generator` was built from; `rate` is the learning rate of both optimisers."""
+        """`config` is that of `generator`; `rate` is the learning rate of both optimisers."""
         self.generator, self.discriminators = generator, gan.discriminators(config)
         lightness = keras.Input((None, None, 1), name="given_lightness")
         chroma = keras.Input((None, None, 2), name="given_chroma")
@@ -69,7 +70,7 @@ class Adversary:
             maps = [_by_discriminator(found[number:]) for found in (real, scores)]
             figures["features"] = figure("features", _summed(losses.feature_matching), *maps)
         self._combined = keras.Model([lightness, chroma], figures)
-        # As in its own step, with dropout and the batch's statistics, so that both steps judge the same pictures.
+        # In training mode, with dropout and batch statistics, so that both steps see the same pictures.
         self._sampler = keras.Model(lightness, _InTraining(generator)(lightness))
 
         self.discriminators.trainable = True
@@ -85,11 +86,13 @@ class Adversary:
             lightness: [N, H, W, 1] float32, L* 0..100.
             chroma: [N, H, W, 2] float32, the truth in Lab units.
 
-        Returns the losses before the step, unweighted: `discriminator`, `adversarial`, `chroma_error`, the mean
-        absolute error of chroma / 128, and with `multiscale` `features`. Those of several discriminators are summed.
+        Returns:
+            Unweighted losses before the step: `discriminator`, `adversarial`, `chroma_error` (the mean absolute
+            error of chroma / 128), and for `multiscale` also `features`. The losses of several discriminators are
+            summed.
         """
         made = self._sampler.predict_on_batch(lightness)
-        # Set at each step, for a function that is traced anew, as for pictures of another size, reads it then.
+        # Set at each step, because a function is traced again for pictures of another size, and reads it then.
         self.discriminators.trainable = True
         found = _train(self._critic, [lightness, chroma, made])
         self.discriminators.trainable = False
@@ -98,13 +101,13 @@ class Adversary:
 
     @property
     def steps(self) -> int:
-        """Steps made, those before the saved state that was loaded included; loss scaling may have skipped some."""
+        """Number of steps, including those before a loaded checkpoint. Loss scaling may have skipped some."""
         return int(ops.convert_to_numpy(self._steps))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes all that the next step depends on, whole or not at all, as a NumPy archive (`.npz`).
+        """Writes a checkpoint atomically, as a NumPy archive (`.npz`).
 
-        These are the weights of all networks, both optimisers with their steps, and the state of dropout.
+        It has the weights of all networks, both optimisers with their steps, and the random state of dropout.
         """
         path = Path(path)
         arrays = {
@@ -116,7 +119,7 @@ class Adversary:
             np.savez(file, **arrays)
 
     def load(self, path: str | os.PathLike) -> None:
-        """Goes on where `save` was called. Raises StateError where the file is of other networks, or broken."""
+        """Restores a checkpoint of `save`. Raises StateError if it belongs to other networks or is broken."""
         _assign(path, self._state())
 
     def _state(self) -> dict[str, list]:
@@ -130,19 +133,22 @@ class Adversary:
 
 
 def load_generator(generator: keras.Model, path: str | os.PathLike) -> None:
-    """Gives `generator` the weights of a state that `Adversary.save` wrote. Raises StateError as `Adversary.load`."""
+    """Sets the weights of `generator` from a checkpoint of `Adversary.save`.
+
+    Raises StateError like `Adversary.load`.
+    """
     _assign(path, {"generator": generator.variables})
 
 
 class _Picture(layers.Layer):
-    """Lightness [N, H, W, 1] and chroma [N, H, W, 2] to what a discriminator looks at, [N, H, W, 3] in -1..1."""
+    """Lightness [N, H, W, 1] and chroma [N, H, W, 2] to the input of a discriminator, [N, H, W, 3] in -1..1."""
 
     def call(self, lightness, chroma):
         return ops.concatenate([lightness / 50 - 1, chroma / 128], axis=-1)
 
 
 class _Figure(layers.Layer):
-    """A loss as a layer: tensors, or lists of them, to a number for each picture, [N]."""
+    """A loss as a layer: from tensors, or lists of tensors, to a number for each picture, [N]."""
 
     def __init__(self, loss, **kwargs):
         super().__init__(**kwargs)
@@ -153,7 +159,7 @@ class _Figure(layers.Layer):
 
 
 class _InTraining(layers.Layer):
-    """A network as it is in training. As a part of a model it would be told what the model is told."""
+    """A network that always runs in training mode, whatever the mode of the model around it."""
 
     def __init__(self, network: keras.Model, **kwargs):
         super().__init__(**kwargs)
@@ -167,7 +173,7 @@ class _InTraining(layers.Layer):
 
 
 def _summed(loss):
-    """The loss of lists, an entry for each discriminator, from that of one."""
+    """Makes a loss of lists, with one entry for each discriminator, from a loss of one discriminator."""
     return lambda *lists: sum(loss(*entries) for entries in zip(*lists, strict=True))
 
 
@@ -185,7 +191,7 @@ def _compile(model: keras.Model, weights: dict[str, float], rate: float) -> None
         keras.optimizers.Adam(rate, beta_1=MOMENTUM),
         loss=dict.fromkeys(weights, _itself),
         loss_weights=weights,
-        # XLA is slow for some convolutions on a CPU; on JAX it is what compiles at all.
+        # XLA is slow for some convolutions on a CPU, but JAX cannot compile without it.
         jit_compile=keras.backend.backend() == "jax",
     )
     model.optimizer.build(model.trainable_variables)
@@ -214,12 +220,12 @@ def _assign(path: str | os.PathLike, parts: dict[str, list]) -> None:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise StateError(f"{path} is no state of a training, or a broken one: {error}") from None
+        raise StateError(f"{path} is not a checkpoint, or it is broken: {error}") from None
     expected = {name: variable for part in parts for name, variable in _numbered(part, parts[part])}
     for name in sorted(expected.keys() | found.keys()):
         there = found[name].shape if name in found else "missing"
         here = tuple(expected[name].shape) if name in expected else "missing"
         if there != here:
-            raise StateError(f"{path} is the state of other networks: {name} is {there} there, {here} here")
+            raise StateError(f"{path} belongs to other networks: {name} is {there} there, {here} here")
     for name, variable in expected.items():
         variable.assign(found[name])

@@ -1,4 +1,4 @@
-"""Learning curves of a run as a picture, drawn anew after each epoch. Needs matplotlib, of the extra `train`."""
+"""Draws the learning curves of a run. Needs matplotlib, from the extra `train`."""
 
 import importlib.util
 import json
@@ -7,21 +7,21 @@ from pathlib import Path
 import keras
 
 from model.files import replacing
-from model.options import OptionsError
+from model.training.options import OptionsError
 
 CURVES = "curves.png"
 
 
 class Curves(keras.callbacks.Callback):
-    """Draws the history that a run keeps in the file `history` into `curves.png` beside it.
+    """Draws `curves.png` from the file `history` of a run after each epoch.
 
-    Raises OptionsError where there is nothing to draw with, before hours of training.
+    Raises OptionsError before the training if matplotlib is missing.
     """
 
     def __init__(self, history: Path):
         super().__init__()
         if importlib.util.find_spec("matplotlib") is None:
-            raise OptionsError("training draws its curves with matplotlib: pip install matplotlib")
+            raise OptionsError("training needs matplotlib for its curves: pip install matplotlib")
         self.history = history
 
     def on_epoch_end(self, epoch, logs=None):
@@ -30,7 +30,7 @@ class Curves(keras.callbacks.Callback):
 
 
 def draw(history: list[dict], path: Path) -> None:
-    """A diagram a figure over the epochs, training and validation in each, as a PNG."""
+    """Draws a PNG with one diagram for each figure, over the epochs, for training and validation."""
     from matplotlib.figure import Figure
 
     names = [name for name in history[-1] if name != "epoch" and not name.startswith("val_")]

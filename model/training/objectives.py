@@ -1,23 +1,26 @@
-"""What a network learns from: one of its layers, what that layer should give, and how far it is from it."""
+"""The objective of a training: the trained layer, its target, its loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 import cv2
 import keras
 import numpy as np
 from keras import ops
 
-from model import color, extractors, losses, networks, spaces
-from model.networks import NETWORKS, fusion, gan
-from model.options import SPACES, Options, OptionsError
-from model.options import check as check_options
-from model.photos import chroma
+from model import networks
+from model.color import conversion, spaces
+from model.data.photos import chroma
+from model.networks import NETWORKS, extractors, fusion, gan
+from model.training import losses
+from model.training.options import SPACES, Options, OptionsError
+from model.training.options import check as check_options
 
-_TAUGHT = 0.7  # of what is learned, where there is a teacher
-_JUDGE = "efficientnet_lite0"  # whose features the perceptual loss compares
-_HUBER = 1 / 16  # of planes -1..1: 8 Lab units, beyond which an error counts once and not squared
+_TAUGHT = 0.7  # share of the teacher in the target
+_JUDGE = "efficientnet_lite0"  # its features are compared by the perceptual loss
+_HUBER = 1 / 16  # in planes of -1..1: 8 Lab units; larger errors count linearly
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,11 @@ class Objective:
     """How a network is trained.
 
     Attributes:
-        layer: whose output is trained, `logits` or `planes`.
-        target: RGB [H, W, 3] uint8 to what the loss compares with, [H, W, K] float32; it is reduced by area to
+        layer: name of the trained layer, `logits` or `planes`.
+        target: function from RGB [H, W, 3] uint8 to the target [H, W, K] float32, which is then reduced by area to
             the size of the layer's output.
-        loss: of (target, output), a number [N] for each picture.
-        metric: a figure of (target, output) for people, [N].
+        loss: function of (target, output) that returns a number [N] for each picture.
+        metric: function of (target, output) that returns a figure [N] for people.
     """
 
     layer: str
@@ -39,15 +42,15 @@ class Objective:
 
 
 def check(options: Options) -> None:
-    """Raises OptionsError unless the options make sense for their network."""
+    """Raises OptionsError if the options are wrong for their network."""
     one = config(options, np.zeros((1, 2)))
     check_options(options, networks.stride(NETWORKS[options.network], one))
 
 
 def require_weights(options: Options) -> None:
-    """Raises ExtractorError where the network needs a classifier whose weights cannot be had.
+    """Raises ExtractorError if the network needs the weights of a classifier that cannot be loaded.
 
-    It takes seconds, which a run spares that would else read its photographs first.
+    This takes seconds. A run calls it before it reads the photographs, which takes minutes.
     """
     if options.perceptual:
         extractors.judge(_JUDGE)
@@ -57,17 +60,17 @@ def require_weights(options: Options) -> None:
         one.extract()
 
 
-def unlearned(config):
-    """The `Config` of the same network without a classifier's published weights: a run has its own."""
+def without_pretrained(config):
+    """The same `Config` without the published weights of a classifier, for a run that has weights of its own."""
     if hasattr(config, "generator_config"):
-        inner = unlearned(config.network_config)
+        inner = without_pretrained(config.network_config)
         own = {"weights": inner.weights} if hasattr(inner, "extractor") else {}
         return replace(config, generator_config=config.generator_config | own)
     return replace(config, weights=extractors.RANDOM) if hasattr(config, "extractor") else config
 
 
 def objective(options: Options, centres: np.ndarray, weights: np.ndarray) -> Objective:
-    """The objective of a run, whose chroma bins have `centres` [Q, 2] and `weights` [Q] in the loss."""
+    """The objective of a run with chroma bins of `centres` [Q, 2] and `weights` [Q] in the loss."""
     if classifies(options.network):
         if options.teacher:
             loss = losses.distilled_cross_entropy(centres, weights, _TAUGHT)
@@ -75,7 +78,7 @@ def objective(options: Options, centres: np.ndarray, weights: np.ndarray) -> Obj
             loss = losses.rebalanced_cross_entropy(centres, weights)
         found = Objective("logits", chroma, loss, _error_of_bins(centres))
         return _perceptual(found, options, _mean_of_bins(centres))
-    if options.network == "gan":  # it learns from the chroma itself, see `model.adversarial`
+    if options.network == "gan":  # it is trained on the chroma itself; see `model.training.adversarial`
         return Objective("chroma", chroma, losses.mae, losses.mae)
     loss = partial(losses.huber, delta=_HUBER) if options.loss == "huber" else losses.mse
     metric = _error_of_planes(128.0 if options.space == "lab" else 1.0)
@@ -84,9 +87,9 @@ def objective(options: Options, centres: np.ndarray, weights: np.ndarray) -> Obj
 
 
 def _perceptual(plain: Objective, options: Options, colors: Callable) -> Objective:
-    """The objective with the loss of a classifier's features added; `colors` gives chroma of the layer's output.
+    """Adds the perceptual loss to an objective. `colors` converts the layer's output to chroma.
 
-    The target then has the lightness of the true colours behind its own planes.
+    The target then has three more planes: Lab of the true picture.
     """
     if not options.perceptual:
         return plain
@@ -99,7 +102,7 @@ def _perceptual(plain: Objective, options: Options, colors: Callable) -> Objecti
     def loss(truth, output):
         own, lab = truth[..., :-3], truth[..., -3:]
         colored = ops.concatenate([lab[..., :1], ops.cast(colors(output), lab.dtype)], axis=-1)
-        seen = distance(color.lab_to_rgb(lab), color.lab_to_rgb(colored))
+        seen = distance(conversion.lab_to_rgb(lab), conversion.lab_to_rgb(colored))
         return plain.loss(own, output) + options.perceptual * seen
 
     def chroma_error(truth, output):
@@ -109,14 +112,14 @@ def _perceptual(plain: Objective, options: Options, colors: Callable) -> Objecti
 
 
 def classifies(network: str) -> bool:
-    """Whether the network of that name gives shares of chroma bins, and not planes of a colour space."""
+    """Whether the network predicts a distribution over chroma bins, and not planes of a colour space."""
     return any(field.name == "centres" for field in fields(NETWORKS[network].Config))
 
 
-def config(options: Options, centres: np.ndarray, **decoding: float):
-    """The network's `Config`; `decoding` may be `temperature` and `gain`, of which it gets those that it has.
+def config(options: Options, centres: np.ndarray, **decoding: Any):
+    """Makes the `Config` of the network. `decoding` may have `temperature` and `gain`, which are used if it has them.
 
-    Raises OptionsError where `options.layers` does not fit.
+    Raises OptionsError if `options.layers` does not fit.
     """
     network = NETWORKS[options.network]
     if options.network == "gan":
@@ -133,8 +136,8 @@ def config(options: Options, centres: np.ndarray, **decoding: float):
         raise OptionsError(f"--layers does not fit the network {options.network}: {error}") from None
 
 
-def _gan(options: Options, centres: np.ndarray, decoding: dict[str, float]):
-    """A GAN's `Config`, whose generator has its own."""
+def _gan(options: Options, centres: np.ndarray, decoding: dict[str, Any]):
+    """Makes the `Config` of a GAN, which contains that of its generator."""
     decoding.pop("temperature", None)
     try:
         config = gan.Config(**options.layers, **decoding)
@@ -146,14 +149,14 @@ def _gan(options: Options, centres: np.ndarray, decoding: dict[str, float]):
             raise ValueError(f"space must be one of {', '.join(SPACES)}")
         filled = {name: value for name, value in inner.items() if name in own} | config.generator_config
         config = replace(config, generator_config=filled)
-        config.network_config  # noqa: B018 - raises where it does not fit
+        config.network_config  # noqa: B018 - raises an exception if it does not fit
     except (TypeError, ValueError) as error:
         raise OptionsError(f"--layers does not fit the network gan: {error}") from None
     return config
 
 
 def _require_kinds(config: type, given: dict) -> None:
-    """Raises TypeError where a field that is a number or a text was given something else."""
+    """Raises TypeError if a number or a text field has a value of another type."""
     for field in fields(config):
         value = given.get(field.name, field.default)
         for kind, word in ((int | float, "number"), (str, "text")):
@@ -162,14 +165,14 @@ def _require_kinds(config: type, given: dict) -> None:
 
 
 def trained_part(model: keras.Model) -> keras.Model:
-    """The network up to the layer that is trained, without what decodes it."""
+    """The network up to the trained layer, without the decoding."""
     names = [layer.name for layer in model.layers]
     return keras.Model(model.input, model.get_layer("logits" if "logits" in names else "planes").output)
 
 
 def _planes(space: str):
     def target(pixels: np.ndarray) -> np.ndarray:
-        if space == "lab":  # OpenCV is quicker, and most runs are of this kind
+        if space == "lab":  # OpenCV is faster, and most runs use Lab
             return chroma(pixels) / np.float32(128)
         return ops.convert_to_numpy(spaces.encode(pixels.astype(np.float32) / 255, space))
 
@@ -177,15 +180,15 @@ def _planes(space: str):
 
 
 def _mean_of_bins(centres: np.ndarray):
-    # Behind the network's own logits may be a teacher's.
-    return lambda logits: color.annealed_mean(logits[..., : len(centres)], centres)
+    # The logits of a teacher may follow those of the network.
+    return lambda logits: conversion.annealed_mean(logits[..., : len(centres)], centres)
 
 
 def _error_of_bins(centres: np.ndarray):
     mean = _mean_of_bins(centres)
 
     def chroma_error(truth, logits):
-        """Root mean square distance [N] in the a*b* plane, at the mean of the bins."""
+        """Root mean square distance [N] in the a*b* plane between the truth and the mean of the bins."""
         squares = ops.sum((mean(logits) - truth) ** 2, axis=-1)
         return ops.sqrt(ops.mean(squares, axis=(1, 2)))
 
@@ -194,7 +197,7 @@ def _error_of_bins(centres: np.ndarray):
 
 def _error_of_planes(unit: float):
     def chroma_error(truth, planes):
-        """Root mean square distance [N] of the planes: in Lab units for Lab, else in their own -1..1."""
+        """Root mean square distance [N] of the planes, in Lab units for Lab, otherwise in units of -1..1."""
         squares = ops.sum((unit * (planes - truth)) ** 2, axis=-1)
         return ops.sqrt(ops.mean(squares, axis=(1, 2)))
 

@@ -1,4 +1,4 @@
-"""Progress of a whole run: a bar with rate and time left on a terminal, a line an epoch elsewhere; its pace."""
+"""Progress of a run: on a terminal a bar with rate and time left, elsewhere a line after each epoch."""
 
 import json
 import time
@@ -8,11 +8,11 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model.options import Options, write_json
+from model.training.options import Options, write_json
 
 
 class RunProgress(keras.callbacks.Callback):
-    """Counts the batches of all epochs, those of an earlier, killed part of the run included."""
+    """Shows the progress of all epochs, including those before the run was continued."""
 
     def __init__(self, options: Options, console: Console | None = None):
         super().__init__()
@@ -27,7 +27,7 @@ class RunProgress(keras.callbacks.Callback):
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("training", total=options.epochs * options.steps, rate="-")
-        self.done, self.started = 0, None
+        self.done, self.started = 0, 0.0
 
     def on_train_begin(self, logs=None):
         self.bar.start()
@@ -53,11 +53,11 @@ class RunProgress(keras.callbacks.Callback):
 
 
 class Pace(keras.callbacks.Callback):
-    """Stops a run early in which another number of epochs than planned fits into its time, to be planned anew.
+    """Stops a run if its planned number of epochs does not fit its time budget, so that it can be planned again.
 
     Attributes:
-        epochs: how many fit by the pace so far, of which it is sure enough after each of `REVIEWED`.
-        seconds: that the run has taken, in all its sittings; kept in a file, which a killed epoch does not reach.
+        epochs: number of epochs that fit at the current pace; updated after each of `REVIEWED`.
+        seconds: time of the whole run so far. It is kept in a file after each epoch.
     """
 
     REVIEWED = (2, 4, 6, 8)

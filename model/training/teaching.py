@@ -1,7 +1,8 @@
-"""What a network learns from another one: its distributions of colour, and what it sees in a picture.
+"""Distillation: a network learns from the predictions and the features of another network.
 
-The distributions are the target of `losses.distilled_cross_entropy` (Hinton, Vinyals and Dean 2015). What it sees are
-its features: those of the learner are to say as much, up to a linear map (FitNets, Romero et al. 2015).
+The predictions are part of the target of `losses.distilled_cross_entropy` (Hinton, Vinyals and Dean 2015). The
+features are hints: those of the learner should predict those of the teacher by a linear map (FitNets, Romero et al.
+2015).
 """
 
 from functools import partial
@@ -10,17 +11,22 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-FEATURES = ("sixteenth", "coarse")  # layers of a network that teaches or learns by them, too
-_HINT = 0.5  # weight of a layer's features in the loss, next to the cross-entropy
-_MEMORY = 0.95  # of a batch's statistics, from one step to the next
-_RIDGE = 1e-3  # of the mean variance of the learner's features
+from model.networks.layers import FEATURES
+
+_HINT = 0.5  # weight of the features of a layer in the loss; the cross-entropy has 1
+_MEMORY = 0.95  # momentum of the moving average of statistics
+_RIDGE = 1e-3  # regularisation, in units of the mean variance of the learner's features
 
 
 def taught(part: keras.Model, teacher: keras.Model, weights: np.ndarray) -> keras.Model:
-    """`part`, whose output are logits [N, h, w, Q], with those of a teacher behind them, [N, h, w, 2Q].
+    """Joins a learner and a teacher: the logits of both, [N, h, w, 2Q].
 
-    `teacher` gives logits of what is in pictures; the loss weighs bins by `weights` [Q], and so do its logits then.
-    Where both networks have the layers `FEATURES`, the model has a loss of its own for each of them.
+    If both networks have the layers `FEATURES`, the model also has a loss for each of these layers.
+
+    Args:
+        part: the learner, which returns logits [N, h, w, Q].
+        teacher: returns logits [N, h, w, Q] of the unweighted distribution.
+        weights: of the bins in the loss, [Q]. They are added to the logits of the teacher.
     """
     own, its = (_features(network) for network in (part, teacher))
     both = bool(own and its)
@@ -39,7 +45,7 @@ def _features(network: keras.Model) -> list:
 
 
 class Teacher(layers.Layer):
-    """Logits and features of a network that stays as it is, and that is no part of the weights of what it teaches."""
+    """Logits and features of a frozen network. Its weights are not part of the weights of the model around it."""
 
     def __init__(self, network: keras.Model, weights: np.ndarray, **kwargs):
         super().__init__(**kwargs)
@@ -47,7 +53,7 @@ class Teacher(layers.Layer):
         self.shapes = [output.shape for output in network.outputs]
         self.outputs = partial(
             network, training=False
-        )  # Keras would save with this layer what it finds in it
+        )  # hides the network from Keras, which would save it with this layer
         self.offset = np.log(weights).astype("float32")
 
     def call(self, lightness):
@@ -55,19 +61,19 @@ class Teacher(layers.Layer):
         return [ops.add(logits, self.offset), *features]
 
     def compute_output_shape(self, shape):
-        return self.shapes  # JAX cannot follow sizes that are not known yet
+        return self.shapes  # JAX cannot infer unknown sizes
 
 
 class Hint(layers.Layer):
-    """Passes logits on; in training it adds how little a network's features tell of those of its teacher.
+    """Adds a loss: the share of the variance of the teacher's features that the learner's cannot predict linearly.
 
-    That is the share of their variance, each channel of the teacher's counting alike, which the best linear map from
-    [N, h, w, K] to [N, h, w, M] leaves: 0 where nothing is missing, 1 where nothing is known. The map is that of
-    ridge regression on the last batches, and no gradient flows into it.
+    The share is 0 if the best linear map from [N, h, w, K] to [N, h, w, M] predicts everything, and 1 if it
+    predicts nothing; all channels of the teacher have the same weight. The map is found by ridge regression on the
+    last batches and gets no gradient. The layer returns its first input unchanged.
     """
 
     def build(self, logits_shape, own_shape, its_shape):
-        # The regression's normal equations.
+        # Normal equations of the regression.
         wide = own_shape[-1]
         shapes = {"variance": (wide, wide), "covariance": (wide, its_shape[-1])}
         self.variance, self.covariance = (
@@ -84,7 +90,7 @@ class Hint(layers.Layer):
 
     def call(self, logits, own, its, training=False):
         if training:
-            known, wanted = (_standing_alone(features) for features in (own, its))
+            known, wanted = (_centred(features) for features in (own, its))
             wanted = wanted / (ops.std(wanted, axis=0) + keras.config.epsilon())
             count = ops.cast(ops.shape(known)[0], known.dtype)
             for kept, now in ((self.variance, known), (self.covariance, wanted)):
@@ -99,7 +105,7 @@ class Hint(layers.Layer):
         return logits_shape
 
 
-def _standing_alone(features):
-    """Features [N, h, w, K] as [N * h * w, K], less their mean."""
+def _centred(features):
+    """Features [N, h, w, K] as [N * h * w, K], minus their mean."""
     flat = ops.reshape(features, (-1, features.shape[-1]))
     return flat - ops.mean(flat, axis=0)

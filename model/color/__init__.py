@@ -1,0 +1,1 @@
+"""Colour science: sRGB, Lab, other colour spaces, and how chroma follows edges and marks."""

@@ -1,0 +1,1 @@
+"""Training data: photographs and records, batches, artificial ageing, chroma bins."""

@@ -1,0 +1,1 @@
+"""Measuring: metrics, the report of a model, the comparison of all methods."""

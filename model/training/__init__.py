@@ -1,0 +1,1 @@
+"""Training: options, losses, teachers, adversaries, checkpoints."""
