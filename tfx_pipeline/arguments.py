@@ -1,27 +1,28 @@
-"""The options that every runner of the pipeline takes: read, checked and explained without loading TFX."""
+"""Options of all runners of the pipeline. They are read, checked and explained without loading TFX."""
 
 import argparse
 import hashlib
 from pathlib import Path
 
 from model import default_model
-from model import options as training
 from model.card import CARD, CardError, parse_card, read_card
-from model.options import OptionsError
-from pipeline import registry, storage
-from pipeline.collections import JobError
+from model.training import options as training
+from model.training.options import OptionsError
+from pipeline import storage
+from pipeline.batch import registry
+from pipeline.errors import JobError
 from tfx_pipeline import thresholds as limits
+from tfx_pipeline.settings import LATEST, NONE, SHIPPED
 from tfx_pipeline.thresholds import ThresholdsError
 
 SCHEMA = Path(__file__).with_name("schema.pbtxt")
-LATEST, SHIPPED, NONE = "latest", "shipped", "none"
 
-USAGE = 2  # exit code after a mistake, which is said in one line
-MISTAKES = (JobError, ThresholdsError, OptionsError, CardError, registry.RegistryError)
+USAGE = 2  # exit code after a user's mistake
+USER_ERRORS = (JobError, ThresholdsError, OptionsError, CardError, registry.RegistryError)
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are one line each."""
+    """A command line that reports each mistake in one line."""
 
     def __init__(self, **more):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **more)
@@ -31,20 +32,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options, training's among them."""
+    """Adds the options, including those of the training."""
     gates = parser.add_argument_group("gates")
     gates.add_argument(
-        "--schema", default=str(SCHEMA), metavar="FILE", help="what data must be (%(default)s)"
+        "--schema", default=str(SCHEMA), metavar="FILE", help="schema of the data (%(default)s)"
     )
     gates.add_argument(
-        "--thresholds", default=str(limits.DEFAULT), metavar="FILE", help="of all gates (%(default)s)"
+        "--thresholds",
+        default=str(limits.DEFAULT),
+        metavar="FILE",
+        help="thresholds of all gates (%(default)s)",
     )
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--side", type=int, default=192, metavar="PX", help="of Lab training pictures (%(default)s)"
+        "--side", type=int, default=192, metavar="PX", help="size of Lab training pictures (%(default)s)"
     )
     data.add_argument(
-        "--min_side", type=int, default=128, metavar="PX", help="drop smaller pictures (%(default)s)"
+        "--min_side", type=int, default=128, metavar="PX", help="shortest side of a picture (%(default)s)"
     )
     data.add_argument(
         "--shares",
@@ -52,27 +56,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=3,
         default=(0.8, 0.1, 0.1),
         metavar="X",
-        help="of training, validation and test pictures (default: 0.8 0.1 0.1)",
+        help="shares of training, validation and test pictures (default: 0.8 0.1 0.1)",
     )
     train = parser.add_argument_group("training")
     train.add_argument(
         "--warm",
         default=LATEST,
         metavar="M",
-        help="start from the pushed model in use, or the shipped one while there is none (latest, the default); "
-        "the shipped one (shipped); nothing (none), as another architecture must; or the folder of an exported model",
+        help="model to start from: the current pushed model, or the shipped model if nothing was pushed (latest, the "
+        "default); the shipped model (shipped); none, which another architecture needs; or the folder of an exported "
+        "model",
     )
     training.add_arguments(train)
     card = parser.add_argument_group("model card")
-    card.add_argument("--name", default="fusion", help="of the model (default: %(default)s)")
+    card.add_argument("--name", default="fusion", help="name of the model (default: %(default)s)")
     card.add_argument(
-        "--terms", metavar="FILE", help="the data and its terms, for the card and a licence note"
+        "--terms", metavar="FILE", help="training data and terms of use, for the card and a licence note"
     )
     parser.add_argument(
         "--beam",
         default="",
         metavar="ARGS",
-        help="options of Beam in one string, such as '--runner=FlinkRunner'",
+        help="options of Beam as one string, such as '--runner=FlinkRunner'",
     )
 
 
@@ -86,14 +91,17 @@ def settings(
     offline: bool = False,
     **more,
 ):
-    """The options as `tfx_pipeline.pipeline.Settings` and their Thresholds, checked. Loads TFX.
+    """Checks the options. Returns them as `tfx_pipeline.settings.Settings`, and the Thresholds.
 
     Args:
-        schema: where the run finds the schema; see `schema_uri`.
-        offline: leave the pushed folder alone.
-        more: further fields of Settings.
+        arguments: of the command line.
+        manifests, pushed, checkpoints: as in Settings.
+        schema: URI of the schema for the run; see `schema_uri`.
+        offline: do not read the pushed folder.
+        more: other fields of Settings.
 
-    Raises one of `MISTAKES`, in one line each, where an option makes no sense.
+    Raises:
+        One of `USER_ERRORS`: an option is wrong; the message is one line.
     """
     thresholds = limits.read(arguments.thresholds)
     options = training.from_arguments(arguments)
@@ -101,17 +109,19 @@ def settings(
         if not 16 <= getattr(arguments, name) <= 4096:
             raise JobError(f"--{name} must be between 16 and 4096 pixels, got {getattr(arguments, name)}")
     if min(arguments.shares) <= 0:
-        raise JobError("--shares: each of the three must be positive, or its gate has nothing to look at")
+        raise JobError("--shares: all three must be positive, because the gates need pictures of every split")
     if options.network == "gan" and arguments.warm != NONE:
-        raise OptionsError("a GAN starts from no model: give --warm none")
+        raise OptionsError("a GAN cannot start from a model: give --warm none")
     if options.teacher:
-        raise OptionsError("a pipeline has no teacher: distil with model.train, and give --warm the result")
+        raise OptionsError(
+            "a pipeline has no teacher: distil with model.train, and name the result with --warm"
+        )
     terms = _terms(arguments.terms)
     warm, warm_sha256 = _warm(arguments.warm, offline)
 
-    from model import objectives
-    from pipeline.ingest import Ingestion
-    from tfx_pipeline.pipeline import Settings
+    from model.training import objectives
+    from pipeline.photographs.ingest import Ingestion
+    from tfx_pipeline.settings import Settings
 
     objectives.check(options)
     _check_schema(arguments.schema, thresholds)
@@ -133,15 +143,15 @@ def settings(
         warm_sha256=warm_sha256,
         name=arguments.name,
         state="" if offline else state(pushed),
-        **({} if terms is None else {"terms": terms}),
+        terms=terms or Settings.terms,
         **more,
     ), thresholds
 
 
 def schema_uri(file: str, root: str) -> str:
-    """Where below the root a run finds the schema of a file: named by its content, which TFX does not look at.
+    """URI below the root at which a run finds a schema. Its name depends on its content, because TFX compares names.
 
-    Raises JobError where there is no such file.
+    Raises JobError if the file cannot be read.
     """
     try:
         digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
@@ -151,24 +161,24 @@ def schema_uri(file: str, root: str) -> str:
 
 
 def read_schema(file: str | Path):
-    """The `Schema` in a text file. Raises JobError where it is none."""
+    """Reads a `Schema` from a text file. Raises JobError if it is not a schema."""
     from google.protobuf import text_format
     from tensorflow_metadata.proto.v0 import schema_pb2
 
     try:
         return text_format.Parse(Path(file).read_bytes(), schema_pb2.Schema())
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise JobError(f"--schema {file} is no schema: {error}") from None
+        raise JobError(f"--schema {file} is not a schema: {error}") from None
 
 
 def _check_schema(file: str, thresholds: limits.Thresholds) -> None:
     known = {feature.name for feature in read_schema(file).feature}
     if unknown := {*thresholds.drift, *thresholds.skew} - known:
-        raise JobError(f"the thresholds compare {min(unknown)}, which is no feature of --schema {file}")
+        raise JobError(f"the thresholds compare {min(unknown)}, which is not a feature in --schema {file}")
 
 
 def state(pushed: str) -> str:
-    """What changes when the pushed models' folder does: version and weights of the one in use."""
+    """Version and weights of the current pushed model: what changes after a push."""
     if not storage.is_folder(pushed) or not registry.versions(pushed):
         return "nothing pushed"
     newest = registry.latest(pushed)
@@ -183,7 +193,7 @@ def _terms(file: str | None) -> str | None:
 
 
 def _warm(model: str, offline: bool) -> tuple[str, str]:
-    """The folder of the model to start from, and the digest of its weights; a gs:// one is not read `offline`."""
+    """Folder of the model to start from, and the digest of its weights. If `offline`, a gs:// model is not read."""
     if model in (LATEST, NONE):
         return model, ""
     if model == SHIPPED:

@@ -1,4 +1,4 @@
-"""Artifact types of our own, and the verdicts that gates leave in them."""
+"""Artifact types of this pipeline, and the verdicts that gates write into them."""
 
 import json
 import os
@@ -13,13 +13,13 @@ _FILE = "verdict.json"
 
 
 class GateVerdict(artifact.Artifact):
-    """What a gate decided, in a `verdict.json`; see `Verdict`."""
+    """The decision of a gate, in a `verdict.json`; see `Verdict`."""
 
     TYPE_NAME = "colorization.GateVerdict"
 
 
 class Baseline(artifact.Artifact):
-    """Statistics of the data that the model in use was trained on, a folder a split; empty where there are none."""
+    """Statistics of the data of the current model, in a folder for each split; empty if there are none."""
 
     TYPE_NAME = "colorization.BaselineStatistics"
 
@@ -31,8 +31,8 @@ class Verdict:
     Attributes:
         gate: "data", "quality" or "serving".
         verdict: `PASSED` or `FAILED`.
-        findings: rows of a table, of what is wrong and how much of it; empty for a gate that was passed.
-        figures: whatever was measured, for the report and the model's card.
+        findings: rows of a table that list what is wrong; empty if the gate was passed.
+        figures: all measurements, for the report and the model card.
     """
 
     gate: str
@@ -49,7 +49,7 @@ class Verdict:
 
 
 class GateClosed(Exception):
-    """A gate stops the run. The verdict says why."""
+    """A gate stops the run; its verdict says why."""
 
     def __init__(self, verdict: Verdict):
         super().__init__(verdict)
@@ -60,7 +60,7 @@ class GateClosed(Exception):
 
 
 def table(rows: list[dict]) -> str:
-    """Rows of equal keys as lines of text with aligned columns."""
+    """Formats rows with equal keys as lines of text with aligned columns."""
     if not rows:
         return ""
     names = list(rows[0])

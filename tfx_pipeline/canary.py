@@ -1,4 +1,4 @@
-"""Canary scans, and the real batch job on them in an environment of the worker's, watched from outside."""
+"""Canary scans, and a trial: the real batch job on them, in the environment of the worker, with limits."""
 
 import io
 import os
@@ -15,20 +15,22 @@ import numpy as np
 import psutil
 from PIL import ExifTags, Image
 
-from pipeline import manifest, storage
-from pipeline.record import Outcome
+from pipeline import storage
+from pipeline.records import manifest
+from pipeline.records.record import Outcome
 
-_POLL = 0.1  # seconds between looks at the memory
+_POLL = 0.1  # seconds between measurements of the memory
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of the job.
+    """Result of a trial.
 
     Attributes:
-        findings: one line for each thing that is wrong; empty where all is well.
-        seconds: that it took, start included. memory_mb: the largest sum over its processes.
-        scans: that it was given.
+        findings: one line for each problem; empty if there is none.
+        seconds: duration, including the start.
+        memory_mb: largest sum over all processes of the job.
+        scans: number of canary scans.
     """
 
     findings: list[str]
@@ -38,9 +40,9 @@ class Trial:
 
 
 def write_scans(pictures: Sequence[np.ndarray], folder: str) -> list[str]:
-    """Writes grey scans of RGB pictures [H, W, 3] uint8, a kind each and again from the first; returns their keys.
+    """Writes grey scans of RGB pictures [H, W, 3] uint8, one for each kind. Returns their keys.
 
-    The kinds are those that break a worker: odd sizes, 1, 8 and 16 bits, palette, alpha, CMYK, turned, large.
+    The kinds are those that may break a worker: odd sizes, 1, 8 and 16 bits, palette, alpha, CMYK, rotated, large.
     """
     keys = []
     for index, (kind, save) in enumerate(_KINDS.items()):
@@ -60,7 +62,7 @@ def try_job(
         model: folder on this machine.
         pictures: RGB [H, W, 3] uint8, at least one.
         python: interpreter of the worker's environment; empty for this one.
-        most_seconds, most_memory_mb: the job is ended where it takes more.
+        most_seconds, most_memory_mb: limits; the job is ended if it exceeds one.
 
     Returns:
         A Trial.
@@ -69,7 +71,7 @@ def try_job(
         scans, output = os.path.join(scratch, "scans"), os.path.join(scratch, "output")
         keys = write_scans(pictures, scans)
         command = [python or sys.executable, "-m", "pipeline.colorize", "--input", scans, "--output", output]
-        # A candidate is not blessed yet: that is what is being found out.
+        # A candidate is not blessed yet; the trial is a condition for that.
         command += ["--model", model, "--allow_unblessed", "--gallery_size=0", "--direct_num_workers=1"]
         log = Path(scratch, "log")
         started = time.monotonic()
@@ -79,7 +81,7 @@ def try_job(
 
 
 def _watch(command: list[str], log: Path, most_seconds: float, most_memory_mb: float):
-    """Exit code, largest memory in MB, and what was wrong where the process had to be ended."""
+    """Runs a command. Returns exit code, largest memory in MB, and why the process was ended, if it was."""
     root = str(Path(__file__).resolve().parents[1])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     with log.open("wb") as file:
@@ -95,7 +97,7 @@ def _watch(command: list[str], log: Path, most_seconds: float, most_memory_mb: f
         while process.poll() is None:
             largest = max(largest, _memory_mb(process.pid))
             if largest > most_memory_mb:
-                finding = f"the job used {largest:.0f} MB of memory, at most {most_memory_mb:.0f} are allowed"
+                finding = f"the job used {largest:.0f} MB of memory; at most {most_memory_mb:.0f} are allowed"
             elif time.monotonic() - started > most_seconds:
                 finding = f"the job took more than {most_seconds:.0f} s"
             if finding:
@@ -106,7 +108,7 @@ def _watch(command: list[str], log: Path, most_seconds: float, most_memory_mb: f
 
 
 def _memory_mb(pid: int) -> float:
-    """Of a process and its descendants; what they share is counted once."""
+    """Memory of a process and its descendants. Shared memory is counted once."""
     total = 0
     try:
         processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
@@ -121,7 +123,7 @@ def _memory_mb(pid: int) -> float:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Ends the process and all that it started, also those in groups of their own."""
+    """Kills a process and all its descendants, including those in other process groups."""
     try:
         family = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -137,7 +139,7 @@ def _end(process: subprocess.Popen) -> None:
 def _findings(code: int, log: Path, output: str, keys: list[str]) -> Iterator[str]:
     if code != 0:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        yield f"the job ended with exit code {code}: {lines[-1] if lines else 'it said nothing'}"
+        yield f"the job ended with exit code {code}: {lines[-1] if lines else 'it printed nothing'}"
         return
     found = {record.key: record for record in manifest.latest(output)}
     for key in keys:

@@ -1,4 +1,4 @@
-"""What the quality gate's controls are fitted to: a file beside an exported model, from Trainer to Evaluator."""
+"""The fitted controls of the quality gate: a file beside an exported model, from the Trainer for the Evaluator."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,9 @@ CONTROLS = "controls.json"
 
 
 def read(folder: str | Path) -> dict[str, np.ndarray]:
-    """The controls of a model: `mean_chroma` [2] and `lightness_table` [101, 2] in Lab units.
+    """Reads the controls of a model: `mean_chroma` [2] and `lightness_table` [101, 2] in Lab units.
 
-    NaN for a model that has none beside it.
+    They are NaN if the model has none.
     """
     try:
         entries = json.loads(Path(folder, CONTROLS).read_text(encoding="utf-8"))

@@ -1,8 +1,10 @@
-"""The whole pipeline in miniature: `python -m tfx_pipeline.demo [--scratch DIR] [any option of the local runner]`.
+"""The whole pipeline in miniature.
 
-The collections are crops of the photographs that scikit-image, scikit-learn and matplotlib install; all crops of
-one photograph fall into one split. The model starts from the one that ships, and a gate that is only for
-demonstration lets it pass or not: eighty crops of ten photographs say little about any model.
+    python -m tfx_pipeline.demo [--scratch DIR] [any option of the local runner]
+
+The collections are crops of photographs that scikit-image, scikit-learn and matplotlib install. All crops of one
+photograph are in the same split. Training starts from the shipped model. The thresholds are for demonstration only,
+because eighty crops of ten photographs tell little about a model.
 """
 
 import argparse
@@ -33,11 +35,11 @@ PARENTS = {
     demo.MOTORCYCLE: ("things", "2010s"),
     RETINA: ("things", "2010s"),
 }
-COLUMNS, ROWS, MARGIN = 4, 2, 12  # crops of a photograph, and pixels between them
+COLUMNS, ROWS, MARGIN = 4, 2, 12  # crops of each photograph, and pixels between them
 
 
 def make_collections(folder: str) -> str:
-    """Writes the crops and a manifest of them; returns the manifest.
+    """Writes the crops and a manifest. Returns the manifest.
 
     Raises:
       NoPhotographs: a package is missing.
@@ -64,10 +66,10 @@ def make_collections(folder: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the demonstration; returns the runner's exit code."""
+    """Runs the demonstration. Returns the exit code of the runner."""
     parser = argparse.ArgumentParser(
         prog="python -m tfx_pipeline.demo",
-        description="Runs the pipeline on crops of installed photographs. Further options go to the local runner.",
+        description="Runs the pipeline on crops of installed photographs. Other options go to the local runner.",
         allow_abbrev=False,
     )
     parser.add_argument("--scratch", default=SCRATCH, metavar="DIR", help="where to work (%(default)s)")
@@ -76,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         manifest = make_collections(os.path.join(scratch, "photographs"))
     except demo.NoPhotographs as error:
-        print(f"{error} is not there; {demo.MISSING}", file=sys.stderr)
+        print(f"{error} is missing; {demo.MISSING}", file=sys.stderr)
         return 2
     from tfx_pipeline.local_runner import main as run
 
@@ -88,6 +90,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from tfx_pipeline.local_runner import leave
+    from tfx_pipeline.terminal import leave
 
     leave(main())

@@ -1,7 +1,7 @@
-"""The quality gate in TFMA: figures of each picture from a signature, means of them by slice, thresholds.
+"""The quality gate in TFMA: figures of each picture from a signature, their means by slice, thresholds.
 
-The candidate and the baseline are exported models with nothing but the serving signature. What measures
-them is put around it when they are loaded, so that both are always measured by the same, present code.
+The candidate and the baseline are exported models with only the serving signature. The measuring code is added when
+they are loaded, so that both are always measured by the same, current code.
 """
 
 import functools
@@ -14,9 +14,10 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.metrics import metric_types
 
-from model import color, metrics
 from model.card import SIGNATURE, read_card
-from model.features import COLLECTION, ERA, LAB
+from model.color import conversion
+from model.data.features import COLLECTION, ERA, LAB
+from model.measuring import metrics
 from tfx_pipeline import controls
 from tfx_pipeline.artifacts import FAILED, PASSED, Verdict
 from tfx_pipeline.thresholds import HIGHER_IS_BETTER, Thresholds
@@ -25,7 +26,7 @@ EVALUATE = "evaluate"
 BASELINE, CANDIDATE = "baseline", "candidate"
 SLICES = (COLLECTION, ERA)
 
-# Figure -> the output whose mean it is, and the output over whose mean.
+# Figure -> output whose mean it is, and the output whose mean divides it.
 FIGURES = {
     "psnr": ("psnr", None),
     "ssim": ("ssim", None),
@@ -41,36 +42,36 @@ FIGURES = {
     "ciede2000_over_grey": ("ciede2000", "grey_ciede2000"),
 }
 COUNT = "example_count"
-GATED = "_gated"  # ends the name of a figure as it is compared with the baseline's
+GATED = "_gated"  # suffix of a figure that is compared with the baseline
 
 
 def figures_of_pictures(
     rgb: tf.Tensor, predictor, strength: float, mean_chroma: np.ndarray, table: np.ndarray
 ) -> dict[str, tf.Tensor]:
-    """Outputs [N] of each picture.
+    """Outputs [N] of the pictures.
 
     Args:
-        rgb: [N, S, S, 3] float32, whole 8-bit levels over 255, the truth.
-        predictor: lightness [N, S, S, 1] to chroma [N, S, S, 2] in Lab units.
-        strength: factor on chroma of the operating point, at which errors are measured.
-        mean_chroma: [2], a control's chroma; NaN where there is none.
-        table: [101, 2], a control's chroma by whole L*; NaN where there is none.
+        rgb: the truth, [N, S, S, 3] float32, whole 8-bit levels over 255.
+        predictor: function from lightness [N, S, S, 1] to chroma [N, S, S, 2] in Lab units.
+        strength: factor on chroma at the operating point, where errors are measured.
+        mean_chroma: chroma of a control, [2]; NaN if there is none.
+        table: chroma of a control by rounded L*, [101, 2]; NaN if there is none.
     """
-    grey = tf.round(color.luma(rgb) * 255) / 255
-    lightness = color.lightness_of_grey(grey)
+    grey = tf.round(conversion.luma(rgb) * 255) / 255
+    lightness = conversion.lightness_of_grey(grey)
     chroma = predictor(lightness[..., None])
-    truth = color.rgb_to_lab(rgb)
+    truth = conversion.rgb_to_lab(rgb)
     levels = tf.cast(tf.round(lightness), tf.int32)
     joined = {
-        "": color.join(grey, strength * chroma),
+        "": conversion.join(grey, strength * chroma),
         "grey_": tf.repeat(grey[..., None], 3, axis=-1),
-        "mean_chroma_": color.join(grey, tf.zeros_like(chroma) + mean_chroma),
-        "lightness_table_": color.join(grey, tf.gather(tf.constant(table, tf.float32), levels)),
+        "mean_chroma_": conversion.join(grey, tf.zeros_like(chroma) + mean_chroma),
+        "lightness_table_": conversion.join(grey, tf.gather(tf.constant(table, tf.float32), levels)),
     }
-    full = color.join(grey, chroma)
+    full = conversion.join(grey, chroma)
     outputs = {}
     for prefix, result in joined.items():
-        lab = color.rgb_to_lab(result)
+        lab = conversion.rgb_to_lab(result)
         outputs[f"{prefix}rmse"] = metrics.chroma_rmse(truth[..., 1:], lab[..., 1:])
         if prefix in ("", "grey_"):
             outputs[f"{prefix}ciede2000"] = tf.reduce_mean(metrics.ciede2000(truth, lab), axis=(1, 2))
@@ -80,18 +81,18 @@ def figures_of_pictures(
         "colorfulness": metrics.colorfulness(full),
         "truth_colorfulness": metrics.colorfulness(rgb),
         "is_grey": metrics.is_grey(full),
-        "bleeding": metrics.bleeding(grey, color.rgb_to_lab(full)[..., 1:]),
+        "bleeding": metrics.bleeding(grey, conversion.rgb_to_lab(full)[..., 1:]),
         "truth_bleeding": metrics.bleeding(grey, truth[..., 1:]),
         "luma_drift": metrics.luma_drift(grey, full),
     }
 
 
 class Examiner(tf.Module):
-    """An exported model behind a signature that measures serialized Lab examples."""
+    """An exported model with a signature that measures serialized Lab examples."""
 
     def __init__(self, folder: str):
         super().__init__()
-        self.model = tf.saved_model.load(folder)  # kept: the signature alone does not keep it alive
+        self.model = tf.saved_model.load(folder)  # a signature does not keep its model alive
         card = read_card(folder)
         fitted = controls.read(folder)
         serve, size = self.model.signatures[SIGNATURE], card.size
@@ -110,15 +111,15 @@ class Examiner(tf.Module):
 
 
 def _rgb(png: tf.Tensor, size: int) -> tf.Tensor:
-    """A Lab PNG as RGB [S, S, 3] float32 in whole levels over 255."""
+    """Decodes a Lab PNG to RGB [S, S, 3] float32, whole 8-bit levels over 255."""
     lab = tf.cast(tf.io.decode_png(png, channels=3), tf.float32)
     lab = tf.image.resize(lab, (size, size), method="area", antialias=False)
     lab = tf.stack([lab[..., 0] * (100 / 255), lab[..., 1] - 128, lab[..., 2] - 128], axis=-1)
-    return tf.round(tf.clip_by_value(color.lab_to_rgb(lab), 0, 1) * 255) / 255
+    return tf.round(tf.clip_by_value(conversion.lab_to_rgb(lab), 0, 1) * 255) / 255
 
 
 def custom_eval_shared_model(eval_saved_model_path, model_name, eval_config, **_) -> tfma.EvalSharedModel:
-    """TFX's hook: how a model is loaded for evaluation."""
+    """Entry point for TFX: loads a model for evaluation."""
     return tfma.EvalSharedModel(
         model_path=eval_saved_model_path,
         model_name=model_name,
@@ -130,9 +131,9 @@ def custom_eval_shared_model(eval_saved_model_path, model_name, eval_config, **_
 
 
 def eval_config(thresholds: Thresholds, sources: str = "") -> tfma.EvalConfig:
-    """TFMA's configuration of the gate: every figure, overall and by slice, with its thresholds.
+    """Configuration of the gate for TFMA: all figures, overall and by slice, with their thresholds.
 
-    `sources` is a digest of the code that measures, so that a change of it is a reason to measure again.
+    `sources` is a digest of the measuring code; if the code changes, the models are measured again.
     """
     slices = [tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=[name]) for name in SLICES)]
     specs = [tfma.MetricConfig(class_name="ExampleCount")]
@@ -167,7 +168,7 @@ def _metric(name: str, **entries) -> tfma.MetricConfig:
 
 
 def _limit(config: tfma.MetricConfig, slices: list[tfma.SlicingSpec], **threshold) -> None:
-    """Adds a threshold in slices. One that named none would hold in every slice there is."""
+    """Adds a threshold for slices. A threshold without slices would apply to all of them."""
     config.per_slice_thresholds.append(
         tfma.PerSliceMetricThreshold(slicing_specs=slices, threshold=tfma.MetricThreshold(**threshold))
     )
@@ -183,10 +184,10 @@ def _change(name: str, thresholds: Thresholds) -> tfma.GenericChangeThreshold:
 
 
 class MeanFigure(tfma.metrics.Metric):
-    """The mean of an output over the pictures of a slice, or the ratio of two such means.
+    """The mean of an output over the pictures of a slice, or the ratio of two means.
 
-    In a slice of fewer than `least_pictures` it is 1 whatever the model, so that a comparison decides nothing
-    there (TFMA's own least size of a slice makes a missing figure of it, and that fails a threshold).
+    In a slice with fewer than `least_pictures` it is always 1, so that a comparison decides nothing. (TFMA's own
+    minimum size would remove the figure, and a missing figure fails a threshold.)
     """
 
     def __init__(
@@ -214,7 +215,7 @@ def _computations(
 
 
 class _MeanFn(beam.CombineFn):
-    """Number of pictures and sums of two outputs -> `MeanFigure`."""
+    """Combines the number of pictures and the sums of two outputs to a `MeanFigure`."""
 
     def __init__(self, key: metric_types.MetricKey, over: str, under: str | None, least_pictures: int):
         self._key, self._over, self._under, self._least = key, over, under, least_pictures
@@ -241,7 +242,7 @@ class _MeanFn(beam.CombineFn):
 
 
 def read_figures(folder: str) -> Iterator[tuple[str, str, dict[str, dict[str, float]]]]:
-    """Slice name and value (both empty for all pictures) and the figures of each model, from TFMA's output."""
+    """Reads TFMA's output: name and value of each slice (empty for all pictures), and the figures of both models."""
     result = tfma.load_eval_result(folder, model_name=CANDIDATE)
     baseline = dict(tfma.load_eval_result(folder, model_name=BASELINE).slicing_metrics)
     for key, values in result.slicing_metrics:
@@ -250,14 +251,14 @@ def read_figures(folder: str) -> Iterator[tuple[str, str, dict[str, dict[str, fl
 
 
 def _plain(values: dict) -> dict[str, float]:
-    """The figures among TFMA's values that are finite: JSON has no others."""
+    """The finite figures among TFMA's values; JSON has no others."""
     figures = values.get("", {}).get("", {})
     found = {name: float(value["doubleValue"]) for name, value in figures.items() if "doubleValue" in value}
     return {name: value for name, value in found.items() if name in (*FIGURES, COUNT) and np.isfinite(value)}
 
 
 def verdict(folder: str, thresholds: Thresholds) -> Verdict:
-    """The quality gate's verdict in TFMA's output: what failed where, and all figures by slice."""
+    """Reads the verdict of the quality gate from TFMA's output: what failed where, and all figures by slice."""
     rows = []
     slices = {(name, value): figures for name, value, figures in read_figures(folder)}
     result = tfma.load_validation_result(folder)

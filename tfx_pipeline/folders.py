@@ -1,4 +1,4 @@
-"""Folders of artifacts, which lie on this machine or in Cloud Storage."""
+"""Folders of artifacts, on this machine or in Cloud Storage."""
 
 import contextlib
 import os
@@ -9,14 +9,14 @@ from pipeline import storage
 
 
 def copy(source: str, target: str) -> None:
-    """Copies every file below a folder; each appears whole or not at all."""
+    """Copies all files below a folder. Each file is written atomically."""
     for info in storage.list_files(source):
         storage.write(storage.join(target, info.uri[len(source) :].strip("/")), storage.read(info.uri))
 
 
 @contextlib.contextmanager
 def here(folder: str) -> Iterator[str]:
-    """The folder on this machine: itself, or a copy that is gone afterwards."""
+    """Yields a folder on this machine: the folder itself, or a temporary copy."""
     if not storage.is_gcs(folder):
         yield folder
         return
@@ -27,7 +27,7 @@ def here(folder: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def filled(folder: str) -> Iterator[str]:
-    """A folder on this machine to write into, whose files lie in `folder` afterwards."""
+    """Yields a folder on this machine to write into. Afterwards its files are in `folder`."""
     if not storage.is_gcs(folder):
         os.makedirs(folder, exist_ok=True)
         yield folder

@@ -1,7 +1,7 @@
 """Runs the pipeline on this machine: `python -m tfx_pipeline.local_runner --collections photos --root run`.
 
-Metadata is in SQLite below the root, so that what has not changed is not done again; a killed run goes on
-where it was when the same command is given again.
+Metadata are in SQLite below the root, so that unchanged work is not repeated. The same command continues a killed
+run.
 """
 
 import argparse
@@ -18,31 +18,33 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from model.options import OptionsError, write_json
+from model.training.options import OptionsError, write_json
 from pipeline import storage
-from pipeline.collections import JobError, check_input, check_output
+from pipeline.errors import JobError
+from pipeline.inputs.collection import check_input, check_output
 from tfx_pipeline import arguments as common
+from tfx_pipeline.terminal import leave, logging_to, no_arguments
 
 NAME = "colorization"
 PUSHED, FAILURE = 0, 1
 CLOSED = {"data": 3, "quality": 4, "serving": 5}  # exit codes by gate
-STAMP = "finished.json"  # of the last run that came to an end: what it was made from, and what it pushed
+STAMP = "finished.json"  # inputs and pushed model of the last finished run
 
 EPILOG = f"""\
 below the root
-  pushed/           the models that passed every gate; `latest` names the one in use
+  pushed/           models that passed all gates; `latest` names the current one
   runs/TIME/        report.html and log.txt of each run
-  collections/      manifests of what the collections held
+  collections/      manifests of the collections
   artifacts/, metadata.sqlite, checkpoints/   of TFX and the training
 
 exit codes
-  0  pushed, or nothing has changed; with --colorize, the batch job's own code
-  1  the run could not go on; its log.txt says why
-  2  nothing was done: an option or the input is wrong
+  0  pushed, or nothing has changed; with --colorize, the exit code of the batch job
+  1  the run could not continue; its log.txt says why
+  2  nothing was done, because an option or the input is wrong
   {CLOSED["data"]}  stopped by the data gate
   {CLOSED["quality"]}  stopped by the quality gate
   {CLOSED["serving"]}  stopped by the serving gate
-  130, 143  stopped by SIGINT or SIGTERM; the same command goes on where it was
+  130, 143  stopped by SIGINT or SIGTERM; the same command continues
 """
 
 
@@ -50,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = common.Parser(
         prog="python -m tfx_pipeline.local_runner",
-        description="Train a model on collections of colour photographs, and push it if it passes every gate.",
+        description="Train a model on collections of colour photographs, and push it if it passes all gates.",
         epilog=EPILOG,
     )
     work = result.add_argument_group("what to do")
@@ -62,40 +64,40 @@ def parser() -> argparse.ArgumentParser:
         help="manifests (.jsonl: source, and collection, era, group, labels), folders, globs or gs://...",
     )
     work.add_argument("--root", required=True, metavar="DIR", help="folder of the pipeline, on this machine")
-    work.add_argument("--pushed", metavar="DIR", help="of the pushed models (default: ROOT/pushed)")
+    work.add_argument("--pushed", metavar="DIR", help="folder of the pushed models (default: ROOT/pushed)")
     work.add_argument(
         "--colorize",
         nargs=2,
         metavar=("SRC", "DST"),
-        help="then colourise SRC into DST with the model in use",
+        help="afterwards, colourise SRC into DST with the current model",
     )
     work.add_argument(
         "--worker_python",
         default="",
         metavar="FILE",
-        help="Python of the batch worker's environment, for the serving gate (default: this one)",
+        help="Python interpreter of the batch worker, for the serving gate (default: this one)",
     )
     common.add_arguments(result)
     return result
 
 
 def main(argv: list[str] | None = None, **settings) -> int:
-    """Runs the command; returns the exit code. `settings` go into `pipeline.Settings`, for tests."""
+    """Runs the command. Returns the exit code. Tests give other `settings` (see `tfx_pipeline.settings`)."""
     argv = sys.argv[1:] if argv is None else argv
     chosen = parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # what TFX loads anyway
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # TFX loads it anyway
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(chosen, shlex.join(["python", "-m", "tfx_pipeline.local_runner", *argv]), settings)
-    except common.MISTAKES as error:
+    except common.USER_ERRORS as error:
         print(f"local_runner: {error}", file=sys.stderr)
         return common.USAGE
     except _Stopped as stopped:
-        print("\nstopped; the same command goes on where it was", file=sys.stderr)
+        print("\nstopped; run the same command to continue", file=sys.stderr)
         return 128 + stopped.number
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on where it was", file=sys.stderr)
+        print("\nstopped; run the same command to continue", file=sys.stderr)
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -114,7 +116,7 @@ def _interrupt(number, _):
 def _run(chosen: argparse.Namespace, command: str, more: dict) -> int:
     root = storage.normalize(chosen.root)
     if storage.is_gcs(root):
-        raise JobError("--root must be on this machine, where SQLite works; --pushed may be gs://")
+        raise JobError("--root must be a local folder, because SQLite needs one; --pushed may be gs://")
     for source in chosen.collections:
         check_input(source)
         check_output(source, root)
@@ -123,14 +125,14 @@ def _run(chosen: argparse.Namespace, command: str, more: dict) -> int:
         check_input(source)
         check_output(source, output)
     if chosen.worker_python and not os.access(chosen.worker_python, os.X_OK):
-        raise JobError(f"--worker_python {chosen.worker_python} is no program that can be run")
+        raise JobError(f"--worker_python {chosen.worker_python} cannot be run")
     try:
         os.makedirs(root, exist_ok=True)
     except OSError as error:
         raise JobError(f"cannot make the folder --root {root}: {error.strerror}") from None
-    logging.basicConfig(level=logging.ERROR)  # Beam is talkative at its import already
+    logging.basicConfig(level=logging.ERROR)  # Beam logs much during its import
     with _locked(root):
-        from pipeline import snapshot
+        from pipeline.inputs import snapshot
 
         manifests = os.path.join(root, "collections")
         written = snapshot.write(chosen.collections, manifests)
@@ -151,7 +153,7 @@ def _run(chosen: argparse.Namespace, command: str, more: dict) -> int:
         stamp = Path(root, STAMP)
         if stamp.is_file() and json.loads(stamp.read_text()) == [made_from, settings.state]:
             print(
-                f"nothing has changed: version {settings.state.split()[0]} stays in use ({settings.pushed})"
+                f"nothing has changed: version {settings.state.split()[0]} stays current ({settings.pushed})"
             )
             code = PUSHED
         else:
@@ -164,18 +166,18 @@ def _run(chosen: argparse.Namespace, command: str, more: dict) -> int:
 
 
 def _check_weights(weights: dict[str, float], manifests: list[str]) -> None:
-    from pipeline import snapshot
+    from pipeline.inputs import snapshot
 
     if weights:
         there = {entry.collection for manifest in manifests for entry in snapshot.read(manifest)}
         if unknown := set(weights) - there:
             raise OptionsError(
-                f"--weights names no collection: {min(unknown)}; there are {', '.join(sorted(there))}"
+                f"--weights: there is no collection {min(unknown)}; choose from {', '.join(sorted(there))}"
             )
 
 
 def _made_from(settings) -> str:
-    """Digest of whatever may change a run's outcome, but for the state of the pushed folder."""
+    """Digest of everything that may change the result of a run, except the state of the pushed folder."""
     import dataclasses
 
     from tfx_pipeline import sources
@@ -190,12 +192,12 @@ def _made_from(settings) -> str:
 
 
 def _execute(root: str, settings, thresholds, chosen: argparse.Namespace) -> int:
-    """Runs the DAG, says what came of it, writes the report; returns the exit code."""
+    """Runs the DAG, prints the result, writes the report. Returns the exit code."""
     folder = Path(root, "runs", time.strftime("%Y%m%dT%H%M%S", time.gmtime()))
     folder.mkdir(parents=True)
     started = time.monotonic()
     print(f"{thresholds.name}: {chosen.thresholds}")
-    with _logging(folder / "log.txt"), _no_arguments():
+    with logging_to(folder / "log.txt"), no_arguments():
         from tfx.orchestration.local.local_dag_runner import LocalDagRunner
         from tfx.orchestration.metadata import Metadata, sqlite_metadata_connection_config
 
@@ -214,7 +216,7 @@ def _execute(root: str, settings, thresholds, chosen: argparse.Namespace) -> int
         except GateClosed as error:
             print(" stopped")
             closed = error.verdict
-        except Exception as error:  # whatever a component met: the log has all of it
+        except Exception as error:  # any error of a component; the log has the traceback
             print(" failed")
             logging.getLogger(__name__).error("the run stopped", exc_info=error)
             failure = error
@@ -227,7 +229,7 @@ def _execute(root: str, settings, thresholds, chosen: argparse.Namespace) -> int
     if failure is not None:
         words = " ".join(str(failure).split())[:300]
         print(f"the run stopped after {seconds:.0f} s: {type(failure).__name__}: {words}")
-        print(f"all of it is in {folder / 'log.txt'}")
+        print(f"details are in {folder / 'log.txt'}")
         return FAILURE
     print(f"report: {written}")
     print(f"{thresholds.name}, {seconds:.0f} s")
@@ -243,71 +245,13 @@ def _colorize(pushed: str, source: str, output: str) -> int:
 
 @contextlib.contextmanager
 def _locked(root: str) -> Iterator[None]:
-    """One run at a time. The lock ends with the process, however that ends."""
+    """Allows one run at a time. The lock ends with the process."""
     with open(os.path.join(root, ".lock"), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise JobError(f"another run is going on in {root}") from None
+            raise JobError(f"another run is active in {root}") from None
         yield
-
-
-@contextlib.contextmanager
-def _logging(file: Path) -> Iterator[None]:
-    """Everything that is logged goes to a file; the terminal gets a line a component."""
-    logger = logging.getLogger()
-    handlers = [logging.FileHandler(file), _Progress()]
-    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    before, level = logger.handlers[:], logger.level
-    logger.handlers[:], _ = handlers, logger.setLevel(logging.INFO)
-    from absl import logging as absl_logging
-
-    absl_logging.use_python_logging(quiet=True)
-    absl_logging.set_verbosity(
-        absl_logging.INFO
-    )  # TFX silences it for a while, and goes back to what was set here
-    try:
-        yield
-    finally:
-        logger.handlers[:], _ = before, logger.setLevel(level)
-        handlers[0].close()
-
-
-@contextlib.contextmanager
-def _no_arguments() -> Iterator[None]:
-    """The process's arguments are out of sight: TFX would look among them for flags of its own, such as `-v`."""
-    before, sys.argv = sys.argv, sys.argv[:1]
-    try:
-        yield
-    finally:
-        sys.argv = before
-
-
-class _Progress(logging.Handler):
-    """TFX's own messages about components, as lines for a person."""
-
-    def __init__(self):
-        super().__init__(logging.INFO)
-        self._cached, self._since, self._again = False, 0.0, ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.msg == "Component %s is running.":
-            self._cached, self._since = False, time.monotonic()
-            # The training has lines of its own to print.
-            self._again = "" if record.args[0] != "Trainer" else "Trainer ..."
-            print(f"{record.args[0]} ...", end="\n" if self._again else "", flush=True)
-        elif record.msg == "A cached execution %d is used.":
-            self._cached = True
-        elif record.msg == "Component %s is finished.":
-            took = "as before" if self._cached else f"{time.monotonic() - self._since:.0f} s"
-            print(f"{self._again} {took}", flush=True)
-
-
-def leave(code: int) -> None:
-    """Ends the process at once: TensorFlow's functions would complain while the interpreter is taken down."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The pipeline as TFX sees it, whoever orchestrates it."""
+"""The pipeline for TFX, for any orchestrator."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.components import Evaluator, ExampleValidator, StatisticsGen, Trainer, Transform
@@ -10,58 +10,16 @@ from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGe
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2, transform_pb2
 
-from model.options import Options
-from model.photos import PARTS
-from pipeline.ingest import Ingestion
+from pipeline.photographs.splits import PARTS
 from tfx_pipeline import evaluation, sources
 from tfx_pipeline import thresholds as limits
-from tfx_pipeline.arguments import LATEST, NONE
 from tfx_pipeline.components.canary_validator import CanaryValidator
 from tfx_pipeline.components.collection_snapshot import CollectionSnapshot
 from tfx_pipeline.components.data_gate import DataGate
 from tfx_pipeline.components.example_gen import CollectionExampleGen
 from tfx_pipeline.components.pusher import Pusher
 from tfx_pipeline.components.resolver import Resolver
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run is made from; folders are local or gs://.
-
-    Attributes:
-        manifests: folder of the collections' manifests, as `pipeline.snapshot` writes them.
-        collections: what a first component lists there when a run begins; empty where the runner has done so.
-        pushed: folder of the pushed models.
-        checkpoints: folder where a killed training is found again.
-        schema: file. thresholds: text of the file.
-        ingestion: settings of it.
-        side: height and width in pixels of Lab examples.
-        options: of the training.
-        warm: `LATEST` (the model in use), `NONE`, or the folder of an exported model to start from.
-        warm_sha256: of that model's weights, so that another model in the same folder is a reason to train again.
-        name, command, terms: for the model's card.
-        state: of the pushed folder, so that a cached answer about it is not an old one.
-        worker_python: interpreter of the batch worker's environment; empty for this one.
-        trainer: dotted name of the function that the Trainer runs.
-    """
-
-    manifests: str
-    pushed: str
-    checkpoints: str
-    schema: str
-    thresholds: str
-    ingestion: Ingestion = field(default_factory=Ingestion)
-    collections: tuple[str, ...] = ()
-    side: int = 192
-    options: Options = field(default_factory=Options)
-    warm: str = LATEST
-    warm_sha256: str = ""
-    name: str = "fusion"
-    command: str = ""
-    terms: str = "Terms of the training data: not stated."
-    state: str = ""
-    worker_python: str = ""
-    trainer: str = "tfx_pipeline.trainer.run_fn"
+from tfx_pipeline.settings import LATEST, NONE, Settings
 
 
 def create_pipeline(
@@ -72,12 +30,14 @@ def create_pipeline(
     metadata: metadata_store_pb2.ConnectionConfig | None = None,
     beam_args: Sequence[str] = (),
 ) -> Pipeline:
-    """The whole pipeline.
+    """Makes the pipeline.
 
     Args:
-        root: folder of its artifacts.
-        metadata: where their metadata is; None where the orchestrator has its own.
-        beam_args: options of Beam, for the stages that run on it.
+        name: of the pipeline.
+        root: folder of the artifacts.
+        settings: of the run.
+        metadata: connection to their metadata; None if the orchestrator has its own.
+        beam_args: options of Beam, for the stages that use it.
     """
     gates = settings.thresholds
     example_gen = CollectionExampleGen(

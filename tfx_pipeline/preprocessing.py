@@ -1,10 +1,11 @@
-"""What Transform does: a photograph's RGB -> uint8 Lab at the training size."""
+"""The work of Transform: RGB photographs to uint8 Lab at the training size."""
 
 from typing import Any
 
 import tensorflow as tf
 
-from model import color, features
+from model.color import conversion
+from model.data import features
 
 CARRIED = (
     *(features.KEY, features.SOURCE, features.SHA256, features.MODE),
@@ -13,7 +14,7 @@ CARRIED = (
 
 
 def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> dict[str, tf.Tensor]:
-    """TFT's hook. `custom_config["side"]`: height and width in pixels that pictures are squashed to."""
+    """Entry point for TFT. `custom_config["side"]` is the height and width in pixels of the squashed pictures."""
     side = custom_config["side"]
     encode = lambda png: lab_png(png, side)  # noqa: E731
     lab = tf.map_fn(encode, tf.reshape(inputs[features.IMAGE], [-1]), fn_output_signature=tf.string)
@@ -21,9 +22,9 @@ def preprocessing_fn(inputs: dict[str, Any], custom_config: dict[str, Any]) -> d
 
 
 def lab_png(png: tf.Tensor, side: int) -> tf.Tensor:
-    """An RGB PNG -> a PNG [side, side, 3] of uint8 Lab: L* x 255/100, a* + 128, b* + 128."""
+    """Converts an RGB PNG to a PNG [side, side, 3] of uint8 Lab: L* x 255/100, a* + 128, b* + 128."""
     rgb = tf.cast(tf.io.decode_png(png, channels=3), tf.float32)
     rgb = tf.clip_by_value(tf.round(tf.image.resize(rgb, (side, side), method="area")), 0, 255) / 255
-    lab = color.rgb_to_lab(rgb)
+    lab = conversion.rgb_to_lab(rgb)
     scaled = tf.stack([lab[..., 0] * 2.55, lab[..., 1] + 128, lab[..., 2] + 128], axis=-1)
     return tf.io.encode_png(tf.cast(tf.clip_by_value(tf.round(scaled), 0, 255), tf.uint8), compression=6)

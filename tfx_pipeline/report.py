@@ -1,4 +1,4 @@
-"""A run for people: one HTML file with data, curves, figures by slice and pictures, and the last lines it prints."""
+"""The report of a run, an HTML file with data, curves, figures and pictures; and the last lines on the terminal."""
 
 import base64
 import io
@@ -14,10 +14,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
 
-from model import batches, color, records
 from model.card import SIGNATURE, read_card
-from model.photos import Photo
-from pipeline import registry, storage
+from model.color import conversion
+from model.data import batches, records
+from model.data.photos import Photo
+from pipeline import storage
+from pipeline.batch import registry
 from tfx_pipeline import evaluation, runs
 from tfx_pipeline.artifacts import Verdict, table
 from tfx_pipeline.components.example_gen import COUNTS
@@ -26,15 +28,15 @@ from tfx_pipeline.thresholds import HIGHER_IS_BETTER, Thresholds
 
 REPORT = "report.html"
 _PICTURES, _DRAWN_FROM = 12, 240
-_MEASURED = ("colorfulness", "width", "height")  # features whose distribution is drawn
+_MEASURED = ("colorfulness", "width", "height")  # features with a histogram
 
 
 def write(folder: Path, run: runs.Run, thresholds: Thresholds, outcome: str, closed: Verdict | None) -> Path:
-    """Writes the report of a run into a folder; returns the file.
+    """Writes the report of a run into a folder. Returns the file.
 
     Args:
-        outcome: what came of it, one line.
-        closed: verdict of the gate that stopped it, if one did.
+        outcome: result of the run in one line.
+        closed: verdict of the gate that stopped the run, if any.
     """
     uris = run.uris
     verdicts = {verdict.gate: verdict for verdict in run.verdicts()}
@@ -67,26 +69,26 @@ def write(folder: Path, run: runs.Run, thresholds: Thresholds, outcome: str, clo
 
 
 def last_lines(run: runs.Run, pushed: str, closed: Verdict | None) -> list[str]:
-    """What a run says at its end: what came of it, why, and what to do next.
+    """The last lines of a run: its result, the reason, and what to do next.
 
     Args:
         pushed: folder of the pushed models.
-        closed: verdict of the gate that stopped the run, if one did.
+        closed: verdict of the gate that stopped the run, if any.
     """
     in_use = registry.latest(pushed) if storage.is_folder(pushed) and registry.versions(pushed) else None
-    stays = f"version {in_use.version} stays in use" if in_use else "nothing has been pushed yet"
-    if closed is None and not run.has_pushed:
-        return [f"nothing new to push: the model is version {run.pushed_version} already; {stays}"]
+    stays = f"version {in_use.version} stays current" if in_use else "nothing has been pushed yet"
     if closed is None:
+        if in_use is None or not run.has_pushed:
+            return [f"nothing new to push: the model is version {run.pushed_version} already; {stays}"]
         return [
-            f"pushed: version {in_use.version} of {in_use.card.name} is in use now",
+            f"pushed: version {in_use.version} of {in_use.card.name} is the current model",
             f"use it: archive-colorize --model {pushed} --input SRC --output DST",
             f"undo:   archive-colorize rollback {pushed}",
         ]
     advice = {
-        "data": "mend the collections, or widen the schema or the thresholds if the data is right",
-        "quality": "train longer or on more of what it lacks; widen the thresholds if they are wrong",
-        "serving": "look at the model's export and at the worker's limits in the thresholds",
+        "data": "correct the collections, or widen the schema or the thresholds if the data are right",
+        "quality": "train longer, or with more pictures of the weak slices; widen the thresholds if they are wrong",
+        "serving": "check the exported model, and the limits of the worker in the thresholds",
     }
     return [
         f"stopped by the {closed.gate} gate: {stays}",
@@ -153,8 +155,8 @@ def _plot(x: str, y: str, draw) -> str:
 
 
 def _pictures(run: runs.Run) -> Iterator[dict]:
-    """Some test pictures of every collection: grey, by the candidate, by the model in use, and the truth."""
-    folders = {name: run.uris.get((node, "model")) for name, node in _MODELS.items()}
+    """Test pictures of every collection: grey, coloured by the candidate and by the current model, and the truth."""
+    folders = {name: run.uris.get((node, "model"), "") for name, node in _MODELS.items()}
     examples = run.uris.get(("Transform", "transformed_examples"))
     if not examples or not all(folders.values()):
         return
@@ -162,7 +164,7 @@ def _pictures(run: runs.Run) -> Iterator[dict]:
     photos = _chosen(records.read_photos(shards, _DRAWN_FROM))
     painters = {name: _painter(os.path.join(folder, SERVING)) for name, folder in folders.items()}
     for photo in photos:
-        grey = color.luma_uint8(photo.pixels)
+        grey = conversion.luma_uint8(photo.pixels)
         images = {"grey": np.repeat(grey[..., None], 3, axis=-1)}
         images |= {name: paint(photo.pixels) for name, paint in painters.items()}
         yield {
@@ -175,8 +177,8 @@ _MODELS = {"candidate": "Trainer", "model in use": "Resolver"}
 
 
 def _chosen(photos: list[Photo]) -> list[Photo]:
-    """A dozen of them, the collections by turns."""
-    by_collection = {}
+    """A dozen photographs, from the collections in turn."""
+    by_collection: dict[str, list[Photo]] = {}
     for photo in photos:
         by_collection.setdefault(photo.collection, []).append(photo)
     turns = max(map(len, by_collection.values()))
@@ -185,7 +187,7 @@ def _chosen(photos: list[Photo]) -> list[Photo]:
 
 
 def _painter(folder: str):
-    """A function of RGB [H, W, 3] uint8 that gives it in the colours of a model, at the strength of its card."""
+    """Returns a function that colours RGB [H, W, 3] uint8 with a model, at the strength of its card."""
     card, model = read_card(folder), tf.saved_model.load(folder)
 
     def paint(pixels: np.ndarray) -> np.ndarray:
@@ -193,8 +195,8 @@ def _painter(folder: str):
         lightness = batches.lightness(batches.resized(pixels, card.size, card.size))[None]
         chroma = model.signatures[SIGNATURE](lightness=tf.constant(lightness))["chroma"][0].numpy()
         chroma = card.default_strength * cv2.resize(chroma, (width, height))
-        grey = color.luma_uint8(pixels).astype(np.float32) / 255
-        return np.uint8(np.rint(255 * np.clip(color.join(grey, chroma), 0, 1)))
+        grey = conversion.luma_uint8(pixels).astype(np.float32) / 255
+        return np.rint(255 * np.clip(conversion.join(grey, chroma), 0, 1)).astype(np.uint8)
 
     return paint
 

@@ -1,4 +1,4 @@
-"""What became of a run: its artifacts and verdicts, read back from the metadata store."""
+"""The result of a run, its artifacts and verdicts, from the metadata store."""
 
 from dataclasses import dataclass, field
 
@@ -20,9 +20,9 @@ class Run:
     """One run of the pipeline.
 
     Attributes:
-        states: node -> `CACHED`, `COMPLETE`, `FAILED` or "running".
-        uris: (node, output) -> folder of the artifact.
-        properties: (node, output) -> the artifact's custom properties.
+        states: `CACHED`, `COMPLETE`, `FAILED` or "running", by node.
+        uris: folder of the artifact, by (node, output).
+        properties: custom properties of the artifact, by (node, output).
     """
 
     states: dict[str, str] = field(default_factory=dict)
@@ -31,12 +31,12 @@ class Run:
 
     @property
     def has_pushed(self) -> bool:
-        """Whether a version has come to be: neither a cached push nor one of a model that is there has made any."""
+        """Whether a new version was pushed. A cached push, or a push of an existing model, makes none."""
         return self.states.get("Pusher") == COMPLETE and self._push.get("pushed") == 1
 
     @property
     def pushed_version(self) -> str:
-        """The version that the run's model is; empty where it was not pushed, now or before."""
+        """Version of the model of this run; empty if it was never pushed."""
         return self._push.get("pushed_version", "")
 
     @property
@@ -44,13 +44,13 @@ class Run:
         return self.properties.get(("Pusher", "pushed_model"), {})
 
     def verdicts(self) -> list[Verdict]:
-        """Of the gates that were reached, in their order; the quality gate's is the Pusher's affair."""
+        """Verdicts of the gates that were reached, in order. The Pusher reads that of the quality gate."""
         uris = (self.uris.get((node, "verdict")) for node in ("DataGate", "CanaryValidator"))
         return [Verdict.read(uri) for uri in uris if uri]
 
 
 def latest(store: MetadataStore, pipeline: str) -> Run:
-    """The pipeline's latest run in a metadata store."""
+    """Latest run of the pipeline in a metadata store."""
     contexts = store.get_contexts_by_type("pipeline_run")
     children = [c for c in contexts if _parent(store, c) == pipeline]
     run = Run()

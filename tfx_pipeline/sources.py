@@ -1,4 +1,4 @@
-"""Digests of the code that components run, so that changed code is never served from the cache."""
+"""Digests of the code of the components, so that results of changed code are never taken from the cache."""
 
 import ast
 import hashlib
@@ -8,9 +8,9 @@ from pathlib import Path
 _ROOT = Path(__file__).parents[1]
 _PACKAGES = ("model", "pipeline", "tfx_pipeline")
 
-# What each component runs of ours; of the codec and the batch job, which run in processes of their own, nothing
-# is imported.
-INGESTION = ("tfx_pipeline.components.example_gen", "pipeline.worker")
+# Modules of this project that each component runs. The codec and the batch job run in processes of their own and must
+# be named, because the components do not import them.
+INGESTION = ("tfx_pipeline.components.example_gen", "pipeline.batch.worker")
 TRANSFORM = ("tfx_pipeline.preprocessing",)
 TRAINING = ("tfx_pipeline.trainer",)
 EVALUATION = ("tfx_pipeline.evaluation",)
@@ -18,14 +18,14 @@ DATA_GATE = ("tfx_pipeline.components.data_gate",)
 SERVING_GATE = (
     "tfx_pipeline.components.canary_validator",
     "pipeline.colorize",
-    "pipeline.worker",
-    "pipeline.trial",
+    "pipeline.batch.worker",
+    "pipeline.batch.trial",
 )
 ALL = (*INGESTION, *TRANSFORM, *TRAINING, *EVALUATION, *DATA_GATE, *SERVING_GATE, "tfx_pipeline.local_runner")
 
 
 def digest(modules: tuple[str, ...], root: Path = _ROOT) -> str:
-    """Hexadecimal digest of the files of some modules of ours, and of all modules of ours that they import."""
+    """Hexadecimal digest of the files of modules and of all modules of this project that they import."""
     found = hashlib.sha256()
     for name, file in sorted(imported(modules, root).items()):
         found.update(f"{name}\n".encode())
@@ -34,7 +34,7 @@ def digest(modules: tuple[str, ...], root: Path = _ROOT) -> str:
 
 
 def imported(modules: tuple[str, ...], root: Path = _ROOT) -> dict[str, Path]:
-    """Modules of ours, themselves and what they import at whatever depth, by dotted name."""
+    """Files of modules and of all modules of this project that they import, directly or not, by dotted name."""
     found, waiting = {}, list(modules)
     while waiting:
         name = waiting.pop()
@@ -42,7 +42,7 @@ def imported(modules: tuple[str, ...], root: Path = _ROOT) -> dict[str, Path]:
         if file and name not in found:
             found[name] = file
             waiting += _imports(file)
-            waiting.append(name.rpartition(".")[0])  # a package is run before what is in it
+            waiting.append(name.rpartition(".")[0])  # the package of a module is run before the module
     return found
 
 
@@ -51,7 +51,8 @@ def _imports(file: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+            module = node.module or ""
+            yield from (module, *(f"{module}.{alias.name}" for alias in node.names))
 
 
 def _file(name: str, root: Path) -> Path | None:

@@ -1,15 +1,15 @@
-"""The gates' thresholds: read from one YAML file, checked before any work."""
+"""Thresholds of the gates, which are read from a YAML file and checked before any work."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from model.photos import PARTS
+from pipeline.photographs.splits import PARTS
 
 DEFAULT = Path(__file__).with_name("thresholds.yaml")
 
-# Figures of the quality gate, and whether more of them is better.
+# Figures of the quality gate, and whether higher values are better.
 HIGHER_IS_BETTER = {
     "psnr": True,
     "ssim": True,
@@ -27,23 +27,24 @@ HIGHER_IS_BETTER = {
 
 
 class ThresholdsError(ValueError):
-    """What is wrong with a thresholds file, in one line for a person."""
+    """A file of thresholds is wrong; the message is one line for a person."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What the three gates compare with; `thresholds.yaml` explains each entry.
+    """Thresholds of the three gates; `thresholds.yaml` explains each entry.
 
     Attributes:
-        name: what the gates call themselves.
-        least_pictures: by split.
-        most_quarantined, most_unreadable: shares of all files, 0..1.
-        drift, skew: feature -> largest Jensen-Shannon divergence, 0..1, of the training split from that of the
-            model in use, and from the test split.
-        least_pictures_in_slice: smaller slices decide nothing.
-        bounds: figure -> (least, most), infinite where there is none.
-        tolerances: figure -> ("absolute" or "relative", how much worse it may be).
-        most_seconds, most_memory_mb: of the batch job on canary scans.
+        name: of these thresholds.
+        least_pictures: smallest number of pictures, by split.
+        most_quarantined, most_unreadable: largest shares of all files, 0..1.
+        drift: largest Jensen-Shannon divergence, 0..1, between the training splits of this run and of the current
+            model, by feature.
+        skew: the same between the training and the test split.
+        least_pictures_in_slice: smallest number of pictures in a slice that is compared.
+        bounds: (least, most) by figure; infinite if there is no bound.
+        tolerances: ("absolute" or "relative", how much worse than the baseline) by figure.
+        most_seconds, most_memory_mb: limits of the batch job on canary scans.
     """
 
     name: str
@@ -60,23 +61,23 @@ class Thresholds:
 
 
 def read(path: str | Path) -> Thresholds:
-    """Reads a thresholds file. Raises ThresholdsError where it is not as `thresholds.yaml` is."""
+    """Reads a file of thresholds. Raises ThresholdsError if it does not have the form of `thresholds.yaml`."""
     try:
         return parse(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ThresholdsError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ThresholdsError(f"{path} is no text in UTF-8") from None
+        raise ThresholdsError(f"{path} is not UTF-8 text") from None
     except ThresholdsError as error:
         raise ThresholdsError(f"{path}: {error}") from None
 
 
 def parse(text: str) -> Thresholds:
-    """The thresholds in a file's text. Raises ThresholdsError."""
+    """Parses thresholds. Raises ThresholdsError."""
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ThresholdsError(f"no YAML: {' '.join(str(error).split())}") from None
+        raise ThresholdsError(f"not YAML: {' '.join(str(error).split())}") from None
     name, data, quality, serving = _sections(tree, "name", "data", "quality", "serving")
     pictures, quarantined, unreadable, drift, skew = _sections(
         data, "least_pictures", "most_quarantined", "most_unreadable", "drift", "skew", of="data"
@@ -123,7 +124,7 @@ def _figures(tree, of: str) -> dict:
     unknown = set(tree) - set(HIGHER_IS_BETTER)
     if unknown:
         known = ", ".join(HIGHER_IS_BETTER)
-        raise ThresholdsError(f"{of}: unknown figure {min(map(str, unknown))}; there are {known}")
+        raise ThresholdsError(f"{of}: unknown figure {min(map(str, unknown))}; choose from {known}")
     return tree
 
 

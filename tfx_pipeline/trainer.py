@@ -1,4 +1,4 @@
-"""What TFX's Trainer runs: `model.training` on the Lab examples, exported as a candidate with its card."""
+"""The work of TFX's Trainer: trains on the Lab examples, and exports a candidate with its card."""
 
 import dataclasses
 import hashlib
@@ -15,34 +15,36 @@ import keras
 import numpy as np
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from model import records, release, training
+from model import release
 from model.card import read_card, write_card
-from model.options import Options, write_json
-from model.photos import PARTS, Photos, chroma
-from model.progress import RunProgress
+from model.data import records
+from model.data.photos import Photos, chroma
 from model.traditional import luminance_table
+from model.training import fit, run_folder
+from model.training.options import Options, write_json
+from model.training.progress import RunProgress
 from pipeline import storage
+from pipeline.photographs.splits import PARTS
 from tfx_pipeline import folders
 from tfx_pipeline.artifacts import PENDING
 from tfx_pipeline.controls import CONTROLS
 
-# Pictures held in memory, by split: for chroma bins and controls, calibration, and the card's figures.
+# Pictures that are held in memory, by split: for chroma bins and controls, for calibration, for the card.
 SAMPLES = {"train": 3000, "validation": 1000, "test": 1000}
 GATES = ("data", "quality", "serving")
 
 
 def run_fn(arguments: FnArgs) -> None:
-    """TFX's hook.
+    """Entry point for TFX.
 
-    `arguments.custom_config` holds:
-        options: fields of `model.options.Options`.
-        checkpoints: folder, local or gs://, in which a killed run is found again. It lies outside of the
-            execution's own folders, which a retry does not see.
-        warm: exported model to start from, a folder; empty for the base model of the component, or none.
-        warm_sha256: of its weights, so that another model in that folder is a reason to train again.
-        name, terms: for the model's card. What command it was is the Pusher's to say: another one that
-            leaves the model as it is, is no reason to train again.
-        sources: digest of the code, so that a change of it is a reason to train again.
+    `arguments.custom_config` has:
+        options: fields of `model.training.options.Options`.
+        checkpoints: folder, local or gs://, for the checkpoints of a killed run. It is outside of the folders of the
+            execution, which a retry does not see.
+        warm: folder of an exported model to start from; empty for the base model of the component, if any.
+        warm_sha256: digest of its weights; if they change, the model is trained again.
+        name, terms: for the model card. The Pusher adds the command, which does not affect the training.
+        sources: digest of the code; if it changes, the model is trained again.
     """
     config = arguments.custom_config
     options = _options(config["options"])
@@ -55,7 +57,7 @@ def run_fn(arguments: FnArgs) -> None:
     warm = config["warm"] or arguments.base_model
     with checkpoints(config["checkpoints"], _digest(config, splits)) as (run, saved):
         with folders.filled(arguments.model_run_dir) as board, folders.here(warm or run) as start:
-            training.train(
+            fit.train(
                 photos,
                 options,
                 run,
@@ -67,7 +69,7 @@ def run_fn(arguments: FnArgs) -> None:
                 batches=partial(records.training_batches, splits["train"], weights=options.weights),
                 warm=start if warm else None,
             )
-            shutil.copy(Path(run, training.HISTORY), Path(board, training.HISTORY))
+            shutil.copy(Path(run, run_folder.HISTORY), Path(board, run_folder.HISTORY))
         release.release(
             photos,
             options,
@@ -88,13 +90,13 @@ def run_fn(arguments: FnArgs) -> None:
 
 
 def controls(photos: Photos) -> dict[str, list]:
-    """What the controls are fitted to, on the training photographs; see `tfx_pipeline.controls`."""
+    """Fits the controls to the training photographs; see `tfx_pipeline.controls`."""
     mean = np.mean([chroma(photo.pixels).mean(axis=(0, 1)) for photo in photos.train], axis=0)
     return {"mean_chroma": mean.tolist(), "lightness_table": luminance_table.fit(photos.train).tolist()}
 
 
 class Saved(keras.callbacks.Callback):
-    """Carries a run's folder to where another machine finds it, after each epoch."""
+    """Copies the folder of a run to shared storage after each epoch."""
 
     def __init__(self, run: str, target: str):
         super().__init__()
@@ -107,9 +109,9 @@ class Saved(keras.callbacks.Callback):
 
 @contextmanager
 def checkpoints(root: str, digest: str) -> Iterator[tuple[str, Saved]]:
-    """A local folder for a run, as an earlier attempt at the same run left it, and what keeps its home up to date.
+    """Yields a local folder with the checkpoints of an earlier attempt, and a callback that copies it to storage.
 
-    It is gone once the run is through: its model is an artifact then.
+    Both are deleted when the run is finished, because its model is an artifact then.
     """
     home = storage.join(storage.normalize(root), digest)
     if not storage.is_gcs(home):
@@ -130,13 +132,13 @@ def _options(entries: dict) -> Options:
 
 
 def _digest(config: dict, splits: dict[str, list[str]]) -> str:
-    """Of whatever makes two runs the same run."""
+    """Digest of everything that identifies a run."""
     what = {name: value for name, value in config.items() if name != "checkpoints"}
     return hashlib.sha256(json.dumps([what, splits], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _files(patterns: list[str], part: str) -> list[str]:
-    """Shards of a split, given patterns of the training split as TFX names them."""
+    """Shards of a split, from the patterns of the training split that TFX gives."""
     folders_of_part = {
         os.path.dirname(pattern).replace("Split-train", f"Split-{part}") for pattern in patterns
     }

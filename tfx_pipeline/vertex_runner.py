@@ -1,7 +1,7 @@
 """The pipeline on Vertex AI Pipelines: `python -m tfx_pipeline.vertex_runner {compile,submit,schedule}`.
 
-`compile` needs no network and no project. Components run in the image given, which has to hold this package
-with its extra `tfx`; Beam stages run in that container too, or on Dataflow with `--dataflow`.
+`compile` needs no network and no project. Components run in a container of the given image, which must have this
+package with its extra `tfx`. Beam stages run in this container, too, or on Dataflow with `--dataflow`.
 """
 
 import argparse
@@ -13,21 +13,21 @@ import tempfile
 from pathlib import Path
 
 from pipeline import storage
-from pipeline.collections import JobError
+from pipeline.errors import JobError
 from tfx_pipeline import arguments as common
 
 SPEC = "pipeline.json"
-# What the collections and the pushed folder hold may have changed since a run with the same options.
+# Their results depend on folders that may have changed since a run with the same options.
 _UNCACHED = ("CollectionSnapshot", "Resolver")
 
 EPILOG = """\
 commands
-  compile    writes the pipeline's specification to --output, and checks it; nothing leaves this machine
+  compile    writes the specification of the pipeline to --output and checks it; nothing leaves this machine
   submit     writes the schema below --root, compiles, and starts one run
   schedule   the same, but Vertex AI starts a run at the times of --cron
 
-Each run lists first what the collections hold by then, in ROOT/collections. A specification compiled without
---collections reads the manifests that lie there.
+Each run first lists the collections, in ROOT/collections. A specification that was compiled without --collections
+reads the manifests in this folder.
 """
 
 
@@ -47,22 +47,28 @@ def parser() -> argparse.ArgumentParser:
         help="gs://... folders, globs or manifests",
     )
     work.add_argument("--root", required=True, metavar="gs://...", help="folder of the pipeline")
-    work.add_argument("--pushed", metavar="gs://...", help="of the pushed models (default: ROOT/pushed)")
+    work.add_argument(
+        "--pushed", metavar="gs://...", help="folder of the pushed models (default: ROOT/pushed)"
+    )
     work.add_argument("--image", required=True, metavar="IMAGE", help="container image with this package")
-    work.add_argument("--pipeline", default="colorization", metavar="NAME", help="its name (%(default)s)")
-    work.add_argument("--output", default=SPEC, metavar="FILE", help="of the specification (%(default)s)")
+    work.add_argument(
+        "--pipeline", default="colorization", metavar="NAME", help="name of the pipeline (%(default)s)"
+    )
+    work.add_argument(
+        "--output", default=SPEC, metavar="FILE", help="file of the specification (%(default)s)"
+    )
     cloud = result.add_argument_group("Google Cloud")
     cloud.add_argument("--project", metavar="ID")
     cloud.add_argument("--region", metavar="REGION")
-    cloud.add_argument("--service_account", metavar="EMAIL", help="that the components run as")
+    cloud.add_argument("--service_account", metavar="EMAIL", help="account of the components")
     cloud.add_argument("--dataflow", action="store_true", help="run the Beam stages on Dataflow")
-    cloud.add_argument("--cron", metavar="'M H D M W'", help="for schedule, such as '0 3 * * 1'")
+    cloud.add_argument("--cron", metavar="'M H D M W'", help="times for schedule, such as '0 3 * * 1'")
     common.add_arguments(result)
     return result
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns the exit status, 2 after one line about a user's mistake."""
+    """Runs the command. Returns the exit code, which is 2 after one line about a user's mistake."""
     argv = sys.argv[1:] if argv is None else argv
     chosen = parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -74,16 +80,16 @@ def main(argv: list[str] | None = None) -> int:
         print(f"compiled: {chosen.output}")
         if chosen.command != "compile":
             _start(job, chosen)
-    except common.MISTAKES as error:
+    except common.USER_ERRORS as error:
         print(f"vertex_runner: {error}", file=sys.stderr)
         return common.USAGE
     return 0
 
 
 def compile_pipeline(chosen: argparse.Namespace, command: str):
-    """Writes the specification and returns it as the Vertex SDK's PipelineJob, which has parsed it.
+    """Writes the specification. Returns it as a PipelineJob of the Vertex SDK, which parses it.
 
-    Raises JobError where the SDK refuses it.
+    Raises JobError if the SDK refuses it.
     """
     settings, _ = common.settings(
         chosen,
@@ -123,11 +129,11 @@ def compile_pipeline(chosen: argparse.Namespace, command: str):
             **offline,
         )
     except ValueError as error:
-        raise JobError(f"Vertex AI would not take {chosen.output}: {error}") from None
+        raise JobError(f"Vertex AI does not accept {chosen.output}: {error}") from None
 
 
 def _start(job, chosen: argparse.Namespace) -> None:
-    """Has Vertex AI run the job, now or at the times of `--cron`. Raises JobError where Google Cloud refuses."""
+    """Starts the job on Vertex AI, now or at the times of `--cron`. Raises JobError if Google Cloud refuses."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
 
@@ -154,11 +160,13 @@ def _check(chosen: argparse.Namespace) -> None:
     wanted["schedule"] = (*wanted["submit"], "cron")
     for name in wanted[chosen.command]:
         if not getattr(chosen, name):
-            raise JobError(f"--{name} is missing, which {chosen.command} needs")
+            raise JobError(f"{chosen.command} needs --{name}")
     named = [("root", chosen.root), ("pushed", chosen.pushed or chosen.root)]
     for name, uri in named + [("collections", uri) for uri in chosen.collections or ()]:
         if not storage.is_gcs(uri):
-            raise JobError(f"--{name} must be gs://..., where Vertex AI's machines find it; got {uri}")
+            raise JobError(
+                f"--{name} must be gs://..., because the machines of Vertex AI must reach it; got {uri}"
+            )
     if chosen.dataflow and not (chosen.project and chosen.region):
         raise JobError("--dataflow needs --project and --region")
 

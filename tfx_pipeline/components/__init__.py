@@ -1,1 +1,1 @@
-"""Components of the pipeline that TFX does not bring."""
+"""Components of the pipeline that TFX does not have."""

@@ -1,4 +1,4 @@
-"""CanaryValidator: whether the real batch job can work with a candidate, within its means."""
+"""CanaryValidator: tests whether the real batch job works with a candidate, within limits of time and memory."""
 
 import os
 
@@ -10,7 +10,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import Examples, InfraBlessing, Model, ModelBlessing
 from tfx.utils import io_utils
 
-from model import features
+from model.data import features
 from pipeline import storage
 from tfx_pipeline import canary, folders
 from tfx_pipeline import thresholds as limits
@@ -18,7 +18,7 @@ from tfx_pipeline.artifacts import FAILED, PASSED, PENDING, GateVerdict, Verdict
 from tfx_pipeline.components.resolver import SERVING
 
 _PICTURES = 8
-# As TFX's InfraValidator leaves them.
+# Files of TFX's InfraValidator.
 _BLESSED, _NOT_BLESSED = "INFRA_BLESSED", "INFRA_NOT_BLESSED"
 
 
@@ -33,15 +33,15 @@ def CanaryValidator(
     worker_python: Parameter[str],
     sources: Parameter[str],
 ):
-    """Runs the batch job in an environment of the worker's on scans made from test pictures.
+    """Runs the batch job in the environment of the worker, on scans made from test pictures.
 
-    A model that the quality gate has stopped is not tried, and not blessed here either.
+    A model that did not pass the quality gate is neither tried nor blessed.
 
     Args:
-        examples: raw ones.
-        thresholds: text of the thresholds file.
-        worker_python: interpreter of the worker's environment; empty for this one.
-        sources: digest of the code, so that a change of it is a reason to try again.
+        examples: raw examples.
+        thresholds: text of the file of thresholds.
+        worker_python: interpreter in the environment of the worker; empty for this one.
+        sources: digest of the code; if it changes, the model is tried again.
     """
     del sources
     chosen = limits.parse(thresholds)

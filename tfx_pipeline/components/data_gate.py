@@ -1,4 +1,4 @@
-"""DataGate: stops the run where ingestion or validation found the data wanting."""
+"""DataGate: stops the run if ingestion or validation found problems in the data."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics, Schema
 from tfx.utils import io_utils
 
-from model.photos import PARTS
 from pipeline import storage
-from pipeline.record import Reason
+from pipeline.photographs.splits import PARTS
+from pipeline.records.record import Reason
 from tfx_pipeline import folders
 from tfx_pipeline import thresholds as limits
 from tfx_pipeline.artifacts import FAILED, PASSED, Baseline, GateClosed, GateVerdict, Verdict
@@ -34,12 +34,12 @@ def DataGate(
     thresholds: Parameter[str],
     sources: Parameter[str],
 ):
-    """Raises GateClosed with a table of what is wrong and how much of it, or lets the run pass.
+    """Raises GateClosed with a table of the problems, or lets the run continue.
 
     Args:
-        baseline: statistics of the data of the model in use: the span that this one is compared with.
-        thresholds: text of the thresholds file.
-        sources: digest of the code, so that a change of it is a reason to look again.
+        baseline: statistics of the data of the current model, for the comparison.
+        thresholds: text of the file of thresholds.
+        sources: digest of the code; if it changes, the data are checked again.
     """
     del sources
     chosen = limits.parse(thresholds)
@@ -58,11 +58,11 @@ def DataGate(
 
 
 def of_ingestion(counts: dict, thresholds: limits.Thresholds) -> Iterator[dict]:
-    """Findings in what was ingested: too few pictures in a split, too many quarantined."""
+    """Problems of the ingestion: too few pictures in a split, too many quarantined."""
     for part, least in thresholds.least_pictures.items():
         pictures = counts["parts"].get(part, 0)
         if pictures < least:
-            yield _row("too few pictures", part, f"{pictures}, at least {least} are wanted", pictures)
+            yield _row("too few pictures", part, f"{pictures}; at least {least} are needed", pictures)
     quarantined = counts["quarantined"]
     for name, reasons, most in (
         ("quarantined", quarantined, thresholds.most_quarantined),
@@ -71,12 +71,12 @@ def of_ingestion(counts: dict, thresholds: limits.Thresholds) -> Iterator[dict]:
         number = sum(quarantined[reason] for reason in reasons)
         if counts["pictures"] and number / counts["pictures"] > most:
             words = ", ".join(f"{quarantined[r]} {r}" for r in sorted(reasons, key=quarantined.get)[::-1])
-            share = f"{number / counts['pictures']:.0%} of all, at most {most:.0%} may be"
+            share = f"{number / counts['pictures']:.0%} of all; at most {most:.0%} are allowed"
             yield _row(f"too many {name}", "all", f"{share}: {words}", number)
 
 
 def of_validation(folder: str, counts: dict) -> Iterator[dict]:
-    """What ExampleValidator found, split by split, against the curated schema."""
+    """Problems that ExampleValidator found in each split, compared with the curated schema."""
     for part in PARTS:
         file = os.path.join(folder, f"Split-{part}", _ANOMALIES)
         found = anomalies_pb2.Anomalies.FromString(storage.read(file))
@@ -86,7 +86,7 @@ def of_validation(folder: str, counts: dict) -> Iterator[dict]:
 def of_distributions(
     now: dict, before: dict, schema: schema_pb2.Schema, thresholds: limits.Thresholds, counts: dict
 ) -> Iterator[dict]:
-    """Features whose distribution differs too much: from the span before (drift), or between splits (skew)."""
+    """Features whose distribution differs too much from the data before (drift) or between splits (skew)."""
     comparisons = (
         ("drift", "drift_comparator", thresholds.drift, before.get("train"), "previous_statistics"),
         ("skew", "skew_comparator", thresholds.skew, now.get("test"), "serving_statistics"),
@@ -122,6 +122,6 @@ def _pictures(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> int:
 
 
 def _read(folder: str) -> dict[str, statistics_pb2.DatasetFeatureStatisticsList]:
-    """Statistics by split; none in an empty folder."""
+    """Reads statistics by split; an empty folder has none."""
     files = {part: os.path.join(folder, f"Split-{part}", _STATISTICS) for part in PARTS}
     return {part: tfdv.load_stats_binary(file) for part, file in files.items() if os.path.isfile(file)}

@@ -1,4 +1,4 @@
-"""CollectionExampleGen: manifests of collections -> clean, split examples, quarantined pictures beside them."""
+"""CollectionExampleGen: makes clean, split examples from manifests of collections, and lists quarantined pictures."""
 
 import dataclasses
 import hashlib
@@ -18,18 +18,18 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
-from model import features
-from model.photos import PARTS
+from model.data import features
 from pipeline import storage
-from pipeline.ingest import Ingestion, Photograph, Quarantined, counts, ingest
+from pipeline.photographs.ingest import Ingestion, Photograph, Quarantined, counts, ingest
+from pipeline.photographs.splits import PARTS
 
-COUNTS = "ingestion.json"  # in the examples' folder
-QUARANTINE = "quarantine"  # a folder there: JSON lines, gzipped
+COUNTS = "ingestion.json"  # in the folder of the examples
+QUARANTINE = "quarantine"  # folder of gzipped JSON lines, in the folder of the examples
 PATTERN = "*.jsonl"
 
 
 class Executor(BaseBeamExecutor):
-    """Runs `pipeline.ingest` and writes its splits as TFRecords."""
+    """Runs `pipeline.photographs.ingest` and writes its splits as TFRecords."""
 
     def Do(
         self,
@@ -70,7 +70,7 @@ class Executor(BaseBeamExecutor):
 
 
 def to_example(photograph: Photograph) -> tf.train.Example:
-    """A raw example, with the features of `model.features`."""
+    """Makes a raw example with the features of `model.data.features`."""
     texts = {
         features.KEY: [photograph.key],
         features.SOURCE: [photograph.source],
@@ -99,7 +99,7 @@ def _is_of(photograph: Photograph, part: str) -> bool:
 
 
 def _manifests(exec_properties: dict[str, Any]) -> list[str]:
-    """The manifests that the driver found, in order."""
+    """Manifests that the driver found, in order."""
     config = proto_utils.json_to_proto(
         exec_properties[standard_component_specs.INPUT_CONFIG_KEY], example_gen_pb2.Input()
     )
@@ -123,16 +123,16 @@ def _write_counts(found: dict, uri: str, manifests: list[str]) -> None:
 
 
 class CollectionExampleGen(FileBasedExampleGen):
-    """An ExampleGen over a folder of manifests, as `pipeline.snapshot` writes them.
+    """An ExampleGen over a folder of manifests, as `pipeline.inputs.snapshot` writes them.
 
-    What is looked at to see whether anything has changed are the manifests, which name each picture
-    with its size and version; the pictures may lie anywhere.
+    The component runs again if a manifest has changed. Manifests name each picture with its size and version; the
+    pictures may be anywhere.
 
     Args:
-        manifests: the folder, local or gs://; a newer span lies in `span-{SPAN}` where `pattern` says so.
+        manifests: the folder, local or gs://. With a `pattern` that has `span-{SPAN}`, the latest span is read.
         settings: of the ingestion.
-        sources: digest of the code that ingests, so that a change of it is a reason to ingest again.
-        pattern: of the manifests in the folder, as ExampleGen understands it.
+        sources: digest of the code of the ingestion, so that a change of the code leads to a new ingestion.
+        pattern: of the manifests in the folder, in the syntax of ExampleGen.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
@@ -148,7 +148,7 @@ class CollectionExampleGen(FileBasedExampleGen):
             input_config=example_gen_pb2.Input(
                 splits=[example_gen_pb2.Input.Split(name="all", pattern=pattern)]
             ),
-            # The splits' names; which picture falls into which is the ingestion's affair.
+            # Only the names of the splits matter here; the ingestion assigns the pictures.
             output_config=example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=splits)),
             custom_config=config,
         )

@@ -1,4 +1,4 @@
-"""Pusher: a candidate that has passed every gate becomes the next version; any other stops the run here."""
+"""Pusher: makes a candidate that passed all gates the next version. Any other candidate stops the run."""
 
 import json
 import os
@@ -17,7 +17,8 @@ from tfx.types.standard_artifacts import (
     PushedModel,
 )
 
-from pipeline import registry, storage
+from pipeline import storage
+from pipeline.batch import registry
 from tfx_pipeline import evaluation as quality
 from tfx_pipeline import folders
 from tfx_pipeline import thresholds as limits
@@ -41,10 +42,10 @@ def Pusher(
     command: Parameter[str],
     thresholds: Parameter[str],
 ):
-    """Pushes into `pushed_root`, as `pipeline.registry` keeps it, or raises GateClosed.
+    """Pushes into `pushed_root`, a folder of `pipeline.batch.registry`, or raises GateClosed.
 
-    What is pushed beside the model: its card with the gates' verdicts and the data's fingerprint, and the
-    statistics of its data, which the next span is compared with.
+    Beside the model, it pushes the card with the verdicts of the gates and the fingerprint of the data, and the
+    statistics of the data for the comparison with the next run.
     """
     chosen = limits.parse(thresholds)
     with folders.here(evaluation.uri) as local:
@@ -77,5 +78,5 @@ def Pusher(
 
 
 def _brief(verdict: Verdict) -> dict:
-    """What of a verdict's figures goes into a model's card."""
+    """The figures of a verdict for the model card."""
     return {} if verdict.gate == "data" else {"figures": verdict.figures}

@@ -1,4 +1,4 @@
-"""Resolver: the model in use, which a candidate has to measure up to."""
+"""Resolver: the current model, with which a candidate is compared."""
 
 import os
 
@@ -7,12 +7,13 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types.standard_artifacts import Model
 
 from model import default_model
-from pipeline import registry, storage
+from pipeline import storage
+from pipeline.batch import registry
 from tfx_pipeline import folders
 from tfx_pipeline.artifacts import Baseline
 
-STATISTICS = "statistics"  # in a pushed version: of the data it was trained on
-SERVING = "Format-Serving"  # where TFX looks for a model in its artifact
+STATISTICS = "statistics"  # in a pushed version: statistics of its training data
+SERVING = "Format-Serving"  # folder of the model in an artifact of TFX
 
 
 @component
@@ -22,13 +23,13 @@ def Resolver(
     pushed_root: Parameter[str],
     state: Parameter[str],
 ):
-    """What `latest` points to in the pushed models' folder, or the model that ships while nothing was pushed.
+    """Copies the model that `latest` names in the folder of pushed models, or the shipped model if there is none.
 
-    TFX's own strategy takes the latest model that the Evaluator blessed, though the serving gate may have
-    stopped it or somebody may have rolled it back. The pushed folder knows better, on every orchestrator.
+    TFX's own strategy takes the latest model that the Evaluator blessed. The serving gate may have stopped this
+    model, or somebody may have rolled it back, so the folder of pushed models is asked instead.
 
     Args:
-        state: anything that changes when the pushed folder does, so that a cached answer is not an old one.
+        state: changes with the folder of pushed models, so that no outdated result is taken from the cache.
     """
     del state
     folder = default_model()
