@@ -1,4 +1,4 @@
-"""For all tests. In CI (CI=true) a skipped test is a failure: everything it needs is installed there."""
+"""Fixtures for all tests. In CI (CI=true), where all dependencies are installed, a skipped test is a failure."""
 
 import os
 
@@ -18,7 +18,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="module")
 def cloud():
-    """A bucket on an emulator of Cloud Storage, reached over HTTP."""
+    """A bucket on a Cloud Storage emulator, accessed over HTTP."""
     from pipeline import storage
 
     emulator = pytest.importorskip(
@@ -31,10 +31,10 @@ def cloud():
     )
     before = os.environ.get("STORAGE_EMULATOR_HOST")
     os.environ["STORAGE_EMULATOR_HOST"] = f"http://localhost:{port}"
-    storage._client.cache_clear()
+    storage.cloud._client.cache_clear()
     yield "gs://archive"
     server.stop()
-    storage._client.cache_clear()
+    storage.cloud._client.cache_clear()
     os.environ.pop("STORAGE_EMULATOR_HOST")
     if before:
         os.environ["STORAGE_EMULATOR_HOST"] = before
@@ -42,15 +42,15 @@ def cloud():
 
 @pytest.fixture
 def flaky(cloud):
-    """A proxy before that emulator, through which this process and those that it starts go; see `tests.flaky`."""
+    """A proxy in front of the emulator (see `tests.flaky`). This process and its children use it."""
     from pipeline import storage
     from tests.flaky import Flaky
 
     emulator = os.environ["STORAGE_EMULATOR_HOST"]
     proxy = Flaky(emulator)
     os.environ["STORAGE_EMULATOR_HOST"] = proxy.url
-    storage._client.cache_clear()
+    storage.cloud._client.cache_clear()
     yield proxy
     os.environ["STORAGE_EMULATOR_HOST"] = emulator
-    storage._client.cache_clear()
+    storage.cloud._client.cache_clear()
     proxy.close()

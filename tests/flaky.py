@@ -1,4 +1,4 @@
-"""A proxy before the emulator of Cloud Storage, which answers 503 or hangs up where a test wants it to."""
+"""A proxy in front of the Cloud Storage emulator. On request it answers 503 or closes the connection."""
 
 import http.client
 import threading
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 
 def kind(method: str, path: str) -> str:
-    """What a request asks for: upload, delete, list, read or stat."""
+    """Kind of a request: upload, delete, list, read or stat."""
     parts = urlsplit(path)
     if method == "DELETE":
         return "delete"
@@ -19,10 +19,10 @@ def kind(method: str, path: str) -> str:
 
 
 class Flaky:
-    """Forwards what it is asked, but for a request now and then."""
+    """Forwards requests, except for those that a test makes fail."""
 
     def __init__(self, target: str):
-        self.failed: list[str] = []  # kinds, in the order in which requests were failed
+        self.failed: list[str] = []  # kinds of the failed requests, in order
         self._to_fail: list[list] = []
         self._lock = threading.Lock()
         address, proxy = urlsplit(target), self
@@ -63,7 +63,7 @@ class Flaky:
         self.url = f"http://localhost:{self._server.server_port}"
 
     def fail(self, wanted: str, number: int = 1, *, about: str = "", answer: int | str = 503) -> None:
-        """Has the request of a kind with this number from now on fail; `about` is in its address or its body."""
+        """Make the nth request of a kind fail, counted from now. Only requests with `about` in URL or body count."""
         self._to_fail.append([wanted, about.encode(), number, answer])
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""What given colours cost a scan: CPU time and memory of the codec, with and without hints.
+"""Cost of hints: CPU time and memory of the codec for one scan, with and without hints.
 
-    python -m tests.benchmarks.hint_cost        half a minute
+    python -m tests.benchmarks.hint_cost        takes half a minute
 
-A 3-megapixel scan is coloured in a process of its own: without hints, with twelve points, and with a marked picture
-of forty strokes. The time is the median of the rounds'; memory is the process's peak, SciPy included.
+A 3-megapixel scan is colourised in a separate process: without hints, with twelve points, and with a marked picture
+of forty strokes. The time is the median over the rounds. Memory is the peak of the process, including SciPy.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.codec import Codec
-from pipeline.collections import Item
-from pipeline.record import Outcome
-from pipeline.settings import Settings
+from pipeline.codec.codec import Codec
+from pipeline.codec.settings import Settings
+from pipeline.inputs.collection import Item
+from pipeline.records.record import Outcome
 from tests.benchmarks.scans import grey_jpeg, make_scan
 
 SIDE = 160
@@ -47,13 +47,14 @@ def main() -> None:
         seconds, memory = found["without hints"]
         for kind, (its_seconds, its_memory) in found.items():
             print(
-                f"{kind:18} {its_seconds:5.2f} s of CPU a scan, {its_seconds / seconds:3.0f} times that without; "
-                f"{its_memory - memory:+5.0f} MiB over {memory:.0f}"
+                f"{kind:18} {its_seconds:5.2f} s of CPU per scan, "
+                f"{its_seconds / seconds:3.0f} times the cost without hints; "
+                f"{its_memory - memory:+5.0f} MiB compared with {memory:.0f}"
             )
 
 
 def _measure(item: Item, output: str, rounds: int) -> tuple[float, float]:
-    """Seconds of CPU a scan, and the process's peak in MiB."""
+    """CPU seconds per scan, and the peak memory of the process in MiB."""
     cv2.setNumThreads(1)
     codec, seconds = Codec(Settings(output=output, run="benchmark", side=SIDE)), []
     for _ in range(rounds):
@@ -62,7 +63,7 @@ def _measure(item: Item, output: str, rounds: int) -> tuple[float, float]:
         record = codec.paint(item, CHROMA, 0.5, 0.0)
         assert record.outcome == Outcome.COLORIZED, record
         seconds.append(time.process_time() - started)
-    # Not `ru_maxrss`, which a process inherits from the one that started it.
+    # `ru_maxrss` is unsuitable: a process inherits it from its parent.
     peak = int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
     return statistics.median(seconds), peak / 1024
 

@@ -1,12 +1,12 @@
-"""Measure 1: the CPU time of everything about a scan but its network, over Pillow's own decode and encode.
+"""Measure 1: CPU time per scan without the network, relative to Pillow's decode and encode.
 
-    python -m tests.benchmarks.host_cost        about a minute
+    python -m tests.benchmarks.host_cost        takes about a minute
 
-Counted are this process and the codec process together: guard, IPC, reading, hashes, decoding, the network's
-view, edge-aware chroma, encoding, metadata, the durable write, the record. The floor is Pillow alone, in memory:
-decode to RGB, encode as a JPEG of the same quality. Both are measured by turns; the ratio is the
-median of the rounds'. The last line has what a scan costs more when its two pictures go into the gallery, over
-Pillow's decoding of the master and the derivative at a reduced scale for such pictures.
+The CPU time of this process and the codec process is added up. It covers the guard, IPC, reading, hashes, decoding,
+the network's input, edge-aware chroma, encoding, metadata, the durable write and the record. The floor is Pillow alone,
+in memory: it decodes to RGB and encodes a JPEG of the same quality. The two are measured alternately, and the ratio is
+the median over the rounds. The last line of the output shows the additional cost of a scan's two gallery pictures. Its
+floor is Pillow making thumbnails of the master and the derivative, which it decodes at a reduced scale.
 """
 
 import argparse
@@ -21,11 +21,11 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from pipeline.collections import Item
-from pipeline.guard import Guard
-from pipeline.record import Outcome, Record
-from pipeline.settings import Settings
-from pipeline.thumbnail import SIDE as SHOWN
+from pipeline.codec.guard import Guard
+from pipeline.codec.settings import Settings
+from pipeline.imaging.thumbnail import SIDE as SHOWN
+from pipeline.inputs.collection import Item
+from pipeline.records.record import Outcome, Record
 from tests.benchmarks.scans import make_scan
 
 QUALITY = 90
@@ -39,7 +39,7 @@ KINDS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scans", type=int, default=2, help="different pictures")
+    parser.add_argument("--scans", type=int, default=2, help="number of different pictures")
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     lumas = [make_scan(seed) for seed in range(arguments.scans)]
@@ -48,14 +48,14 @@ def main() -> None:
             items = _write(lumas, Path(folder) / mode / format, mode, format)
             ratio, host, floor = _measure(items, folder, arguments.rounds)
             print(
-                f"{kind:20} {ratio:5.2f} of Pillow's decode and encode (at most {bound}): "
-                f"{1000 * host:.1f} ms over {1000 * floor:.1f} ms of CPU a scan"
+                f"{kind:20} {ratio:5.2f} times Pillow's decode and encode (limit {bound}): "
+                f"{1000 * host:.1f} ms and {1000 * floor:.1f} ms of CPU per scan"
             )
         items = _write(lumas, Path(folder) / "L" / "JPEG", "L", "JPEG")
         more, floor = _gallery(items, folder, arguments.rounds)
         print(
-            f"{'gallery: grey JPEG':20} {more / floor:5.2f} of Pillow's thumbnails of both files: "
-            f"{1000 * more:.1f} ms (at most 5) over {1000 * floor:.1f} ms of CPU a scan"
+            f"{'gallery: grey JPEG':20} {more / floor:5.2f} times Pillow's thumbnails of both files: "
+            f"{1000 * more:.1f} ms (limit 5) and {1000 * floor:.1f} ms of CPU per scan"
         )
 
 
@@ -88,7 +88,7 @@ def _colorize(guard: Guard, items: list[Item], show: bool = False) -> list[Recor
 
 
 def _gallery(items: list[Item], folder: str, rounds: int) -> tuple[float, float]:
-    """Seconds of CPU a scan: of its pictures in the gallery, and of Pillow's thumbnails of its files."""
+    """CPU seconds per scan for its gallery pictures, and for Pillow's thumbnails of its files."""
     guard = _guard(folder)
 
     def thumbnails() -> None:
@@ -116,7 +116,7 @@ def _gallery(items: list[Item], folder: str, rounds: int) -> tuple[float, float]
 
 
 def _measure(items: list[Item], folder: str, rounds: int) -> tuple[float, float, float]:
-    """The ratio, and the seconds of CPU a scan of our host code and of the floor."""
+    """The ratio, and the CPU seconds per scan of the host code and of the floor."""
     guard = _guard(folder)
     masters = [Path(item.source).read_bytes() for item in items]
 
@@ -128,7 +128,7 @@ def _measure(items: list[Item], folder: str, rounds: int) -> tuple[float, float,
             Image.open(io.BytesIO(master)).convert("RGB").save(io.BytesIO(), "JPEG", quality=QUALITY)
 
     try:
-        ours(), theirs()  # warm
+        ours(), theirs()  # warm-up
         (codec,) = psutil.Process().children()
         spent = [(_cpu(ours, codec.pid), _cpu(theirs, codec.pid)) for _ in range(rounds)]
     finally:
@@ -138,7 +138,7 @@ def _measure(items: list[Item], folder: str, rounds: int) -> tuple[float, float,
 
 
 def _cpu(work: Callable[[], None], codec: int) -> float:
-    """Seconds of CPU of this process and of the codec process."""
+    """CPU seconds that this process and the codec process spend on `work`."""
     clocks = (time.CLOCK_PROCESS_CPUTIME_ID, ~codec << 3 | 2)  # clock_getcpuclockid(3)
     before = sum(map(time.clock_gettime, clocks))
     work()

@@ -1,13 +1,13 @@
-"""Measures 2, 3 and 4: the whole job with the shipped model, against Pillow and against a plain loop.
+"""Measures 2, 3 and 4: the complete job with the shipped model, compared with Pillow and with a plain loop.
 
-    python -m tests.benchmarks.job_cost         about six minutes
+    python -m tests.benchmarks.job_cost         takes about six minutes
 
-* the job's CPU a picture, without start-up, over Pillow's decode to RGB and encode at the same quality;
-* Beam's share: that CPU over the same of a plain loop that calls the same functions;
-* all cores: the gain in pictures a second from one worker to two, over the gain of two plain loops side by side.
+* CPU time per picture without start-up, relative to Pillow's decode to RGB and encode at the same quality.
+* Beam's overhead: the job's CPU time relative to a plain loop that calls the same functions.
+* Scaling: the speed-up from one worker to two, relative to the speed-up of two plain loops that run in parallel.
 
-Start-up is taken out by running few and many scans and dividing the difference. Rates are read from the times
-in the records, the first ones left out.
+To exclude the start-up cost, the job runs on a few scans and on many scans, and the difference in CPU time is divided
+by the difference in scans. Rates are computed from the times in the records; the first and last records are left out.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline import manifest
+from pipeline.records import manifest
 from tests.benchmarks.scans import grey_jpeg, make_scan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,19 +43,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         floor = min(bench.floor() for _ in rounds)
-        job = bench.cpu_a_scan("pipeline.colorize", rounds)
-        loop = bench.cpu_a_scan("tests.benchmarks.plain_loop", rounds)
+        job = bench.cpu_per_scan("pipeline.colorize", rounds)
+        loop = bench.cpu_per_scan("tests.benchmarks.plain_loop", rounds)
         print(
-            f"the job's CPU a picture    {job / floor:5.2f} of Pillow's decode and encode (at most 4): "
-            f"{1000 * job:.1f} ms over {1000 * floor:.1f} ms"
+            f"job, CPU per picture       {job / floor:5.2f} times Pillow's decode and encode (limit 4): "
+            f"{1000 * job:.1f} ms and {1000 * floor:.1f} ms"
         )
         print(
-            f"Beam's share               {job / loop:5.2f} of a plain loop's CPU (at most 1.10): "
-            f"{1000 * job:.1f} ms over {1000 * loop:.1f} ms"
+            f"Beam's overhead            {job / loop:5.2f} times the CPU of a plain loop (limit 1.10): "
+            f"{1000 * job:.1f} ms and {1000 * loop:.1f} ms"
         )
         modules = ("pipeline.colorize", "tests.benchmarks.plain_loop")
         rates = {(module, cores): [] for module in modules for cores in (1, 2)}
-        for _ in rounds:  # in turns, so that a slow minute of the machine strikes them all
+        for _ in rounds:  # alternate, so that a slow minute of the machine affects all of them
             for (module, cores), found in rates.items():
                 found.append(bench.rate(module, cores))
         gains = []
@@ -63,10 +63,10 @@ def main() -> None:
             one, two = (statistics.median(rates[module, cores]) for cores in (1, 2))
             gains.append(two / one)
             print(
-                f"{module:26} {one:5.1f} pictures a second on one core, {two:.1f} on two: gain {two / one:.2f}"
+                f"{module:26} {one:5.1f} pictures per second on one core, {two:.1f} on two: speed-up {two / one:.2f}"
             )
         print(
-            f"all cores                  {gains[0] / gains[1]:5.2f} of the plain loops' gain (at least 0.90)"
+            f"scaling                    {gains[0] / gains[1]:5.2f} of the plain loops' speed-up (minimum 0.90)"
         )
 
 
@@ -78,15 +78,15 @@ class Bench:
         self._halves = [self._archive(f"half{half}", range(half, MANY, 2)) for half in (0, 1)]
 
     def floor(self) -> float:
-        """Seconds of CPU that Pillow takes to decode a scan to RGB and encode it."""
+        """CPU seconds that Pillow takes to decode a scan to RGB and encode it."""
         started = time.process_time()
         for _ in range(5):
             for scan in self._scans:
                 Image.open(io.BytesIO(scan)).convert("RGB").save(io.BytesIO(), "JPEG", quality=QUALITY)
         return (time.process_time() - started) / (5 * len(self._scans))
 
-    def cpu_a_scan(self, module: str, rounds: range) -> float:
-        """Seconds of CPU a scan on one core, all processes together, without start-up."""
+    def cpu_per_scan(self, module: str, rounds: range) -> float:
+        """CPU seconds per scan on one core, summed over all processes, without start-up."""
         few, many = (min(self._cpu(module, count) for _ in rounds) for count in (FEW, MANY))
         return (many - few) / (MANY - FEW)
 
@@ -96,7 +96,7 @@ class Bench:
         return _children() - before
 
     def rate(self, module: str, cores: int) -> float:
-        """Scans a second in the steady state."""
+        """Scans per second in the steady state."""
         if cores == 1:
             runs = [self._start(module, self._archives[MANY], "rate", core=0)]
         elif module == "pipeline.colorize":
@@ -112,7 +112,7 @@ class Bench:
             for record in manifest.latest(str(output))
         )
         assert len(times) == MANY, "a scan has no record"
-        warm = times[MANY // 4 : -MANY // 8]  # while every worker has work
+        warm = times[MANY // 4 : -MANY // 8]  # leaves out the times when some workers are idle
         return (len(warm) - 1) / (warm[-1] - warm[0])
 
     def _archive(self, name: str, numbers: range) -> Path:
@@ -149,14 +149,14 @@ class Bench:
 
 
 def _adopt_orphans() -> None:
-    """Makes this process the parent of what its descendants leave behind, so that their CPU is counted too."""
+    """Make this process the parent of its orphaned descendants, so that their CPU time is counted too."""
     PR_SET_CHILD_SUBREAPER = 36
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
 
 def _children() -> float:
-    """Seconds of CPU of all descendants so far, which must all have ended or be about to."""
+    """CPU seconds of all descendants so far. Waits until all of them have ended."""
     with contextlib.suppress(ChildProcessError):
         while True:
             os.wait()

@@ -1,11 +1,12 @@
-"""Encodings of training pictures, and how much faster batches are made than a network learns from them.
+"""Encodings of training pictures, and the speed of the input pipeline relative to training.
 
-    python -m tests.benchmarks.lab_records        a few minutes
+    python -m tests.benchmarks.lab_records        takes a few minutes
 
-Pictures are crops of the sample photographs that other packages install, 224 x 224. Rates of the table are by the
-CPU time of all threads. The ratios are of wall time: batches of records, read, decoded and augmented by
-`records.training_batches` with all cores, and of photographs in memory by `batches.TrainingBatches`, over
-training of the default network on ready-made batches with all cores, by turns in one run; medians.
+The pictures are 224 x 224 crops of the sample photographs that other packages install. The rates in the table are
+based on the CPU time of all threads. The ratios are based on wall time, with all cores. They compare two input
+pipelines with the training of the default network on prepared batches: `records.training_batches`, which reads, decodes
+and augments records, and `batches.TrainingBatches`, which takes photographs from memory. Training and both pipelines
+alternate in one run, and the results are medians.
 """
 
 import argparse
@@ -24,18 +25,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from model import color, metrics, records, training
-from model.batches import TrainingBatches, Views, picture_weights
-from model.features import COLLECTION, KEY, LAB, SHA256
+from model.color import conversion
+from model.data import records
+from model.data.batches import TrainingBatches, Views, picture_weights
+from model.data.features import COLLECTION, KEY, LAB, SHA256
+from model.data.photos import Photo, Photos
+from model.measuring import metrics
 from model.networks import NETWORKS
-from model.options import Options
-from model.photos import Photo, Photos
+from model.training import fit
+from model.training.options import Options
 from pipeline.demo import ADMIRAL, ASTRONAUT, CAT, COFFEE, DAHLIA, MOTORCYCLE, ROCKET, TEMPLE
 from tests.lab import encode_lab
 
 SIDE = 224
 SHARDS = 4
-LEAST = 3  # times as fast as the network
+LEAST = 3  # times the speed of training
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Encoding:
     name: str
     compression: str  # of the TFRecord file
     encode: Callable[[np.ndarray], bytes]  # RGB [S, S, 3] uint8
-    decode: Callable[[bytes], np.ndarray]  # the same
+    decode: Callable[[bytes], np.ndarray]  # returns RGB [S, S, 3] uint8
 
 
 def main() -> None:
@@ -59,13 +63,13 @@ def main() -> None:
         made, learned = _rates(pictures, Path(folder), arguments.rounds)
     for material, rate in made.items():
         print(
-            f"{material}: {rate / learned:.1f} times as fast as the network (at least {LEAST}): "
-            f"{rate:.0f} pictures/s, {learned:.0f} learned from"
+            f"{material}: {rate / learned:.1f} times the speed of training (minimum {LEAST}): "
+            f"{rate:.0f} pictures/s, training {learned:.0f} pictures/s"
         )
 
 
 def _crops(number: int) -> Iterator[np.ndarray]:
-    """Squares of half to all of the shorter side of the sample photographs, in turn."""
+    """Square crops of the sample photographs in rotation, between half and all of the shorter side."""
     photographs = [np.asarray(one.open()) for one in SAMPLES]
     rng = np.random.default_rng(0)
     for index in range(number):
@@ -87,7 +91,7 @@ def _row(encoding: Encoding, pictures: list[np.ndarray], file: Path) -> str:
     decoded = [encoding.decode(content) for content in shard.as_numpy_iterator()]
     rate = len(pictures) / (time.process_time() - started)
     pairs = list(zip(pictures, decoded, strict=True))[:16]
-    labs = (color.rgb_to_lab(np.stack(column) / 255) for column in zip(*pairs, strict=True))
+    labs = (conversion.rgb_to_lab(np.stack(column) / 255) for column in zip(*pairs, strict=True))
     losses = metrics.ciede2000(*labs)
     bytes_a_record = file.stat().st_size // len(pictures)
     return (
@@ -102,7 +106,7 @@ def _write(file: Path, contents: list[bytes], compression: str) -> None:
 
 
 def _rates(pictures: list[np.ndarray], folder: Path, rounds: int) -> tuple[dict[str, float], float]:
-    """Pictures a second, medians over rounds: made into batches, by material, and learned from."""
+    """Median pictures per second of each input pipeline, and of training."""
     options = Options(epochs=rounds + 1, steps=15)
     photos = [Photo(str(index), "samples", f"{index:064x}", pixels) for index, pixels in enumerate(pictures)]
     for index in range(SHARDS):
@@ -115,7 +119,7 @@ def _rates(pictures: list[np.ndarray], folder: Path, rounds: int) -> tuple[dict[
     ready = ReadyMade([next(streams["records"]) for _ in range(options.steps)])
     turns = Turns(streams, options)
     album = Photos(train=photos[:50], validation=[], test=[], grey={}, broken={})
-    training.train(album, options, str(folder / "run"), (turns,), batches=lambda views, start: ready)
+    fit.train(album, options, str(folder / "run"), (turns,), batches=lambda views, start: ready)
     # The first epoch builds the graph.
     made = {material: statistics.median(rates[1:]) for material, rates in turns.made.items()}
     return made, statistics.median(turns.learned[1:])
@@ -135,7 +139,7 @@ def _example(photo: Photo) -> bytes:
 
 
 class ReadyMade(keras.utils.PyDataset):
-    """Batches in memory, over and over."""
+    """A fixed list of batches, repeated without end."""
 
     num_batches = None
 
@@ -148,9 +152,9 @@ class ReadyMade(keras.utils.PyDataset):
 
 
 class Turns(keras.callbacks.Callback):
-    """Times each epoch, and between epochs the making of as many batches of each stream."""
+    """Times each epoch. After each epoch, takes the same number of batches from each stream and times that."""
 
-    BUFFERED = 8  # batches at most that lie ready in a stream, and are not timed
+    BUFFERED = 8  # maximum number of prefetched batches in a stream; these are not timed
 
     def __init__(self, streams: dict[str, Iterator], options: Options):
         super().__init__()
@@ -158,7 +162,7 @@ class Turns(keras.callbacks.Callback):
         self.made, self.learned = {material: [] for material in streams}, []
 
     def on_epoch_begin(self, epoch, logs=None):
-        time.sleep(1)  # the streams fill their buffers, then rest
+        time.sleep(1)  # time for the streams to fill their buffers
         self.started = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):

@@ -1,10 +1,10 @@
-"""Measure 5: what the job's memory grows by with each scan.
+"""Measure 5: growth of the job's memory per scan.
 
-    python -m tests.benchmarks.memory           about six minutes
+    python -m tests.benchmarks.memory           takes about six minutes
 
-The memory of the whole process tree (PSS: a page that n processes share counts 1/n in each) is sampled while the
-job runs, with two workers, on 500 and on 4 000 small scans; the slope is the difference of the peaks over the
-difference in scans.
+The job runs with two workers on 500 and on 4,000 small scans. Meanwhile the memory of its whole process tree is sampled
+as PSS, which counts a page that n processes share as 1/n in each. The slope is the difference of the two peaks divided
+by the difference in scans.
 """
 
 import argparse
@@ -31,11 +31,11 @@ def main() -> None:
     few, many = (_peak(count) for count in (arguments.few, arguments.many))
     slope = (many - few) / (arguments.many - arguments.few)
     peaks = f"{few / 2**20:.0f} MiB with {arguments.few} scans, {many / 2**20:.0f} MiB with {arguments.many}"
-    print(f"peak memory {peaks}: {slope / 1024:.2f} KiB a scan (at most 4)")
+    print(f"peak memory {peaks}: {slope / 1024:.2f} KiB per scan (limit 4)")
 
 
 def _peak(count: int) -> int:
-    """Bytes: the largest sum over the processes of a run."""
+    """Peak memory in bytes, summed over the processes of a run."""
     scans = [grey_jpeg(make_scan(seed, 160, 120)) for seed in range(20)]
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "in"

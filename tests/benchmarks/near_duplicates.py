@@ -1,10 +1,10 @@
-"""How many copies of photographs ingestion finds, and how many other photographs it takes for copies.
+"""Recall and false positives of near-duplicate detection in ingestion.
 
-    python -m tests.benchmarks.near_duplicates --photos DIR        some minutes for 900 photographs
+    python -m tests.benchmarks.near_duplicates --photos DIR        takes some minutes for 900 photographs
 
-Each photograph gets sixteen copies: crops of 3 % at each corner, JPEG at quality 30, 40 % of the size, a tenth
-darker and lighter, and all of these with a crop or with each other. A copy is found where it shares a key with its
-photograph and is as similar as `COPY` asks. Every two photographs that share a key are compared, too.
+Each photograph gets sixteen copies: crops that remove 3 % at each corner, JPEG at quality 30, 40 % of the size, 10 %
+darker, 10 % lighter, and combinations of these. A copy counts as found if it shares a key with its photograph and its
+similarity is at least `COPY`. Photographs that share a key with each other are compared, too.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 
-from model import duplicates
-from model.photos import PhotosError, read_photos
+from model.data.photos import PhotosError, read_photos
+from pipeline.photographs import duplicates
 
-CROP = 0.03  # of a side
+CROP = 0.03  # fraction of a side
 
 
 def crop(rgb: np.ndarray, left: bool = True, top: bool = True) -> np.ndarray:
@@ -57,8 +57,10 @@ def copies(rgb: np.ndarray) -> Iterator[np.ndarray]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", required=True, help="folder of colour photographs, no two alike")
-    parser.add_argument("--most", type=int, default=900, help="photographs (default: %(default)s)")
+    parser.add_argument("--photos", required=True, help="folder of colour photographs without duplicates")
+    parser.add_argument(
+        "--most", type=int, default=900, help="maximum number of photographs (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     try:
         read = read_photos(arguments.photos)
@@ -85,9 +87,9 @@ def main() -> int:
             by_key[key].append(number)
     met = {pair for members in by_key.values() for pair in itertools.combinations(members, 2)}
     alike = sum(duplicates.similarity(own[one], own[other]) >= duplicates.RELATED for one, other in met)
-    print(f"of {tried:,} copies of {len(photos):,} photographs {found['copy']:,} are found to be copies,")
-    print(f"{found['related']:,} to be related ({milliseconds:.1f} ms a copy, the making included);")
-    print(f"of {len(met):,} pairs of photographs that share a key {alike:,} are taken to be related")
+    print(f"{tried:,} copies of {len(photos):,} photographs: {found['copy']:,} are detected as copies,")
+    print(f"{found['related']:,} as related ({milliseconds:.1f} ms per copy, including making it);")
+    print(f"{len(met):,} pairs of photographs share a key: {alike:,} are detected as related")
     return 0
 
 

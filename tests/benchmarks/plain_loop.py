@@ -1,4 +1,4 @@
-"""The job without Beam: a loop over the same functions, for `job_cost` to compare with.
+"""The job without Beam: a loop over the same functions. `job_cost` compares the job with it.
 
 python -m tests.benchmarks.plain_loop --input SRC --output DST
 """
@@ -9,13 +9,15 @@ import time
 
 from model import default_model
 from model.card import read_card
-from pipeline import collections, manifest, storage
-from pipeline.codec import View
-from pipeline.graph import SHARD_SECONDS, paint
-from pipeline.guard import Guard
-from pipeline.inference import Network, Opened, predict
-from pipeline.plan import plan
-from pipeline.settings import Settings
+from pipeline import storage
+from pipeline.batch.graph import SHARD_SECONDS, paint
+from pipeline.batch.inference import Network, Opened, predict
+from pipeline.batch.plan import plan
+from pipeline.codec.codec import View
+from pipeline.codec.guard import Guard
+from pipeline.codec.settings import Settings
+from pipeline.inputs import collection
+from pipeline.records import manifest
 
 BATCH = 8
 
@@ -39,7 +41,7 @@ def main() -> None:
     network = Network(default_model(), card.size, BATCH, threads=len(os.sched_getaffinity(0)))
     guard = Guard(settings)
     batch, records, since = [], [], time.monotonic()
-    for item in collections.expand(arguments.input):
+    for item in collection.expand(arguments.input):
         for task in plan([item], [], None, settings, "stale"):
             view = guard.open(task.item)
             if not isinstance(view, View):

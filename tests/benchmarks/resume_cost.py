@@ -1,9 +1,10 @@
-"""What a run costs that finds all current: CPU, memory and temporary files for each record of the manifest.
+"""Cost of a run that finds all derivatives current: CPU, memory and temporary files per record of the manifest.
 
-    python -m tests.benchmarks.resume_cost           about three minutes
+    python -m tests.benchmarks.resume_cost           takes about three minutes
 
-Scans and derivatives are empty files, since neither is opened; the records are as long as real ones. Start-up is taken
-out by running with few and with many and dividing the difference.
+Scans and derivatives are empty files, because neither is opened. The records are as long as real ones. To exclude the
+start-up cost, the command runs on a few records and on many records, and the difference in cost is divided by the
+difference in records.
 """
 
 import argparse
@@ -18,9 +19,9 @@ import psutil
 
 from model import default_model
 from model.card import read_card
-from pipeline import manifest
-from pipeline.record import Outcome, Record
-from pipeline.settings import Settings
+from pipeline.codec.settings import Settings
+from pipeline.records import manifest
+from pipeline.records.record import Outcome, Record
 from tests.benchmarks.job_cost import ROOT, _children, _quiet
 from tests.benchmarks.memory import _memory
 
@@ -42,14 +43,14 @@ def main() -> None:
                 (b - a) / (arguments.many - arguments.few) for a, b in zip(small, large, strict=True)
             )
             print(
-                f"{name:8} {1e6 * cpu:6.0f} us of CPU a record, {memory:6.0f} bytes of memory, {scratch:5.0f} bytes of "
-                f"temporary files; records of {many.bytes / many.count:.0f} bytes. All {many.count}: "
+                f"{name:8} {1e6 * cpu:6.0f} us of CPU per record, {memory:6.0f} bytes of memory, {scratch:5.0f} bytes "
+                f"of temporary files; records of {many.bytes / many.count:.0f} bytes. All {many.count}: "
                 f"{large[0]:.1f} s, {large[1] / 2**20:.0f} MiB, {large[2] / 2**20:.0f} MiB"
             )
 
 
 class Collection:
-    """A collection that is done, in a folder of its own."""
+    """A finished collection in its own folder."""
 
     def __init__(self, folder: Path, count: int):
         self.count = count
@@ -96,7 +97,7 @@ class Collection:
         return self._measured("status", self._output)
 
     def _measured(self, *arguments: object) -> tuple[float, int, int]:
-        """Seconds of CPU, and bytes: the most of memory and the most of temporary files, of a command."""
+        """CPU seconds, peak memory and peak size of temporary files (in bytes) of a command."""
         before, memory, scratch = _children(), 0, 0
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.colorize", *map(str, arguments)],
@@ -119,7 +120,7 @@ def _size(folder: Path) -> int:
         for name in names:
             try:
                 total += os.stat(os.path.join(parent, name)).st_blocks * 512
-            except FileNotFoundError:  # gone since it was listed
+            except FileNotFoundError:  # deleted since it was listed
                 continue
     return total
 

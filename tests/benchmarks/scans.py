@@ -1,8 +1,9 @@
-"""The scans that the benchmarks work on: made here, with a photograph's structure, and the same each time.
+"""Synthetic scans for the benchmarks, with the structure of a photograph. They are deterministic.
 
-A scene of sky, ridges and things, each with its own texture, shading, and hard or soft edges, seen through a
-lens and on grainy film. Detail and grain reach the pixel: nothing is an enlargement, which would compress and
-decode far better than a scan does. As a grey JPEG of quality 90, the 3-megapixel default takes about 1 MB.
+A scan shows sky, ridges and objects. Each has its own texture, shading, and hard or soft edges. The scene is blurred as
+by a lens, and film grain is added. Detail and grain reach the scale of single pixels: an enlargement would compress
+better and decode faster than a real scan. The default size of 3 megapixels takes about 1 MB as a grey JPEG of
+quality 90.
 """
 
 import io
@@ -15,11 +16,11 @@ RIDGES = 5
 THINGS = 24
 LENS = 0.6  # pixels: standard deviation of the blur of everything in focus
 GRAIN = 10.0  # levels: standard deviation of the film's grain, before the scanner's blur
-GRAIN_SIZE = 0.45  # pixels: standard deviation of that blur
+GRAIN_SIZE = 0.45  # pixels: standard deviation of the scanner's blur
 
 
 def make_scan(seed: int, width: int = 2048, height: int = 1536) -> np.ndarray:
-    """uint8 [height, width]: the luma of a scanned photograph, the same for the same arguments."""
+    """Luma of a scanned photograph, uint8 [height, width]. The same arguments give the same scan."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(np.float32)
     x, y = x / width, y / height
@@ -27,29 +28,29 @@ def make_scan(seed: int, width: int = 2048, height: int = 1536) -> np.ndarray:
     _add_ridges(scene, rng, y)
     _add_things(scene, rng)
     scene = cv2.GaussianBlur(scene, (0, 0), LENS)
-    scene -= 45 * ((x - 0.5) ** 2 + (y - 0.5) ** 2) * 2  # the lens is darker at its corners
+    scene -= 45 * ((x - 0.5) ** 2 + (y - 0.5) ** 2) * 2  # vignetting
     grain = rng.normal(0, GRAIN, (height, width)).astype(np.float32)
     scene += cv2.GaussianBlur(grain, (0, 0), GRAIN_SIZE)
     return np.uint8(np.rint(np.clip(scene, 0, 255)))
 
 
 def grey_jpeg(luma: np.ndarray, quality: int = 90, **options) -> bytes:
-    """A grey, baseline JPEG, as most archives have them."""
+    """A grey baseline JPEG, the most common format in archives."""
     return _encode(Image.fromarray(luma), "JPEG", quality=quality, **options)
 
 
 def rgb_jpeg(luma: np.ndarray, quality: int = 90, **options) -> bytes:
-    """A JPEG of three components whose colour is empty."""
+    """A JPEG of three components whose chroma is neutral."""
     return _encode(Image.fromarray(luma).convert("RGB"), "JPEG", quality=quality, **options)
 
 
 def grey_png(luma: np.ndarray) -> bytes:
-    """A grey PNG; quick to make, at some cost in size."""
+    """A grey PNG, written fast at the expense of its size."""
     return _encode(Image.fromarray(luma), "PNG", compress_level=1)
 
 
 def _add_ridges(scene: np.ndarray, rng: np.random.Generator, y: np.ndarray) -> None:
-    """Hills one behind the other, the nearer the darker and the rougher, with hard outlines."""
+    """Add hills with hard outlines, one behind the other. Nearer hills are darker and rougher."""
     height, width = scene.shape
     for depth in np.linspace(0, 1, RIDGES):
         profile = 0.35 + 0.4 * depth + 0.05 * _outline(rng, width)
@@ -59,7 +60,7 @@ def _add_ridges(scene: np.ndarray, rng: np.random.Generator, y: np.ndarray) -> N
 
 
 def _add_things(scene: np.ndarray, rng: np.random.Generator) -> None:
-    """Round and angular bodies, shaded from one side; some out of focus."""
+    """Add round and angular objects, shaded from one side. Some are out of focus."""
     height, width = scene.shape
     for _ in range(THINGS):
         radius = round(min(width, height) * rng.uniform(0.02, 0.12)) + 2
@@ -79,7 +80,7 @@ def _add_things(scene: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def _texture(rng: np.random.Generator, width: int, height: int, slope: float) -> np.ndarray:
-    """float32 [height, width], mean 0, deviation 1: random phases under a 1/f**slope amplitude spectrum.
+    """float32 [height, width] with mean 0 and deviation 1: random phases and a 1/f**slope amplitude spectrum.
 
     Natural scenes have a slope near 1 (Field 1987, "Relations between the statistics of natural images").
     """
@@ -91,7 +92,7 @@ def _texture(rng: np.random.Generator, width: int, height: int, slope: float) ->
 
 
 def _outline(rng: np.random.Generator, width: int) -> np.ndarray:
-    """float32 [width], deviation 1: a ridge's height."""
+    """Height of a ridge, float32 [width] with deviation 1."""
     return _texture(rng, width, 1, 1.3)[0]
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks may take for granted about their scans."""
+"""Properties of the synthetic scans that the benchmarks rely on."""
 
 import io
 
@@ -36,10 +36,10 @@ def test_a_scan_uses_the_range_without_clipping(scans):
         assert np.mean((luma == 0) | (luma == 255)) < 0.02
 
 
-def test_detail_reaches_the_pixel_as_in_no_enlargement(scans):
+def test_detail_reaches_the_scale_of_single_pixels(scans):
     amplitude = np.abs(np.fft.rfft(scans[0][::4], axis=1)).mean(0)
     middle = len(amplitude) // 2
-    # An enlargement has next to nothing in its upper octave.
+    # An enlargement has almost no energy in the highest octave.
     assert amplitude[-100:].mean() > 0.4 * amplitude[middle - 50 : middle + 50].mean()
 
 

@@ -14,7 +14,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "state.npz"
     path.write_text("before")
     with pytest.raises(FileNotFoundError), replacing(path) as partial:  # noqa: PT012 - the second write fails

@@ -1,4 +1,4 @@
-"""The exported model keeps the contract that the batch job relies on, and its card is checked."""
+"""The exported model: its signature is the one that the batch job expects, and its card is validated."""
 
 import dataclasses
 import hashlib
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from model import card, serving
 from model.networks import fusion_small
-from tests.model.test_networks import CENTRES, SMALL, lightness
+from tests.model.networks.test_networks import CENTRES, SMALL, lightness
 
 ROOT = Path(__file__).parents[2]
 CARD = card.ModelCard(
@@ -84,7 +84,7 @@ def test_the_spread_of_one_bin_is_zero_and_of_two_half_their_distance():
 
 def test_confidence_is_the_share_of_validation_pictures_that_were_less_sure():
     spreads = np.random.default_rng(0).gamma(5, 3, 1000)
-    knots = serving.fit_knots(spreads)
+    knots = serving.quantiles(spreads)
     for probe in (5.0, 12.0, 30.0):
         found = float(np.asarray(serving.confidence(np.array([probe], np.float32), knots))[0])
         assert found == pytest.approx(np.mean(spreads > probe), abs=0.02)
@@ -93,7 +93,7 @@ def test_confidence_is_the_share_of_validation_pictures_that_were_less_sure():
 
 
 def test_knots_of_equal_spreads_still_increase():
-    assert np.all(np.diff(serving.fit_knots(np.full(10, 7.0))) > 0)
+    assert np.all(np.diff(serving.quantiles(np.full(10, 7.0))) > 0)
 
 
 def test_a_card_is_read_back_as_it_was_written(exported):

@@ -1,9 +1,10 @@
-"""A tiny model with the real contract, and small archives of real files."""
+"""A tiny model with the real interface, and small archives of real files."""
 
 import dataclasses
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from model.card import ModelCard, weights_sha256, write_card
-from pipeline.record import Record
+from pipeline.records.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 32
@@ -28,10 +29,10 @@ def export_model(
     outputs=("chroma", "confidence"),
     broken: bool = False,
 ) -> Path:
-    """A SavedModel whose chroma follows lightness: blue in the dark, orange in the light.
+    """Export a SavedModel whose chroma follows from lightness: dark parts are blue and light parts orange.
 
-    It is confident of contrast. A picture that is white all over makes it fail, as a faulty kernel would; where it is
-    `broken`, any picture does.
+    Its confidence follows from the contrast. It fails on a picture that is white everywhere, like a faulty kernel. If
+    `broken`, it fails on any picture.
     """
     import tensorflow as tf
 
@@ -62,9 +63,19 @@ def model(tmp_path_factory) -> Path:
     return export_model(tmp_path_factory.mktemp("model") / "tiny")
 
 
+WAIT = 600  # seconds to wait for a command on a busy machine
+
+_PROGRESS = re.compile(r"^[\d,]+ of [\d,]+ scans, .*\n", re.MULTILINE)
+
+
+def told(err: str) -> str:
+    """The stderr of a command without progress lines, which appear on slow machines."""
+    return _PROGRESS.sub("", err)
+
+
 @dataclass
 class Run:
-    """What a run of the command line left behind."""
+    """Results of a run of the command line."""
 
     code: int
     out: str
@@ -73,7 +84,7 @@ class Run:
 
     @property
     def records(self) -> dict[str, Record]:
-        """By key; fails if the run left a record twice."""
+        """Records by key. Fails if a key has two records."""
         records = {}
         for line in self.lines:
             record = Record.from_json(line)
@@ -101,7 +112,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def start(*arguments: object, **options) -> subprocess.Popen:
-    """The real command, in a process of its own."""
+    """Start the command in a separate process."""
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline.colorize", *map(str, arguments)],
         **{
@@ -116,7 +127,7 @@ def start(*arguments: object, **options) -> subprocess.Popen:
 
 @pytest.fixture
 def colorize(model, capsys):
-    """Runs the command line, here or (with `process=True`) in a process of its own; no gallery unless told."""
+    """Run the command line, here or (with `process=True`) in a separate process. By default without a gallery."""
     from pipeline.colorize import main
 
     def run(source: object, output: Path, *arguments: object, process: bool = False, **options) -> Run:
@@ -126,16 +137,17 @@ def colorize(model, capsys):
                 given += [name, value]
         if not process:
             capsys.readouterr()
-            return Run(main(given), *capsys.readouterr(), output)
+            code, (out, err) = main(given), capsys.readouterr()
+            return Run(code, out, told(err), output)
         started = start(*given, **options)
-        out, err = started.communicate(timeout=240)
-        return Run(started.returncode, out, err, output)
+        out, err = started.communicate(timeout=WAIT)
+        return Run(started.returncode, out, told(err), output)
 
     return run
 
 
 def picture(seed: int, width: int = 96, height: int = 64) -> np.ndarray:
-    """uint8 luma [H, W] with soft shapes, edges and grain; another for every seed."""
+    """Luma uint8 [H, W] with soft shapes, edges and grain. Each seed gives a different picture."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(width, height)
     luma = 110 + 60 * np.sin(6 * x * rng.uniform(0.5, 2) + rng.uniform(0, 6)) * np.cos(
@@ -152,7 +164,7 @@ def jpeg(luma: np.ndarray, **options) -> bytes:
 
 
 def make_archive(folder: Path, count: int, width: int = 96, height: int = 64) -> Path:
-    """`count` grey JPEGs in sub-folders of ten."""
+    """Write `count` grey JPEGs in sub-folders of ten."""
     for number in range(count):
         file = folder / f"box{number // 10}" / f"scan{number:04}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)

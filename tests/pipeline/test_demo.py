@@ -1,4 +1,4 @@
-"""What the demonstration's archive holds, and that it leads a user's way through the main job."""
+"""The demonstration: the contents of its archive, and the job that it runs."""
 
 import sys
 import types
@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from pipeline import demo
-from pipeline.codec import Codec, View
-from pipeline.collections import derivative_uri, expand
-from pipeline.record import Reason
-from pipeline.settings import Settings
+from pipeline.codec.codec import Codec, View
+from pipeline.codec.settings import Settings
+from pipeline.inputs.collection import derivative_uri, expand
+from pipeline.records.record import Reason
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def archive(tmp_path_factory):
 
 @pytest.fixture
 def job(monkeypatch):
-    """Stands in for the job's command line; the arguments that it was called with."""
+    """Replaces the command line of the job. The value is the list of its calls."""
     calls = []
     module = types.ModuleType("pipeline.colorize")
     module.main = lambda argv: calls.append(argv) or 0
@@ -63,7 +63,7 @@ def test_the_archive_has_every_kind_of_scan(archive):
     assert ImageOps.exif_transpose(turned).size == demo.ADMIRAL.open().size
 
 
-def test_the_job_refuses_the_slide_in_colour_and_the_torn_file_alone(archive, tmp_path):
+def test_the_job_refuses_only_the_colour_slide_and_the_truncated_file(archive, tmp_path):
     codec = Codec(Settings(output=str(tmp_path), run="r", side=64))
     answers = {item.key: codec.open(item) for item in expand(str(archive))}
     refusals = {key: answer.reason for key, answer in answers.items() if not isinstance(answer, View)}
@@ -72,13 +72,13 @@ def test_the_job_refuses_the_slide_in_colour_and_the_torn_file_alone(archive, tm
     assert {kinds[key] for key in refusals} == {"color", "truncated"}
 
 
-def test_a_second_making_changes_no_file(archive):
+def test_making_the_archive_again_changes_no_file(archive):
     before = contents(archive)
     demo.make_archive(archive)
     assert contents(archive) == before
 
 
-def test_two_archives_are_the_same_bytes(archive, tmp_path):
+def test_the_archive_is_deterministic(archive, tmp_path):
     demo.make_archive(tmp_path)
     assert [data for _, (data, _) in sorted(contents(tmp_path).items())] == [
         data for _, (data, _) in sorted(contents(archive).items())

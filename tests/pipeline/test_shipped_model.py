@@ -1,4 +1,4 @@
-"""The model that ships, on photographs that scikit-image and scikit-learn install."""
+"""The shipped model, on photographs that scikit-image and scikit-learn install."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from model import default_model
 from model.card import read_card
 from pipeline import demo
-from pipeline.chroma import colorfulness
+from pipeline.imaging.chroma import colorfulness
 from pipeline.notebook import colorize_image
 
 PHOTOGRAPHS = [demo.ADMIRAL, demo.ASTRONAUT, demo.CAT, demo.COFFEE, demo.DAHLIA, demo.ROCKET, demo.TEMPLE]
@@ -21,7 +21,7 @@ def photos():
     return [photograph.open() for photograph in PHOTOGRAPHS]
 
 
-def test_it_has_its_card_and_a_licence_note_and_fits_the_repository():
+def test_the_model_has_a_card_and_a_licence_note_and_is_small():
     folder = Path(default_model())
     card = read_card(folder)
     assert card.command.startswith("python -m model.train")
@@ -30,7 +30,7 @@ def test_it_has_its_card_and_a_licence_note_and_fits_the_repository():
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 10 * 2**20
 
 
-def test_it_really_colourises(photos):
+def test_the_model_produces_colour(photos):
     for image in photos:
         derivative = np.asarray(colorize_image(image.convert("L")))
         assert colorfulness(derivative) > 5

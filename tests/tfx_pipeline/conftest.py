@@ -1,4 +1,4 @@
-"""Small synthetic collections whose colours can be learned in seconds, and the pipeline run on them for real."""
+"""Small synthetic collections whose colours can be learned in seconds, and real pipeline runs on them."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKER = ROOT / ".venv" / "bin" / "python"  # the batch worker's environment, where there is one
+WORKER = ROOT / ".venv" / "bin" / "python"  # environment of the batch worker, if it exists
 
 THRESHOLDS = """
 name: test gate
@@ -44,7 +44,7 @@ TINY = {"stem": 8, "stages": [[8, 1], [16, 1], [16, 1], [16, 1]], "fused": 16, "
 
 
 def picture(seed: int, *, old: bool = False, height: int = 132, width: int = 168) -> np.ndarray:
-    """RGB [H, W, 3] uint8: blue in the dark, orange in the light; the other way round, and striped, where old."""
+    """RGB [H, W, 3] uint8: dark parts are blue and light parts orange. If `old`, the reverse, with stripes."""
     rng = np.random.default_rng([seed, old])
     clouds = cv2.resize(
         rng.uniform(0, 1, (6, 7)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
@@ -58,7 +58,7 @@ def picture(seed: int, *, old: bool = False, height: int = 132, width: int = 168
 
 
 def write_collection(folder: Path, seeds: range, *, old: bool = False, era: str | None = None) -> Path:
-    """A folder of pictures and a manifest of them."""
+    """Write a folder of pictures and its manifest."""
     folder.mkdir(parents=True)
     lines = []
     for seed in seeds:
@@ -73,7 +73,7 @@ def write_collection(folder: Path, seeds: range, *, old: bool = False, era: str 
 
 @dataclass
 class Result:
-    """What a run printed and left."""
+    """Output and results of a run."""
 
     code: int
     out: str
@@ -83,7 +83,7 @@ class Result:
 
     @property
     def nodes(self) -> dict[str, str]:
-        """What the terminal said of each component: "as before", or its seconds."""
+        """Printed status of each component: "as before", or its duration."""
         lines = (line.split(" ... ") for line in self.out.splitlines() if " ... " in line)
         return dict(lines)
 
@@ -94,7 +94,7 @@ class Result:
 
 @dataclass
 class Pipeline:
-    """A root, its collections, and the options that a test does not vary."""
+    """A root folder, its collections, and the default options."""
 
     root: Path
     manifests: list[Path]
@@ -112,7 +112,7 @@ class Pipeline:
         ]
 
     def run(self, *more: str, manifests: list[Path] | None = None, source: Path = ROOT) -> Result:
-        """Runs the command in a process of its own, with the sources of a folder."""
+        """Run the command in a separate process, with the source code in `source`."""
         command = [
             sys.executable,
             "-m",
@@ -127,7 +127,7 @@ class Pipeline:
         return Result(code, out, err, self.root, reports[-1].read_text() if reports else "")
 
     def call(self, capfd, *more: str, manifests: list[Path] | None = None, **settings) -> Result:
-        """Runs the command in this process, which has loaded TFX already, and has arguments of its own."""
+        """Run the command in this process, where TFX is already loaded. `sys.argv` has unrelated arguments."""
         from tfx_pipeline.local_runner import main
 
         capfd.readouterr()
@@ -145,7 +145,7 @@ SHORT = ("--epochs", "4", "--steps", "25", "--weights", "mill=7")
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory) -> Pipeline:
-    """Two collections, of an era each, the second with pictures that must not be trained on."""
+    """Two collections from different eras, and a manifest of pictures that must not be used for training."""
     base = tmp_path_factory.mktemp("pipeline")
     new = write_collection(base / "harbour", range(90))
     old = write_collection(base / "mill", range(100, 140), old=True)
@@ -156,7 +156,7 @@ def pipeline(tmp_path_factory) -> Pipeline:
 
 
 def _spoilt(folder: Path) -> Path:
-    """Broken, grey, tinted and small pictures, and copies of others: reason -> files, by their names."""
+    """Broken, grey, tinted, small and duplicate pictures. Each file name starts with its quarantine reason."""
     folder.mkdir()
     good = Image.fromarray(picture(0))
     grey = good.convert("L")

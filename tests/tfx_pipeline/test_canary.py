@@ -1,4 +1,4 @@
-"""The serving gate's trial: the real batch job on canary scans, in an environment of the worker's."""
+"""The trial of the serving gate: the real batch job on canary scans, in the environment of the worker."""
 
 import sys
 
@@ -12,7 +12,7 @@ from tfx_pipeline import canary
 
 pytestmark = pytest.mark.timeout(3600)
 
-PATIENCE = 1500  # seconds; others may work on the same machine
+PATIENCE = 1500  # seconds; the machine may be busy
 PICTURES = [picture(seed) for seed in range(3)]
 PYTHON = str(WORKER if WORKER.exists() else sys.executable)
 
@@ -37,18 +37,18 @@ def test_the_shipped_model_passes():
 
 @pytest.mark.parametrize(
     ("seconds", "memory", "words"),
-    [(2, 4000, "the job took more than 2 s"), (PATIENCE, 150, "MB of memory, at most 150 are allowed")],
+    [(2, 4000, "the job took more than 2 s"), (PATIENCE, 150, "MB of memory; at most 150 are allowed")],
 )
-def test_a_job_beyond_its_means_is_ended(seconds, memory, words):
+def test_a_job_over_its_limit_of_time_or_memory_is_ended(seconds, memory, words):
     trial = canary.try_job(default_model(), PICTURES, PYTHON, seconds, memory)
     assert len(trial.findings) == 1 and words in trial.findings[0]
 
 
-def test_a_folder_that_holds_no_model_is_said(tmp_path):
+def test_a_folder_without_a_model_is_a_finding(tmp_path):
     [finding] = canary.try_job(str(tmp_path), PICTURES, PYTHON, PATIENCE, 4000).findings
     assert finding.startswith("the job ended with exit code 2") and "not a SavedModel" in finding
 
 
-def test_pictures_are_repeated_where_there_are_few(tmp_path):
+def test_few_pictures_are_repeated(tmp_path):
     keys = canary.write_scans([np.zeros((40, 50, 3), np.uint8)], str(tmp_path))
     assert len(keys) == len(set(keys)) == len(canary._KINDS)

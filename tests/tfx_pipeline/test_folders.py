@@ -1,4 +1,4 @@
-"""Folders of artifacts and of trainings that were killed, in Cloud Storage as on this machine."""
+"""Folders of artifacts and of interrupted trainings, on the local disk and in Cloud Storage."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def home(request, tmp_path):
     return str(tmp_path) if request.param == "here" else request.getfixturevalue("cloud") + "/artifacts"
 
 
-def test_what_is_written_into_a_folder_is_read_from_it_and_copied(home):
+def test_files_written_into_a_folder_are_read_and_copied(home):
     with folders.filled(f"{home}/one") as folder:
         Path(folder, "below").mkdir()
         Path(folder, "below", "a.txt").write_text("words")
@@ -29,7 +29,7 @@ def test_a_verdict_is_read_as_it_was_written(home):
     assert Verdict.read(f"{home}/verdict") == verdict
 
 
-def test_a_killed_training_is_found_again_and_one_that_is_through_leaves_nothing(home):
+def test_checkpoints_of_a_killed_training_are_found_and_those_of_a_finished_one_deleted(home):
     from tfx_pipeline.trainer import checkpoints
 
     def train_until_killed():

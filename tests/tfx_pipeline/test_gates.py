@@ -1,4 +1,4 @@
-"""Thresholds, the data gate's findings, and the figures of the quality gate, each on its own."""
+"""Unit tests of the thresholds, the findings of the data gate, and the figures of the quality gate."""
 
 import dataclasses
 import json
@@ -11,8 +11,10 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_model_analysis.metrics import metric_types
 
-from model import batches, color, evaluation, metrics, records
-from model.photos import Photo
+from model.color import conversion
+from model.data import batches, records
+from model.data.photos import Photo
+from model.measuring import evaluation, metrics
 from model.serving import load
 from tests.tfx_pipeline.conftest import THRESHOLDS, picture
 from tfx_pipeline import arguments, demo, sources, thresholds
@@ -38,7 +40,7 @@ def test_the_thresholds_that_ship_are_valid(file):
             ("  most_seconds: 1500\n", ""),
             "serving must have exactly the entries most_seconds, most_memory_mb",
         ),
-        (("name: test gate", "name: [test"), "no YAML"),
+        (("name: test gate", "name: [test"), "not YAML"),
     ],
 )
 def test_a_mistake_in_the_thresholds_is_one_line(change, words, tmp_path):
@@ -66,7 +68,7 @@ def test_clean_collections_have_no_findings():
 def test_a_split_with_too_few_pictures_is_found():
     few = counts() | {"parts": {"train": 100, "test": 11}}
     found = {row["split"]: row["found"] for row in data_gate.of_ingestion(few, PARSED)}
-    assert found == {"validation": "0, at least 6 are wanted", "test": "11, at least 12 are wanted"}
+    assert found == {"validation": "0; at least 6 are needed", "test": "11; at least 12 are needed"}
 
 
 def test_too_many_quarantined_and_unreadable_pictures_are_found_with_their_reasons():
@@ -113,7 +115,7 @@ def test_colours_that_differ_from_the_span_before_or_between_splits_are_found(co
     assert rows[0]["split"] == f"train: {comparison}" and rows[0]["what"].startswith("colorfulness")
 
 
-def test_what_the_schema_does_not_allow_is_found_with_what_it_is(tmp_path):
+def test_values_outside_the_schema_are_found_and_named(tmp_path):
     import tensorflow_data_validation as tfdv
 
     schema = arguments.read_schema(arguments.SCHEMA)
@@ -141,7 +143,7 @@ def test_what_the_schema_does_not_allow_is_found_with_what_it_is(tmp_path):
 
 @pytest.fixture(scope="module")
 def figures():
-    """Outputs of the shipped model for a few pictures, and what it was given."""
+    """A few pictures, the shipped model and its card, and the figures of the model for these pictures."""
     from model import default_model
     from model.card import read_card
 
@@ -180,7 +182,7 @@ def test_the_controls_are_grey_one_chroma_and_a_table(figures):
         np.testing.assert_allclose(found[f"{name}_rmse"], expected, rtol=1e-4, err_msg=name)
 
 
-def test_a_slice_of_too_few_pictures_decides_nothing():
+def test_a_slice_with_too_few_pictures_is_ignored():
     key = metric_types.MetricKey(name="rmse", model_name=quality.CANDIDATE)
     mean = quality._MeanFn(key, "rmse", None, least_pictures=3)
     sums = mean.create_accumulator()
@@ -188,7 +190,7 @@ def test_a_slice_of_too_few_pictures_decides_nothing():
         sums = mean.add_input(
             sums, SimpleNamespace(prediction={quality.CANDIDATE: {"rmse": np.array([figure])}})
         )
-    assert mean.extract_output(sums) == {key: 1.0}  # of the candidate and of the baseline: no change
+    assert mean.extract_output(sums) == {key: 1.0}  # for both candidate and baseline: no change
     more = mean.add_input(mean.create_accumulator(), SimpleNamespace(prediction={"rmse": np.array([9.0])}))
     assert mean.extract_output(mean.merge_accumulators([sums, more])) == {key: 6.0}
 
@@ -197,7 +199,7 @@ def test_luma_hardly_drifts_in_joined_pictures(figures):
     assert figures[3]["luma_drift"].max() < 0.5
 
 
-def test_transform_makes_the_lab_that_scikit_image_makes():
+def test_lab_of_transform_agrees_with_scikit_image():
     from skimage.color import rgb2lab
 
     from tfx_pipeline.preprocessing import lab_png
@@ -210,12 +212,12 @@ def test_transform_makes_the_lab_that_scikit_image_makes():
     assert np.abs(lab - expected).mean() < 0.3
 
 
-def test_training_reads_from_transform_what_went_into_it():
+def test_training_decodes_the_pictures_that_transform_encoded():
     from tfx_pipeline.preprocessing import lab_png
 
     rgb = batches.resized(picture(4), 64, 64)
     back = records.decode_lab(lab_png(tf.io.encode_png(rgb), 64).numpy())
-    one, other = (color.rgb_to_lab(pixels / np.float32(255)) for pixels in (rgb, back))
+    one, other = (conversion.rgb_to_lab(pixels / np.float32(255)) for pixels in (rgb, back))
     error = np.mean(metrics.ciede2000(one, other))
     assert error < 0.6
 
@@ -248,17 +250,34 @@ def test_a_change_of_any_module_that_is_imported_changes_the_digest_and_no_other
     assert digests[0] == digests[1] and len(set(digests)) == 5
 
 
-def test_what_components_run_is_in_their_digests_and_a_change_of_the_gates_trains_nothing_anew():
+def test_digests_cover_the_code_of_their_components_and_training_does_not_depend_on_the_gates():
     names = [name for name in dir(sources) if name.isupper() and not name.startswith("_")]
     modules = {name: set(sources.imported(getattr(sources, name))) for name in names}
     for name in modules:
         assert all(sources.imported((entry,)) for entry in getattr(sources, name)), name
-    assert modules["INGESTION"] >= {"pipeline.ingest", "pipeline.codec", "pipeline.judge", "model.duplicates"}
-    assert modules["TRAINING"] >= {"model.training", "model.losses", "model.networks.fusion_small"}
-    assert modules["EVALUATION"] >= {"model.metrics", "model.color"}
-    assert modules["SERVING_GATE"] >= {"tfx_pipeline.canary", "pipeline.inference", "pipeline.codec"}
-    assert not modules["TRAINING"] & {"tfx_pipeline.evaluation", "tfx_pipeline.canary", "pipeline.ingest"}
-    assert not modules["INGESTION"] & {"model.losses", "model.training"}
+    assert modules["INGESTION"] >= {
+        "pipeline.photographs.ingest",
+        "pipeline.codec.codec",
+        "pipeline.photographs.judge",
+        "pipeline.photographs.duplicates",
+    }
+    assert modules["TRAINING"] >= {
+        "model.training.fit",
+        "model.training.losses",
+        "model.networks.fusion_small",
+    }
+    assert modules["EVALUATION"] >= {"model.measuring.metrics", "model.color.conversion"}
+    assert modules["SERVING_GATE"] >= {
+        "tfx_pipeline.canary",
+        "pipeline.batch.inference",
+        "pipeline.codec.codec",
+    }
+    assert not modules["TRAINING"] & {
+        "tfx_pipeline.evaluation",
+        "tfx_pipeline.canary",
+        "pipeline.photographs.ingest",
+    }
+    assert not modules["INGESTION"] & {"model.training.losses", "model.training.fit"}
 
 
 def test_the_demonstration_has_at_least_72_pictures_of_known_eras_and_collections(tmp_path):

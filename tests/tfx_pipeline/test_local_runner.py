@@ -1,4 +1,4 @@
-"""A user's mistakes stop the runner before any work, in one line."""
+"""User errors stop the runner before any work, with a message of one line."""
 
 import shutil
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 
 from model import default_model
 from model.card import parse_card, read_card, weights_sha256, write_card
-from pipeline import registry
+from pipeline.batch import registry
 from tests.tfx_pipeline.conftest import THRESHOLDS, write_collection
 from tfx_pipeline import arguments, report, runs
 from tfx_pipeline.local_runner import main
@@ -24,22 +24,22 @@ def manifest(tmp_path_factory):
         (("--collections", "/no/such/folder"), "no such folder: /no/such/folder"),
         (("--thresholds", "/no/such.yaml"), "cannot read /no/such.yaml"),
         (("--schema", "/no/such.pbtxt"), "cannot read --schema /no/such.pbtxt"),
-        (("--sizes", "97"), "sizes must be multiples of 32, the network's stride, got 97"),
+        (("--sizes", "97"), "sizes must be multiples of 32, the stride of the network, got 97"),
         (("--epochs", "0"), "--epochs must be positive"),
         (("--side", "8"), "--side must be between 16 and 4096 pixels, got 8"),
-        (("--shares", "0.9", "0.1", "0"), "--shares: each of the three must be positive"),
+        (("--shares", "0.9", "0.1", "0"), "--shares: all three must be positive"),
         (("--warm", "/no/model"), "--warm: no such model: /no/model"),
         (("--teacher", "/no/run"), "a pipeline has no teacher"),
         (("--terms", "/no/terms"), "cannot read --terms /no/terms"),
-        (("--root", "gs://bucket/run"), "--root must be on this machine"),
+        (("--root", "gs://bucket/run"), "--root must be a local folder"),
         (("--root", f"{__file__}/run"), "cannot make the folder --root"),
         (("--worker_python", "/no/python"), "--worker_python /no/python is no program that can be run"),
         (("--colorize", "/no/scans", "/tmp/out"), "no such folder: /no/scans"),
         (("--colorize", "/tmp", "/tmp/out"), "the output /tmp/out overlaps the input /tmp"),
-        (("--weights", "harbor=2"), "--weights names no collection: harbor; there are harbour"),
-        (("--schema", __file__), "is no schema: "),
-        (("--network", "gan"), "a GAN starts from no model: give --warm none"),
-        (("--thresholds", str(arguments.SCHEMA)), "schema.pbtxt: no YAML: "),
+        (("--weights", "harbor=2"), "--weights: there is no collection harbor; there are harbour"),
+        (("--schema", __file__), "is not a schema: "),
+        (("--network", "gan"), "a GAN cannot start from a model: give --warm none"),
+        (("--thresholds", str(arguments.SCHEMA)), "schema.pbtxt: not YAML: "),
     ],
 )
 def test_a_users_mistake_is_one_line(options, words, manifest, tmp_path, capsys):
@@ -57,7 +57,7 @@ def test_an_unknown_option_is_one_line(manifest, tmp_path, capsys):
     assert stopped.value.code == 2 and "--epoch" in error and error.count("\n") == 1
 
 
-def test_a_feature_that_is_to_be_compared_and_not_in_the_schema_is_named(manifest, tmp_path, capsys):
+def test_a_compared_feature_that_the_schema_lacks_is_named(manifest, tmp_path, capsys):
     wrong = tmp_path / "thresholds.yaml"
     wrong.write_text(THRESHOLDS.replace("drift: {era: 0.2}", "drift: {epoch: 0.2}"))
     argv = ["--collections", str(manifest), "--root", str(tmp_path / "run"), "--thresholds", str(wrong)]
@@ -85,7 +85,7 @@ def test_a_run_says_that_it_pushed_only_where_a_version_has_come_to_be(state, pu
     assert words in report.last_lines(run, pushed, None)[0]
 
 
-def test_the_root_must_not_lie_in_a_collection(manifest, capsys):
+def test_the_root_must_not_be_inside_a_collection(manifest, capsys):
     folder = manifest.with_suffix("")
     assert main(["--collections", str(folder), "--root", str(folder / "run")]) == 2
     assert "overlaps the input" in capsys.readouterr().err
@@ -110,7 +110,7 @@ def test_a_model_to_start_from_may_be_the_shipped_one(manifest, tmp_path):
     assert found.warm_sha256 == read_card(default_model()).weights_sha256
 
 
-def test_another_model_in_the_folder_to_start_from_is_a_reason_to_train_anew(manifest, tmp_path):
+def test_replacing_the_starting_model_causes_a_new_training(manifest, tmp_path):
     from tfx_pipeline.local_runner import _made_from, parser
 
     start = shutil.copytree(default_model(), tmp_path / "start")
@@ -131,5 +131,5 @@ def test_another_model_in_the_folder_to_start_from_is_a_reason_to_train_anew(man
 
 
 def read_unchecked(folder):
-    """The card of a model whose weights have changed since."""
+    """Read a card without checking its weight hash."""
     return parse_card((folder / "model_card.json").read_bytes(), str(folder))

@@ -1,4 +1,4 @@
-"""The whole pipeline on this machine, run for real, in the order in which an archive would meet these things."""
+"""The complete pipeline on this machine, in the order of events that an archive would see."""
 
 import gzip
 import json
@@ -15,21 +15,21 @@ import tensorflow as tf
 from PIL import Image
 
 from model.card import read_card
-from model.features import COLLECTION, ERA, LAB, LABELS
-from model.records import decode_lab
-from pipeline import registry
-from pipeline.record import Record
+from model.data.features import COLLECTION, ERA, LAB, LABELS
+from model.data.records import decode_lab
+from pipeline.batch import registry
+from pipeline.records.record import Record
 from tests.tfx_pipeline.conftest import ROOT, SHORT, Pipeline, environment, picture, write_collection
 from tfx_pipeline.components.resolver import STATISTICS
 
-pytestmark = pytest.mark.timeout(3600)  # minutes of work, hours on a machine that has other work
+pytestmark = pytest.mark.timeout(3600)  # takes minutes, or hours on a busy machine
 
 PUSHED, DATA, QUALITY, SERVING = 0, 3, 4, 5
 
 
 @pytest.fixture(scope="session")
 def good(pipeline):
-    """The first run, which every other test of this file comes after; it colourises a small archive, too."""
+    """The first run. All tests in this file run after it. It also colourises a small archive."""
     scans = pipeline.root.parent / "scans"
     scans.mkdir()
     Image.fromarray(picture(500)).convert("L").save(scans / "a.jpg")
@@ -40,14 +40,14 @@ def good(pipeline):
 
 @pytest.fixture
 def in_use(pipeline, good):
-    """The version in use stays the same."""
+    """The version in use. Fails if the test changes it."""
     before = (pipeline.root / "pushed" / "latest").read_text()
     yield before.strip()
     assert (pipeline.root / "pushed" / "latest").read_text() == before
 
 
 def quarantine(root: Path) -> dict[str, str]:
-    """Key -> reason."""
+    """Reasons of the quarantined pictures by key."""
     files = sorted(root.glob("artifacts/CollectionExampleGen/examples/*/quarantine/*.jsonl.gz"))
     lines = [line for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
     records = map(Record.from_json, lines)
@@ -55,7 +55,7 @@ def quarantine(root: Path) -> dict[str, str]:
 
 
 def quality(pipeline: Pipeline, value: str) -> dict:
-    """Figures of candidate and baseline in a slice, of the newest evaluation."""
+    """Figures of candidate and baseline for a slice, from the newest evaluation."""
     from tfx_pipeline import evaluation
 
     newest = max(pipeline.root.glob("artifacts/Evaluator/evaluation/*"), key=lambda folder: int(folder.name))
@@ -68,11 +68,11 @@ def test_a_good_run_is_pushed(pipeline, good):
     assert (good.latest, card.version, card.name) == ("1", "1", "tiny")
     assert [gate["verdict"] for gate in card.gates] == ["passed"] * 3
     assert "pushed: version 1 of tiny is in use now" in good.out
-    # What the next span is compared with goes with the model.
+    # The statistics, which the next span is compared with, are pushed together with the model.
     assert Path(model, STATISTICS, "Split-train", "FeatureStats.pb").is_file()
 
 
-def test_what_was_pushed_colourises_an_archive_in_the_same_command(pipeline, good):
+def test_the_pushed_model_colourises_an_archive_in_the_same_run(pipeline, good):
     shards = (pipeline.root.parent / "colorized" / "manifest").glob("*.jsonl")
     [record] = [Record.from_json(line) for shard in shards for line in shard.read_text().splitlines()]
     assert (record.outcome, record.model, record.model_version) == ("colorized", "tiny", "1")
@@ -89,7 +89,7 @@ def test_broken_grey_and_duplicate_pictures_are_left_out_with_a_reason_each(pipe
     reasons = quarantine(pipeline.root)
     assert len(reasons) == 8
     for key, reason in reasons.items():
-        if key != "duplicate_of_another.png":  # or its twin "0.png": the smaller key stays
+        if key != "duplicate_of_another.png":  # "0.png" is quarantined instead: the smaller key is kept
             assert key.startswith(reason), (key, reason)
     assert "duplicate" in reasons.values()
 
@@ -117,15 +117,15 @@ def test_tensorboard_has_the_curves(pipeline, good):
 
 
 def test_a_second_identical_run_does_nothing(pipeline, in_use):
-    pipeline.run(*SHORT)  # another test may have run something else last
+    pipeline.run(*SHORT)  # an earlier test may have run with other options
     artifacts = sorted(pipeline.root.glob("artifacts/*/*/*"))
     result = pipeline.run(*SHORT)
     assert result.code == PUSHED
-    assert f"nothing has changed: version {in_use} stays in use" in result.out
+    assert f"nothing has changed: version {in_use} stays current" in result.out
     assert sorted(pipeline.root.glob("artifacts/*/*/*")) == artifacts
 
 
-def test_other_thresholds_train_nothing_anew_and_the_same_model_is_not_pushed_again(
+def test_new_thresholds_cause_no_training_and_the_same_model_is_not_pushed_again(
     pipeline, in_use, capfd, tmp_path
 ):
     wider = replace(pipeline, thresholds=tmp_path / "thresholds.yaml")
@@ -134,13 +134,15 @@ def test_other_thresholds_train_nothing_anew_and_the_same_model_is_not_pushed_ag
     assert result.code == PUSHED, result.out + result.err
     assert (result.nodes["Trainer"], result.nodes["Transform"]) == ("as before", "as before")
     assert result.nodes["Evaluator"] != "as before"
-    assert f"nothing new to push: the model is version 1 already; version {in_use} stays in use" in result.out
+    assert (
+        f"nothing new to push: the model is version 1 already; version {in_use} stays current" in result.out
+    )
 
 
-def test_changed_source_code_is_trained_anew_and_what_it_does_not_touch_is_not(pipeline, good, tmp_path):
+def test_changed_source_code_reruns_only_the_components_that_use_it(pipeline, good, tmp_path):
     for package in ("model", "pipeline", "tfx_pipeline"):
         shutil.copytree(ROOT / package, tmp_path / package)
-    losses = tmp_path / "model" / "losses.py"
+    losses = tmp_path / "model" / "training" / "losses.py"
     losses.write_text(losses.read_text() + "\n# changed\n")
     result = pipeline.run(*SHORT, source=tmp_path)
     assert result.code == PUSHED, result.out + result.err
@@ -176,7 +178,7 @@ def test_a_model_that_the_batch_job_cannot_run_stops_at_the_serving_gate(
     lenient.thresholds.write_text(lenient.thresholds.read_text().replace("3000", "1500"))
     result = lenient.call(capfd, *SHORT, trainer=f"tests.tfx_pipeline.trainers.{fault}")
     assert result.code == SERVING, result.out + result.err
-    words = {"without_confidence": "signature", "greedy": "MB of memory, at most 1500 are allowed"}
+    words = {"without_confidence": "signature", "greedy": "MB of memory; at most 1500 are allowed"}
     assert words[fault] in result.out
 
 
@@ -214,9 +216,7 @@ def _epochs(pipeline: Pipeline) -> list[dict]:
 def test_a_model_that_failed_the_serving_gate_is_not_the_next_baseline(pipeline, in_use, capfd, tmp_path):
     fault = "tests.tfx_pipeline.trainers.without_confidence"
     lenient = past_the_quality_gate(pipeline, tmp_path)
-    result = lenient.call(
-        capfd, *SHORT, "--seed", "11", trainer=fault
-    )  # a seed of its own: not from the cache
+    result = lenient.call(capfd, *SHORT, "--seed", "11", trainer=fault)  # a new seed bypasses the cache
     assert result.code == SERVING, result.out + result.err
     candidate = read_card(newest(pipeline, "Trainer/model")).weights_sha256
     result = pipeline.call(capfd, "--epochs", "1", "--steps", "1", "--rate", "0.00001")
@@ -227,7 +227,7 @@ def test_a_model_that_failed_the_serving_gate_is_not_the_next_baseline(pipeline,
 
 
 def past_the_quality_gate(pipeline: Pipeline, folder: Path) -> Pipeline:
-    """The pipeline with a quality gate that stops nothing, whatever model other tests have brought into use."""
+    """The pipeline with a quality gate that passes every model, whichever model is in use."""
     lenient = replace(pipeline, thresholds=folder / "thresholds.yaml")
     words = pipeline.thresholds.read_text()
     for bound in ("at_most: 0.9}", "at_most: 0.95}", "relative: 0.1}"):
@@ -243,7 +243,7 @@ def newest(pipeline: Pipeline, kind: str) -> Path:
     return max(folders, key=lambda folder: int(folder.parent.name))
 
 
-def test_two_runs_in_one_root_do_not_meet(pipeline, good):
+def test_a_second_run_in_the_same_root_is_refused(pipeline, good):
     import fcntl
 
     with open(pipeline.root / ".lock", "w") as file:

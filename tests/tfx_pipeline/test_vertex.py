@@ -1,4 +1,4 @@
-"""The pipeline's specification for Vertex AI, compiled and parsed without a network."""
+"""The pipeline specification for Vertex AI, compiled and parsed offline."""
 
 import json
 
@@ -36,15 +36,15 @@ def test_every_component_is_in_the_specification(spec):
     assert set(spec["root"]["dag"]["tasks"]) == set(NODES)
 
 
-def test_the_vertex_sdk_takes_it(spec):
-    assert spec["pipelineInfo"]["name"] == "colorization"  # compile itself parses it by PipelineJob
+def test_the_vertex_sdk_accepts_the_specification(spec):
+    assert spec["pipelineInfo"]["name"] == "colorization"  # `compile` itself parses it with PipelineJob
 
 
 def test_training_waits_for_the_data_gate(spec):
     assert "DataGate" in spec["root"]["dag"]["tasks"]["Transform"]["dependentTasks"]
 
 
-def test_what_is_in_use_is_looked_up_anew_in_each_run(spec):
+def test_the_model_in_use_is_looked_up_in_each_run(spec):
     tasks = spec["root"]["dag"]["tasks"]
     assert "cachingOptions" not in tasks["Resolver"]
     assert tasks["Trainer"]["cachingOptions"]["enableCache"]
@@ -68,7 +68,7 @@ def test_beam_stages_run_on_dataflow_if_told(spec):
 
 @pytest.fixture
 def started(monkeypatch):
-    """What Vertex AI was asked to do: its own client takes the calls, and sends nothing."""
+    """The calls to the Vertex AI client. Nothing is sent."""
     calls = []
 
     def submit(job, **options):

@@ -1,4 +1,4 @@
-"""What a Trainer may do wrong: stand-ins for `tfx_pipeline.trainer.run_fn` that spoil what it exports."""
+"""Faulty trainers: replacements for `tfx_pipeline.trainer.run_fn` that export a defective model."""
 
 import dataclasses
 from pathlib import Path
@@ -12,12 +12,12 @@ _GREEDY_MB = 1500
 
 
 def without_confidence(arguments) -> None:
-    """Its signature lacks an output that the batch job needs; what measures colours does not miss it."""
+    """Export a model without `confidence`. The batch job needs this output; the quality gate does not."""
     _reexport(arguments, lambda answer, _: {"chroma": answer["chroma"]})
 
 
 def greedy(arguments) -> None:
-    """It takes much more memory than its answer is worth."""
+    """Export a model that allocates far too much memory."""
 
     def waste(answer, lightness):
         numbers = _GREEDY_MB * 2**20 // 4

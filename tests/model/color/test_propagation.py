@@ -1,29 +1,29 @@
-"""Given colours spread over surfaces, stop at edges, and leave the rest as it was."""
+"""Colour propagation: marked colours spread over surfaces, stop at edges, and leave the rest unchanged."""
 
 import numpy as np
 import pytest
 from skimage import data
 
-from model.traditional import propagation
-from model.traditional.propagation import corrected, gathered, propagate, reduced, weights
+from model.color import propagation
+from model.color.propagation import corrected, gathered, propagate, reduced, weights
 
 RED, BLUE = (-20.0, 60.0), (50.0, -15.0)
 REACH = dict(reach=1.0, contrast=50.0)
 
 
 def crop(size=12, at=(60, 200)):
-    """A piece of a photograph's luma, uint8, of low and of high contrast."""
+    """A crop of a photograph's luma, uint8, with parts of low and of high contrast."""
     return np.ascontiguousarray(data.camera()[at[0] : at[0] + size, at[1] : at[1] + size + 3])
 
 
 def halves(height=24, width=32, levels=(60, 180)):
-    """Dark on the left, light on the right, with grain."""
+    """Luma that is dark on the left and light on the right, with grain."""
     grain = np.random.default_rng(0).normal(0, 2, (height, width))
     return np.uint8(np.where(np.arange(width) < width // 2, *levels) + grain)
 
 
 def mark(shape, *marks):
-    """Planes and mask of marks (y, x, colour), 3 x 3 pixels each."""
+    """Chroma planes and mask for marks (y, x, colour) of 3 x 3 pixels."""
     planes, marked = np.zeros((*shape, 2), np.float32), np.zeros(shape, bool)
     for y, x, color in marks:
         planes[y - 1 : y + 2, x - 1 : x + 2], marked[y - 1 : y + 2, x - 1 : x + 2] = color, True
@@ -31,7 +31,7 @@ def mark(shape, *marks):
 
 
 def dense_system(luma, pull=0.0):
-    """The matrix of an unmarked picture, pixel by pixel from the definition."""
+    """The matrix of a picture without marks, computed pixel by pixel from the definition."""
     level, (height, width) = luma / 255, luma.shape
     system = np.zeros((luma.size, luma.size))
     for y in range(height):
@@ -67,7 +67,7 @@ def test_a_flat_picture_weighs_its_neighbours_alike_also_at_the_border():
     assert np.allclose(found.sum(axis=1), 1)
 
 
-def test_the_sparse_solve_is_the_dense_one():
+def test_the_sparse_solution_agrees_with_the_dense_one():
     luma = crop()
     planes, marked = mark(luma.shape, (2, 2, RED), (9, 11, BLUE))
     system, given = dense_system(luma), planes.reshape(-1, 2).astype(float)
@@ -122,7 +122,7 @@ def test_a_large_picture_is_solved_reduced_and_keeps_its_edges():
 
 
 @pytest.mark.parametrize("shape", [(1200, 900), (40, 50), (10, 30_000)])
-def test_a_picture_is_reduced_to_what_is_allowed_and_no_more(shape):
+def test_a_picture_is_reduced_to_the_limit_and_no_further(shape):
     luma = np.zeros(shape, np.uint8)
     small = reduced(luma, 100_000)
     if luma.size <= 100_000:
@@ -133,7 +133,7 @@ def test_a_picture_is_reduced_to_what_is_allowed_and_no_more(shape):
 
 def test_marks_of_a_cell_are_averaged():
     colors = np.array([RED, BLUE, BLUE])
-    planes, marked = gathered(np.array([0, 1, 9]), np.array([0, 1, 9]), colors, (10, 10), (5, 5))
+    planes, marked = gathered(np.array([[0, 0], [1, 1], [9, 9]]), colors, (10, 10), (5, 5))
     assert np.allclose(planes[0, 0], np.mean([RED, BLUE], axis=0))
     assert np.allclose(planes[4, 4], BLUE)
     assert np.argwhere(marked).tolist() == [[0, 0], [4, 4]]
@@ -143,7 +143,7 @@ def test_marks_of_a_cell_are_averaged():
 
 
 def wavy(shape):
-    """A base that varies on any surface."""
+    """Base chroma that varies within every surface."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     return np.float32(np.stack([10 * np.sin(x / 5), 10 * np.cos(y / 4)], axis=-1))
 
@@ -167,7 +167,7 @@ def test_a_correction_fades_with_the_distance():
     found = corrected(luma, np.zeros((11, 101, 2)), *mark(luma.shape, (5, 1, RED)), reach=0.1, contrast=50.0)
     share = found[5, :, 1] / RED[1]
     assert (np.diff(share[2:]) < 0).all()
-    assert share[12] == pytest.approx(np.exp(-1), rel=0.15)  # from the mark's edge, reach * 101 pixels on
+    assert share[12] == pytest.approx(np.exp(-1), rel=0.15)  # reach * 101 pixels beyond the edge of the mark
     assert share[-1] < 1e-3
 
 

@@ -1,4 +1,4 @@
-"""Inputs are aged as the archive's photographs are, and stay pictures of the same things."""
+"""Artificial ageing of training inputs: the effects change the look of a picture and keep its content."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from skimage import color as skcolor
 from skimage import data
 from skimage.metrics import structural_similarity
 
-from model import aging, batches
+from model.data import aging, batches
 
 SEEDS = st.integers(0, 2**32 - 1)
 EFFECTS = [effect for effect, _ in aging.EFFECTS]
@@ -19,7 +19,7 @@ RED, GREEN, BLUE = np.eye(3, dtype=np.uint8).reshape(3, 1, 1, 3) * 255
 
 @pytest.fixture(scope="module")
 def lightness():
-    """A photograph's lightness, [160, 160, 1]."""
+    """Lightness of a photograph, [160, 160, 1]."""
     return batches.lightness(batches.resized(data.astronaut(), 160, 160))
 
 
@@ -155,14 +155,14 @@ def test_compression_changes_a_photograph_little(lightness):
 
 
 def views(**changes) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Input and target, [32, 64, 64, 1] and [32, 16, 16, 2], of 32 views each of one photograph, seeds 0 to 3."""
+    """Inputs [32, 64, 64, 1] and targets [32, 16, 16, 2]: 32 views of one photograph for each of the seeds 0 to 3."""
     settings = {"sizes": (64,), "batch": 32, "scale": 4, **changes}
     made = [batches.Views(**settings, seed=seed) for seed in range(4)]
     return [one.of([data.astronaut()[::2, ::2]] * 32, 0, one.generator(0)) for one in made]
 
 
 def test_the_first_view_is_of_the_same_part_and_the_same_colors_aged_or_not():
-    # The second is drawn from a generator that has gone on otherwise.
+    # Only the first: ageing draws random numbers, so all later views differ.
     for (plain, chroma), (old, same) in zip(views(aging=0), views(aging=1), strict=True):
         np.testing.assert_array_equal(chroma[0], same[0])
         assert not np.array_equal(plain[0], old[0])

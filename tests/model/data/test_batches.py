@@ -1,4 +1,4 @@
-"""Training batches show the network what a scan would show it."""
+"""Training batches give the network the same kind of input as a scan does."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,10 @@ from PIL import Image
 from skimage import color as skcolor
 from skimage import data
 
-from model import batches, objectives
-from model.options import Options
-from model.photos import Photo
+from model.data import batches
+from model.data.photos import Photo
+from model.training import objectives
+from model.training.options import Options
 from tests.model.conftest import landscape
 
 PHOTOS = [
@@ -46,7 +47,7 @@ def test_a_batch_is_a_function_of_the_seed_and_the_step():
     assert not np.array_equal(one[0], training_batches(start=8, seed=8)[1][0])
 
 
-def test_sizes_come_by_turns_also_where_a_run_goes_on():
+def test_sizes_alternate_also_in_a_resumed_run():
     assert [training_batches(start=3)[index][0].shape[1] for index in range(3)] == [64, 32, 64]
 
 
@@ -101,10 +102,10 @@ def test_another_scan_may_be_blurred_or_toned_but_shows_the_same_picture():
     scans = [batches.as_scanned(whole, rng) for _ in range(60)]
     assert all(scan.shape == whole.shape and scan.dtype == np.float32 for scan in scans)
     same = [np.array_equal(scan, whole) for scan in scans]
-    assert 10 < sum(same) < 35  # a third of them
+    assert 10 < sum(same) < 35  # a third is expected
 
     def fine(picture):
-        """The finest detail, against all."""
+        """Contrast between neighbouring pixels relative to the contrast of the picture."""
         return np.abs(np.diff(picture, axis=1)).mean() / picture.std()
 
     assert 10 < sum(fine(scan) < 0.97 * fine(whole) for scan in scans) < 30

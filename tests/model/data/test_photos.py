@@ -1,4 +1,4 @@
-"""A folder of photographs is read, cleaned and split without leaks."""
+"""Reading, cleaning and splitting a folder of photographs. Near-duplicates never fall in different parts."""
 
 import os
 import shutil
@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from model import duplicates, photos
-from pipeline.scan import read_color
+from model.data import photos
+from pipeline.photographs import duplicates
+from pipeline.photographs.reading import read_color
 from tests.model.conftest import landscape
-from tests.pipeline.test_scan import WIDE_RGB
+from tests.pipeline.imaging.test_scan import WIDE_RGB
 
 SIGNATURE = len(duplicates.signature(landscape(0)))
 
@@ -113,7 +114,7 @@ def test_the_split_is_about_80_10_10_and_depends_on_contents_alone(album, tmp_pa
         assert {p.digest for p in getattr(one, part)} == {p.digest for p in getattr(other, part)}
 
 
-def test_of_two_runs_only_what_both_held_out_is_unseen():
+def test_photographs_are_unseen_only_if_both_runs_held_them_out():
     one = {"validation": ["a", "b", "c"], "test": ["d", "e", "f"]}
     other = {"validation": ["a", "d"], "test": ["b", "e", "g"]}
     assert photos.unseen(one, other) == {"validation": ["a", "b", "d"], "test": ["e"]}
@@ -128,7 +129,7 @@ def test_a_run_that_starts_from_a_model_holds_out_only_what_that_model_has_never
         *alone[:4],
         alone[0],
         alone[3],
-    ]  # the last two are copies: of one trained on, of one held out
+    ]  # the last two are copies of a training photograph and of a held-out one
     held_out = {
         "validation": [digests[1][:16], digests[5][:16]],
         "test": [digests[2][:16], digests[3][:16], digests[4][:16]],

@@ -1,4 +1,4 @@
-"""Lab records come back as the photographs they were, and as batches that miss none and repeat none."""
+"""Lab records: they decode to the original photographs, and each pass of the batches contains every record once."""
 
 import itertools
 import random
@@ -9,10 +9,13 @@ import pytest
 import tensorflow as tf
 from skimage import data
 
-from model import color, features, metrics, records, train
-from model.batches import Views
+from model import train
 from model.card import read_card
-from model.photos import PhotosError, chroma
+from model.color import conversion
+from model.data import features, records
+from model.data.batches import Views
+from model.data.photos import PhotosError, chroma
+from model.measuring import metrics
 from tests.lab import encode_lab
 from tests.model.conftest import landscape
 
@@ -42,7 +45,7 @@ def write(path, examples) -> str:
 
 
 def plain(number: int) -> np.ndarray:
-    """A picture of one colour, by which it is known after any crop and in any exposure."""
+    """A picture in a single colour, which identifies it after any crop and at any exposure."""
     lab = np.uint8([150, 108 + 5 * (number % 8), 118 + 5 * (number // 8)])
     return cv2.cvtColor(np.full((40, 40, 3), lab), cv2.COLOR_LAB2RGB)
 
@@ -57,7 +60,7 @@ EXAMPLES = [
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """Pattern of 40 pictures, each of a colour of its own, in three uneven shards, two of them gzipped."""
+    """Pattern for three shards of unequal size, two of them gzipped. They hold 40 pictures of different colours."""
     folder = tmp_path_factory.mktemp("shards")
     write(folder / "0.gz", EXAMPLES[:25])
     write(folder / "1.gz", EXAMPLES[25:38])
@@ -66,7 +69,7 @@ def shards(tmp_path_factory):
 
 
 def drawn(patterns, count: int, **changes) -> list[int]:
-    """Numbers of the first pictures of the stream."""
+    """Numbers of the first `count` pictures of the stream."""
     stream = stream_of(patterns, **changes).as_numpy_iterator()
     colors = np.concatenate([colors[:, 2, 2] for _, colors in itertools.islice(stream, count // 4)])
     return [int(np.argmin(np.linalg.norm(COLORS - found, axis=1))) for found in colors]
@@ -75,14 +78,14 @@ def drawn(patterns, count: int, **changes) -> list[int]:
 def test_a_photograph_survives_its_record_but_for_rounding():
     photo = data.astronaut()[::2, ::2]
     back = records.decode_lab(encode_lab(photo))
-    error = np.mean(metrics.ciede2000(color.rgb_to_lab(photo / 255), color.rgb_to_lab(back / 255)))
+    error = np.mean(metrics.ciede2000(conversion.rgb_to_lab(photo / 255), conversion.rgb_to_lab(back / 255)))
     assert error < 0.5
 
 
 def test_the_png_holds_lightness_then_a_then_b():
     red = np.full((4, 4, 3), (255, 0, 0), np.uint8)
     lab = tf.io.decode_png(encode_lab(red)).numpy()[0, 0]
-    # sRGB red is L* 53.24, a* 80.09, b* 67.20.
+    # In Lab, sRGB red is L* 53.24, a* 80.09, b* 67.20.
     np.testing.assert_allclose(lab, [53.24 * 2.55, 80.09 + 128, 67.20 + 128], atol=1)
 
 
@@ -161,7 +164,7 @@ def test_collections_are_drawn_by_their_weights(shards):
         (None, "no record files"),
         ([], "no record"),
         ([example(None, 1, "coast")], "no feature lab"),
-        ([b"\xff\xff"], "no tf.train.Example"),
+        ([b"\xff\xff"], "not a tf.train.Example"),
     ],
 )
 def test_records_that_cannot_be_trained_on_are_refused_in_one_line(read, examples, words, tmp_path):

@@ -1,4 +1,4 @@
-"""The comparison trains its rows, goes on where it was, and shows them all side by side."""
+"""The comparison: it trains its rows, resumes after an interruption, and shows all rows side by side."""
 
 import json
 import shutil
@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from model import compare, comparison
-from model.options import load, own, save
-from model.photos import read_photos
+from model import compare
+from model.data.photos import read_photos
+from model.measuring import comparison
+from model.training.options import defaults, load, save
 from tests.model.conftest import landscape
 
 BUDGET = ("--budget", "0.01", "--batch", "2")
@@ -17,7 +18,7 @@ BUDGET = ("--budget", "0.01", "--batch", "2")
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory):
-    """A folder of 72 photographs in two collections, some of which fall into each part."""
+    """A folder of 72 photographs in two collections. The split puts some of them in each part."""
     folder = tmp_path_factory.mktemp("many")
     for seed in range(72):
         collection = folder / ("coast", "hills")[seed % 2]
@@ -28,7 +29,7 @@ def album(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compared(album, tmp_path_factory):
-    """The folder of a comparison of which one network was trained."""
+    """The folder of a comparison with one trained network."""
     folder = tmp_path_factory.mktemp("compared")
     argv = ["--photos", str(album), "--output", str(folder), *BUDGET, "--only", "alpha"]
     assert compare.main(argv) == 0
@@ -58,7 +59,7 @@ def test_networks_have_figures_of_quality_and_of_cost(compared):
     assert len(json.loads((folder / "history.json").read_text())) == options.epochs
 
 
-def test_a_grey_picture_is_the_measure_of_all(compared):
+def test_the_grey_control_has_no_colorfulness(compared):
     for found in figures(compared, "grey")["collections"].values():
         assert found["colorfulness"] < 0.1 and found["grey"] == 1
 
@@ -76,7 +77,7 @@ def test_the_sheet_has_a_column_for_every_row_and_the_truth(compared):
 def test_finished_rows_are_not_run_again(album, compared, capsys):
     before = (comparison.folder_of(compared, "alpha") / comparison.FIGURES).stat().st_mtime_ns
     assert compare.main(["--photos", str(album), "--output", str(compared), *BUDGET, "--only", "alpha"]) == 0
-    assert "alpha: done before" in capsys.readouterr().out
+    assert "alpha: finished already" in capsys.readouterr().out
     assert (comparison.folder_of(compared, "alpha") / comparison.FIGURES).stat().st_mtime_ns == before
 
 
@@ -86,7 +87,7 @@ def test_a_row_without_its_imagenet_weights_says_so_and_is_tried_again(album, co
     more = ("--only", row, "--weights", str(tmp_path))
     assert compare.main(["--photos", str(album), "--output", str(compared), *BUDGET, *more]) == 0
     assert "mobilenet_v2.weights.h5" in figures(compared, row)["not_run"]
-    assert f"Not there: {row} (not run: " in (compared / comparison.TABLE).read_text()
+    assert f"Missing: {row} (not run: " in (compared / comparison.TABLE).read_text()
     assert compare.main(["--photos", str(album), "--output", str(compared), *BUDGET, *more]) == 0
     assert capsys.readouterr().out.count(f"{row}: not run") == 2
     comparison.folder_of(compared, row).joinpath(comparison.FIGURES).unlink()
@@ -100,7 +101,7 @@ def test_the_row_of_a_model_that_ships_no_more_is_made_anew(album, compared):
     assert json.loads(file.read_text()) == now
 
 
-def test_a_row_by_a_classifier_has_its_weights_by_name_or_from_the_folder_that_has_them(tmp_path):
+def test_classifier_weights_are_given_by_name_or_found_in_a_folder(tmp_path):
     entry = next(entry for entry in compare.ENTRIES if entry.extractor == "efficientnet_lite0")
     assert compare._file(entry, None) == compare._file(entry, str(tmp_path)) == "imagenet"
     file = tmp_path / "efficientnet_lite0.weights.h5"
@@ -108,15 +109,13 @@ def test_a_row_by_a_classifier_has_its_weights_by_name_or_from_the_folder_that_h
     assert compare._file(entry, str(tmp_path)) == str(file)
 
 
-def test_a_row_on_a_classifiers_features_goes_on_with_the_options_it_was_begun_with(
-    album, compared, tmp_path
-):
+def test_a_row_on_classifier_features_resumes_with_its_saved_options(album, compared, tmp_path):
     row = "fusion-small on EfficientNet-Lite0"
     folder = comparison.folder_of(compared, row)
     folder.mkdir()
     layers = {"extractor": "efficientnet_lite0", "fused": 8, "decoder": [[8, 1], [8, 1]]}
     begun = replace(
-        own("fusion_small"), layers=layers, epochs=1, steps=1, batch=2, sizes=(128,), size=128, seed=7
+        defaults("fusion_small"), layers=layers, epochs=1, steps=1, batch=2, sizes=(128,), size=128, seed=7
     )
     save(begun, folder / "options.json")
     argv = ["--photos", str(album), "--output", str(compared), *BUDGET, "--only", row]
@@ -134,8 +133,10 @@ def test_a_row_on_a_classifiers_features_goes_on_with_the_options_it_was_begun_w
 )
 def test_a_row_takes_its_time_whatever_was_planned(album, tmp_path, network, planned, minutes, epochs):
     layers = {"generator": "alpha"} if network == "gan" else {}
-    options = replace(own(network), layers=layers, epochs=planned, steps=1, batch=2, sizes=(128,), size=128)
-    (tmp_path / compare.SECONDS).write_text("600")  # as if the first two epochs had taken ten minutes
+    options = replace(
+        defaults(network), layers=layers, epochs=planned, steps=1, batch=2, sizes=(128,), size=128
+    )
+    (tmp_path / compare.SECONDS).write_text("600")  # pretend that training has taken ten minutes so far
     ended, seconds = compare._trained(read_photos(album), options, tmp_path, 60 * minutes)
     assert ended == replace(options, epochs=epochs)
     assert 600 < seconds < 700
@@ -147,10 +148,10 @@ def test_a_row_takes_its_time_whatever_was_planned(album, tmp_path, network, pla
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--only", "gamma"), "no row gamma"),
+        (("--only", "gamma"), "unknown row gamma"),
         (("--budget", "0"), "--budget must be a positive number"),
         (("--budget", "inf"), "--budget must be a positive number"),
-        (("--output", __file__), "can be no folder"),
+        (("--output", __file__), "cannot be used as a folder"),
         (("--photos", "/nowhere"), "no such folder"),
     ],
 )
@@ -165,14 +166,14 @@ def test_a_users_mistake_is_one_line(album, tmp_path, capsys, options, words):
     ("options", "words"),
     [(("--budget", "3"), "another budget"), (("--batch", "3"), "another batch")],
 )
-def test_rows_under_other_conditions_do_not_stand_beside_each_other(album, compared, capsys, options, words):
+def test_rows_under_other_conditions_are_refused(album, compared, capsys, options, words):
     argv = ["--photos", str(album), "--output", str(compared), *BUDGET, *options]
     assert compare.main(argv) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
 
 
-def test_rows_of_other_photographs_do_not_stand_beside_each_other(album, compared, tmp_path, capsys):
+def test_rows_of_other_photographs_are_refused(album, compared, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(album, other)
     next(other.glob("*/*.png")).unlink()

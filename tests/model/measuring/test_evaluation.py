@@ -1,10 +1,11 @@
-"""The report measures what it says, on pictures whose answers are known."""
+"""The evaluation report, on pictures with known results."""
 
 import numpy as np
 import pytest
 
-from model import batches, evaluation
-from model.photos import Photo, chroma
+from model.data import batches
+from model.data.photos import Photo, chroma
+from model.measuring import evaluation
 from model.traditional import luminance_table
 from tests.model.conftest import landscape
 
@@ -15,7 +16,7 @@ SIZE = 32
 
 
 def oracle(lightness):
-    """The truth's chroma and, as confidence, the order of the pictures."""
+    """A predictor that returns the true chroma. The confidence is the index of the picture."""
     known = {
         batches.lightness(square).tobytes(): chroma(square)
         for square in (batches.resized(photo.pixels, SIZE, SIZE) for photo in PHOTOS)

@@ -1,4 +1,4 @@
-"""Measures agree with published tables and independent libraries."""
+"""Metrics agree with published tables and with independent libraries."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from skimage import color as skcolor
 from skimage import data
 from skimage import metrics as skmetrics
 
-from model import color, metrics
+from model.color import conversion
+from model.measuring import metrics
 
 # Sharma, Wu and Dalal 2005, table 1: L1 a1 b1, L2 a2 b2, CIEDE2000.
 SHARMA = np.fromstring(
@@ -65,7 +66,7 @@ def test_ciede2000_of_a_photograph_agrees_with_scikit_image():
     rgb = data.astronaut()[::16, ::16] / 255
     other = np.clip(rgb[::-1] * 0.9, 0, 1)
     expected = skcolor.deltaE_ciede2000(skcolor.rgb2lab(rgb), skcolor.rgb2lab(other)).mean()
-    measured = metrics.ciede2000(color.rgb_to_lab(rgb), color.rgb_to_lab(other))
+    measured = metrics.ciede2000(conversion.rgb_to_lab(rgb), conversion.rgb_to_lab(other))
     assert float(np.mean(measured)) == pytest.approx(expected, abs=0.01)
 
 
@@ -75,7 +76,7 @@ def test_colorfulness_is_zero_for_grey_and_the_papers_value_for_two_colors():
     halves = np.zeros((1, 2, 2, 3))
     halves[:, 0] = (1, 0, 0)
     halves[:, 1] = (0, 0, 1)
-    # Red: rg 255, yb 127.5. Blue: rg 0, yb -255. By hand: sigma 229.86, mu 142.53.
+    # Red has rg 255 and yb 127.5, blue has rg 0 and yb -255. Computed by hand: sigma 229.86, mu 142.53.
     assert float(metrics.colorfulness(halves)[0]) == pytest.approx(229.8599 + 0.3 * 142.5274, abs=0.01)
 
 
@@ -90,8 +91,8 @@ def test_colorfulness_of_a_photograph_is_the_papers_formula():
 def test_raw_accuracy_by_hand():
     truth = np.zeros((2, 2, 2, 2), np.float32)
     chroma = truth.copy()
-    chroma[0, 0, 0] = (30, -40)  # 50 of 150 off: right at two thirds of the thresholds
-    chroma[0, 1, 1] = (90, 120)  # never right
+    chroma[0, 0, 0] = (30, -40)  # an error of 50 out of 150 is correct at two thirds of the thresholds
+    chroma[0, 1, 1] = (90, 120)  # correct at no threshold
     chroma[1] = (0, 75)
     np.testing.assert_allclose(
         np.asarray(metrics.raw_accuracy(truth, chroma)), [(2 / 3 + 1 + 1 + 0) / 4, 0.5]
@@ -99,7 +100,7 @@ def test_raw_accuracy_by_hand():
 
 
 def test_raw_accuracy_of_even_errors_is_the_analytic_area():
-    """Where errors spread evenly from 0 to E, within 150, the area is 1 - E/300; where all are E, 1 - E/150."""
+    """If errors are uniform on 0..E and E <= 150, the mean accuracy over the thresholds is 1 - E/300."""
     truth = np.zeros((1, 100, 100, 2), np.float32)
     errors = np.linspace(0, 1, 10_000, dtype=np.float32).reshape(1, 100, 100)
     angle = np.random.default_rng(0).uniform(0, 2 * np.pi, errors.shape).astype(np.float32)
@@ -126,7 +127,7 @@ def test_chroma_rmse_of_a_constant_error_is_that_error():
 
 @pytest.fixture(scope="module")
 def photographs():
-    """A photograph and a worse one of it, [2, 64, 96, 3] float32 each: noisy, and with its colours turned."""
+    """Two pairs of a photograph and a degraded copy, [2, 64, 96, 3] float32: noisy, and with swapped channels."""
     truth = data.astronaut()[100:164, 150:246].astype(np.float32) / 255
     noisy = np.clip(truth + np.random.default_rng(0).normal(0, 0.1, truth.shape), 0, 1).astype(np.float32)
     return np.stack([truth, truth]), np.stack([noisy, truth[..., ::-1]])
@@ -141,7 +142,7 @@ def test_psnr_agrees_with_scikit_image(photographs):
 
 def test_psnr_of_equal_pictures_is_finite(photographs):
     truth, _ = photographs
-    # 10 log10(12 x 255^2), the noise of a uniform quantiser of 8 bits.
+    # 10 log10(12 x 255^2): PSNR of 8-bit quantisation noise.
     np.testing.assert_allclose(np.asarray(metrics.psnr(truth, truth)), 58.9226, atol=1e-3)
 
 
@@ -168,7 +169,7 @@ def test_bleeding_is_chroma_that_changes_where_luma_does_not():
     chroma[:, :, 32:] = (30, -40)
     assert float(metrics.bleeding(grey, chroma)[0]) == 0
     beside = chroma[:, :, 8:]
-    # Of 55 steps between columns one is luma's own edge; one of the others is the colours' step, hypot(30, 40).
+    # There are 55 steps between columns. One is an edge in luma. One of the other 54 is the chroma step, hypot(30, 40).
     assert float(metrics.bleeding(grey[:, :, :56], beside)[0]) == pytest.approx(50 / 54, rel=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite has its published weights in their places, and nothing but tensors comes out of their file."""
+"""EfficientNet-Lite: the published weights are assigned correctly, and only tensors are read from their file."""
 
 import pickle
 from collections import OrderedDict
@@ -11,34 +11,35 @@ import pytest
 from keras import ops
 from skimage import data
 
-from model import color, efficientnet_lite, extractors
-from model.extractors import ExtractorError
+from model.color import conversion
+from model.networks import efficientnet_lite, extractors
+from model.networks.extractors import ExtractorError
 
 NAME = "efficientnet_lite0"
 
 
 def grey(pixels: np.ndarray) -> np.ndarray:
-    luma = pixels if pixels.ndim == 2 else color.luma_uint8(pixels)
+    luma = pixels if pixels.ndim == 2 else conversion.luma_uint8(pixels)
     small = cv2.resize(luma, (224, 224), interpolation=cv2.INTER_AREA)
-    return np.float32(color.lightness_of_grey(small / 255))[None, ..., None]
+    return np.float32(conversion.lightness_of_grey(small / 255))[None, ..., None]
 
 
 @pytest.mark.parametrize("name", [NAME, "efficientnet_lite2"])
 @pytest.mark.parametrize(
     ("picture", "classes"),
     [
-        (data.chelsea, range(281, 286)),  # ImageNet's five kinds of domestic cat
+        (data.chelsea, range(281, 286)),  # the five domestic cats of ImageNet
         (data.coffee, (504, 967, 968)),  # coffee mug, espresso, cup
         (data.camera, (872,)),  # the cameraman's tripod
     ],
 )
-def test_it_knows_what_is_in_a_grey_photograph(picture, classes, name):
+def test_grey_photographs_are_classified_correctly(picture, classes, name):
     logits = ops.convert_to_numpy(extractors.build(name)(grey(picture())))[0]
     assert logits.argmax() in classes
 
 
 @pytest.mark.parametrize(("variant", "count"), [(0, 4.65e6), (2, 6.09e6)])
-def test_it_has_the_parameters_of_its_publication(variant, count):
+def test_the_number_of_parameters_is_the_published_one(variant, count):
     found = efficientnet_lite.build(weights=None, variant=variant).count_params()
     assert found == pytest.approx(count, rel=0.011)
 
@@ -51,7 +52,7 @@ def test_a_machine_without_the_package_is_told_what_to_install(monkeypatch):
 
 @dataclass
 class Named:
-    """Something of torch."""
+    """A global of the torch package."""
 
     module: str
     name: str
@@ -64,7 +65,7 @@ class Storage:
 
 @dataclass
 class Stored:
-    """A tensor as `torch.save` wrote it: its numbers are elsewhere, under a key."""
+    """A tensor in the format of `torch.save`, which writes the data separately, under a key."""
 
     key: str
     offset: int
@@ -73,7 +74,7 @@ class Stored:
 
 
 class Torch(pickle._Pickler):
-    """Writes names of torch, which is not there; the quicker pickler would look them up."""
+    """Writes torch globals without torch. Only the pure-Python pickler lets a subclass override `save`."""
 
     def persistent_id(self, value):
         if isinstance(value, Storage):
@@ -131,7 +132,7 @@ def test_nothing_that_a_file_names_is_called(tmp_path):
 def test_a_file_of_another_kind_is_refused(content, tmp_path):
     path = tmp_path / "other.pth"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is no state of torch's older format"):
+    with pytest.raises(ValueError, match="is not a state in torch's older format"):
         efficientnet_lite.read_torch(path)
 
 

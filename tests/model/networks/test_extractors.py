@@ -1,4 +1,4 @@
-"""Frozen classifiers see what they were trained to see; their weights come from files that are what they should be."""
+"""Frozen classifiers: their input matches their training, and their weight files are validated."""
 
 import json
 import os
@@ -14,21 +14,22 @@ import numpy as np
 import pytest
 from keras import applications, ops
 
-from model import color, extractors, release, serving, train
-from model.extractors import EXTRACTORS, ExtractorError, Seen
-from model.networks import fusion
-from tests.model.test_networks import lightness
+from model import release, serving, train
+from model.color import conversion
+from model.networks import extractors, fusion
+from model.networks.extractors import EXTRACTORS, ExtractorError, Seen
+from tests.model.networks.test_networks import lightness
 
-ROOT = Path(__file__).resolve().parents[2]
-NAME = "mobilenet_v2"  # the quickest
+ROOT = Path(__file__).resolve().parents[3]
+NAME = "mobilenet_v2"  # the fastest
 
 
 @pytest.fixture(scope="module")
 def classifier() -> keras.Model:
-    """Nobody's classifier: random weights, saved below as pretrained ones would be."""
+    """A classifier with random weights. `files` saves it like a pretrained one."""
     keras.utils.set_random_seed(0)
     model = applications.MobileNetV2(weights=None, classifier_activation=None)
-    # Fresh statistics of batch norm let next to nothing through; these are of the one batch they see.
+    # Initial batch norm statistics suppress almost all activations. Use the statistics of one batch instead.
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
@@ -38,7 +39,7 @@ def classifier() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def files(classifier, tmp_path_factory):
-    """The classifier in each format, by suffix."""
+    """Files of the classifier in each format, by suffix."""
     folder = tmp_path_factory.mktemp("weights")
     paths = {suffix: folder / f"classifier{suffix}" for suffix in (".weights.h5", ".keras", ".h5")}
     classifier.save_weights(paths[".weights.h5"])
@@ -51,7 +52,7 @@ def embedded(weights: object, picture: np.ndarray, embedding: str = "logits") ->
     return ops.convert_to_numpy(extractors.build(NAME, str(weights), embedding)(picture))
 
 
-# From the preprocessing of each one's publication: the means are ImageNet's, of blue, green and red.
+# Published preprocessing of each classifier. The means of ResNet50 are those of ImageNet in BGR order.
 @pytest.mark.parametrize(
     ("name", "black", "white"),
     [
@@ -86,7 +87,7 @@ def test_sizes_are_those_that_the_classifiers_take():
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras", ".h5"])
 def test_the_embedding_is_what_the_classifier_says_of_the_grey_picture(suffix, files, classifier):
     picture = lightness(2, 224, 224)
-    grey = 255 * ops.convert_to_numpy(color.grey_of_lightness(picture))
+    grey = 255 * ops.convert_to_numpy(conversion.grey_of_lightness(picture))
     expected = ops.convert_to_numpy(classifier(np.repeat(grey, 3, axis=-1) / 127.5 - 1))
     found = embedded(files[suffix], picture)
     np.testing.assert_allclose(found, expected, atol=1e-3)
@@ -110,7 +111,7 @@ def test_a_pyramid_halves_any_size_five_times(name):
 
 def test_a_pyramid_has_the_weights_of_the_file(files, classifier):
     picture = lightness(1, 224, 224)
-    grey = 255 * ops.convert_to_numpy(color.grey_of_lightness(picture))
+    grey = 255 * ops.convert_to_numpy(conversion.grey_of_lightness(picture))
     last = keras.Model(classifier.input, classifier.get_layer("out_relu").output)
     expected = ops.convert_to_numpy(last(np.repeat(grey, 3, axis=-1) / 127.5 - 1))
     found = extractors.pyramid(NAME, str(files[".weights.h5"]))(picture)[-1]
@@ -151,13 +152,13 @@ def test_weights_are_read_from_cloud_storage(files, cloud):
         extractors.build(NAME, f"{cloud}/weights/none.h5")
 
 
-def test_training_leaves_the_extractor_as_it_is(files):
+def test_training_does_not_change_the_extractor(files):
     model = fusion.build(fusion.Config(extractor=NAME, weights=str(files[".weights.h5"]), width=0.05))
     before = [np.array(weight) for weight in model.get_layer("embedding").get_weights()]
     decoder = [np.array(variable) for variable in model.trainable_variables]
     model.compile(keras.optimizers.SGD(1e-4), loss="mse", jit_compile=False)
     model.train_on_batch(lightness(2, 32, 32), np.full((2, 32, 32, 2), 20, np.float32))
-    # The statistics of its batch norm are among the weights.
+    # The weights include the batch norm statistics.
     for one, other in zip(before, model.get_layer("embedding").get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     after = [np.array(variable) for variable in model.trainable_variables]
@@ -180,7 +181,7 @@ def test_the_fusion_network_has_the_parameters_of_deep_koalarization_beside_its_
     assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == own
 
 
-def test_the_classifier_has_a_say_in_the_colors(files):
+def test_the_classifier_influences_the_colors(files):
     keras.utils.set_random_seed(0)
     config = fusion.Config(extractor=NAME, weights=str(files[".weights.h5"]), width=0.05)
     model = fusion.build(config)
@@ -211,7 +212,7 @@ def test_weights_of_another_network_are_refused_with_what_to_do(files, tmp_path)
             extractors.build(NAME, str(path))
 
 
-def test_what_is_no_extractor_is_refused_with_the_names_there_are(tmp_path):
+def test_unknown_extractors_are_refused_with_the_valid_names(tmp_path):
     with pytest.raises(ExtractorError, match="inception_resnet_v2, resnet50"):
         extractors.build("vgg16")
     with pytest.raises(ExtractorError, match="logits, probabilities"):
@@ -236,7 +237,7 @@ def test_a_run_is_trained_and_exported_with_the_extractor_of_its_file(files, alb
 
 
 def test_without_a_network_a_run_ends_in_one_clear_line_before_it_reads_photographs(tmp_path):
-    """In a process of its own, so that weights which somebody has downloaded here are not found."""
+    """Runs in a separate process, which cannot find weights that were downloaded before."""
     nowhere = "http://127.0.0.1:9"
     environment = os.environ | {"KERAS_HOME": str(tmp_path), "HTTPS_PROXY": nowhere, "https_proxy": nowhere}
     command = [sys.executable, "-m", "model.train", "--photos", "missing", "--output", str(tmp_path / "run")]

@@ -1,4 +1,4 @@
-"""Every network keeps the one interface, and what they share does what it says."""
+"""All networks implement the common interface. Also tests their shared layers."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from model import color, losses, objectives, release, spaces, train
+from model import release, train
+from model.color import conversion, spaces
 from model.networks import (
     NETWORKS,
     alpha,
@@ -22,7 +23,8 @@ from model.networks import (
     unet,
 )
 from model.networks.layers import Enlarged, SelfAttention, SpectralConv2D
-from model.options import Options, OptionsError
+from model.training import losses, objectives
+from model.training.options import Options, OptionsError
 
 CENTRES = tuple((float(a), float(b)) for a in range(-40, 41, 20) for b in range(-40, 41, 20))
 SMALL = {"stem": 8, "stages": ((8, 1), (16, 2), (16, 1), (24, 1)), "fused": 16, "decoder": ((16, 1), (16, 2))}
@@ -39,7 +41,7 @@ QUICK = {
         "fused": 16,
         "decoder": ((16, 1),) * 2,
     },
-    # At the mean: the bins here are too far apart for the mode to come near a colour between them.
+    # Temperature 1 gives the mean. These bins are too far apart for the mode to approximate a colour between them.
     "classification": {"centres": CENTRES, "width": 0.1, "temperature": 1.0},
     "unet": {"width": 0.1, "depth": 3},
     "attention_unet": {"width": 0.1, "depth": 3},
@@ -48,7 +50,7 @@ QUICK = {
 
 
 def quick(name: str, **options):
-    """A network's module, a small `Config` of it and the model."""
+    """The module of a network, a small `Config` and the model."""
     config = NETWORKS[name].Config(**QUICK[name], **options)
     return NETWORKS[name], config, NETWORKS[name].build(config)
 
@@ -58,7 +60,7 @@ def lightness(count: int, height: int, width: int) -> np.ndarray:
 
 
 def random_norms(model: keras.Model) -> None:
-    """Gives batch norm the kind of statistics that training gives it."""
+    """Set random weights and statistics in all batch norm layers, as if the model were trained."""
     rng = np.random.default_rng(1)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -77,7 +79,7 @@ def test_any_multiple_of_the_stride_gives_chroma_of_the_same_size(name, rows, co
 
 
 @pytest.mark.parametrize("name", gan.GENERATORS)
-def test_what_a_network_is_trained_on_has_the_size_that_its_scale_says(name):
+def test_the_size_of_the_trained_output_follows_from_the_scale(name):
     network, config, model = quick(name)
     side = 2 * stride(network, config)
     small = side // scale(network, config)
@@ -96,12 +98,12 @@ def test_a_picture_is_colored_the_same_whatever_its_neighbours_in_the_batch(name
 
 
 def trained_part(model: keras.Model) -> keras.Model:
-    """From lightness to what the network is trained on."""
+    """The model from lightness to the output that is trained: logits or planes."""
     names = {layer.name for layer in model.layers}
     return keras.Model(model.input, model.get_layer("logits" if "logits" in names else "planes").output)
 
 
-# Figures of the papers' layer lists, in millions of parameters.
+# Millions of parameters, from the layer lists in the papers.
 @pytest.mark.parametrize(
     ("network", "config", "millions"),
     [
@@ -145,7 +147,7 @@ def test_a_frozen_spectral_convolution_does_not_change():
         np.testing.assert_array_equal(one, other)
 
 
-def test_attention_begins_as_nothing_and_then_reaches_every_place():
+def test_attention_is_initially_the_identity_and_then_affects_every_position():
     keras.utils.set_random_seed(0)
     layer = SelfAttention()
     x = np.random.default_rng(0).normal(size=(1, 4, 6, 8)).astype(np.float32)
@@ -182,7 +184,7 @@ def test_the_embedding_matters_everywhere_in_the_picture():
     assert np.all(np.abs(after - before).max(axis=-1) > 0)
 
 
-def test_an_embedding_that_is_added_is_one_that_is_tiled_and_fused_by_a_1x1_convolution():
+def test_adding_an_embedding_equals_tiling_and_a_1x1_convolution():
     _, _, model = quick("fusion")
     whole, local = model.get_layer("fused_whole"), model.get_layer("fused_local")
     both = keras.Model(model.input, [local.input, model.get_layer("embedding").output, local.output])
@@ -200,19 +202,19 @@ def test_the_logits_have_a_quarter_of_the_size_and_one_channel_a_bin():
     assert classifier(lightness(1, 64, 96)).shape == (1, 16, 24, len(CENTRES))
 
 
-def test_the_global_branch_alone_carries_one_corner_to_the_other():
+def test_only_the_global_branch_connects_opposite_corners():
     keras.utils.set_random_seed(0)
     model = fusion_small.build(fusion_small.Config(centres=CENTRES, **SMALL))
     for layer in model.layers:
         if isinstance(layer, keras.layers.DepthwiseConv2D):
-            # Fresh depthwise kernels are small for their fan-in; batch norm makes up for that only in training.
+            # Initial depthwise kernels are small for their fan-in. Batch norm compensates for that only in training.
             layer.set_weights([4 * weight for weight in layer.get_weights()])
     picture = np.full((1, 160, 160, 1), 50, np.float32)
     changed = picture.copy()
     changed[:, :64, :64] = 0
 
     def carried():
-        # The local features of this small network see 45 pixels to each side.
+        # The local features of this small network have a receptive field of 45 pixels to each side.
         corners = (ops.convert_to_numpy(model(one))[:, -8:, -8:] for one in (picture, changed))
         return np.abs(np.subtract(*corners)).max()
 
@@ -248,7 +250,7 @@ def test_dropout_acts_in_training_only():
 
 
 def unfolded_once():
-    """A folded network, a network set to its function by `unfold`, and the batches its statistics are of."""
+    """A folded network, an equivalent network made by `unfold`, and the pictures for its statistics."""
     config = fusion_small.Config(centres=CENTRES, **SMALL)
     trained, model = fusion_small.build(config), fusion_small.build(config)
     random_norms(trained)
@@ -295,32 +297,32 @@ def test_upsampling_is_bilinear():
 
 
 def scenery(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lightness [1, S, S, 1] and sRGB 0..1 [1, S, S, 3] of a light blue sky over a dark green ground."""
+    """Lightness [1, S, S, 1] and sRGB 0..1 [1, S, S, 3] of a light blue sky above dark green ground."""
     rgb = np.zeros((1, side, side, 3), np.float32)
     rgb[:, : side // 2] = np.array([110, 170, 240]) / 255
     rgb[:, side // 2 :] = np.array([70, 110, 30]) / 255
-    return ops.convert_to_numpy(color.lightness_of_grey(color.luma(rgb)))[..., None], rgb
+    return ops.convert_to_numpy(conversion.lightness_of_grey(conversion.luma(rgb)))[..., None], rgb
 
 
 def learn(name: str, steps: int, **options) -> float:
-    """The worst error in Lab units in the middle of the sky and of the ground, after some steps on one picture."""
+    """Train on one picture. Returns the larger error, in Lab units, at the centres of sky and ground."""
     keras.utils.set_random_seed(0)
     network, config, model = quick(name, **options)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.8  # statistics settle within these few steps
+            layer.momentum = 0.8  # lets the statistics converge within few steps
     picture, rgb = scenery(32)
     small = rgb[:, :: scale(network, config), :: scale(network, config)]
-    chroma = ops.convert_to_numpy(color.rgb_to_lab(rgb))[..., 1:]
+    chroma = ops.convert_to_numpy(conversion.rgb_to_lab(rgb))[..., 1:]
     if hasattr(config, "centres"):
         centres = np.array(config.centres, np.float32)
-        truth = ops.convert_to_numpy(color.rgb_to_lab(small))[..., 1:]
+        truth = ops.convert_to_numpy(conversion.rgb_to_lab(small))[..., 1:]
         loss = losses.rebalanced_cross_entropy(centres, np.ones(len(centres), np.float32))
     else:
         truth, loss = ops.convert_to_numpy(spaces.encode(small, config.space)), "mse"
     trained = trained_part(model)
     trained.compile(keras.optimizers.Adam(5e-3), loss=loss, jit_compile=False)
-    for _ in range(steps):  # `fit` traces the step twice, which takes longer than the steps
+    for _ in range(steps):  # `fit` traces the step twice, which takes longer than all steps
         trained.train_on_batch(picture, truth)
     return np.abs(ops.convert_to_numpy(model(picture)) - chroma)[0, [8, 24], 16].max()
 

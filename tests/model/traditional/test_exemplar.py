@@ -1,10 +1,11 @@
-"""A reference picture lends its colours to what looks like it."""
+"""Exemplar colourisation: colours are transferred from a similar reference picture."""
 
 import numpy as np
 import pytest
 
-from model import batches, evaluation
-from model.photos import Photo, chroma
+from model.data import batches
+from model.data.photos import Photo, chroma
+from model.measuring import evaluation
 from model.traditional import exemplar
 from tests.model.conftest import landscape
 
@@ -14,11 +15,11 @@ def lightness(rgb, size=64):
 
 
 def upside_down(seed):
-    """The same colours, but dark above: another kind of picture."""
+    """A landscape turned upside down: the same colours, but dark at the top."""
     return np.ascontiguousarray(landscape(seed)[::-1])
 
 
-def test_a_picture_gets_the_colours_of_one_like_it():
+def test_a_picture_gets_the_colours_of_a_similar_reference():
     photos = [Photo("1.png", "coast", "1" * 64, landscape(1))]
     who = exemplar.predictor([exemplar.reference(landscape(2))])
     errors = [evaluation.measure(photos, 64, each).rmse.mean() for each in (who, evaluation.grey)]
@@ -33,7 +34,7 @@ def test_the_references_exposure_does_not_matter():
     assert ground[1] > 10
 
 
-def test_every_colour_is_one_of_the_references():
+def test_every_colour_occurs_in_the_reference():
     source = exemplar.reference(landscape(2))
     found = exemplar.transferred(lightness(landscape(1)), source)
     known = {tuple(color) for color in source.chroma}

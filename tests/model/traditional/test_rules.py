@@ -1,10 +1,11 @@
-"""Rules colour what they know, and let it spread to what they do not."""
+"""Rule-based colourisation: rules colour some regions, and their colours fill the rest."""
 
 import numpy as np
 import pytest
 
-from model import batches, evaluation
-from model.photos import Photo, chroma
+from model.data import batches
+from model.data.photos import Photo, chroma
+from model.measuring import evaluation
 from model.traditional import rules
 from model.traditional.rules import RULES, Rule
 from tests.model.conftest import landscape
@@ -37,7 +38,7 @@ def test_the_first_rule_that_holds_counts():
     assert (rules.colored(lightness()[..., 0], (first, second))[0] == [1, 2]).all()
 
 
-def test_what_no_rule_knows_is_filled_from_what_they_know():
+def test_regions_without_a_rule_are_filled_from_regions_with_one():
     picture = np.full((40, 40), 50.0)
     picture[:, 20:] = 30
     only = (Rule("dark", lightness=(0, 40), chroma=(10, -10), confidence=0.8),)
@@ -46,7 +47,7 @@ def test_what_no_rule_knows_is_filled_from_what_they_know():
     assert confidence == pytest.approx(0.4)
 
 
-def test_where_no_rule_holds_all_is_neutral_and_not_confident():
+def test_without_a_matching_rule_the_result_is_neutral_and_has_no_confidence():
     colors, confidence = rules.colored(np.full((20, 20), 50.0), (Rule("none", lightness=(200, 300)),))
     assert not colors.any()
     assert confidence == 0

@@ -1,4 +1,4 @@
-"""Generators learn against discriminators, each trained in its own half of a step, and a killed run goes on."""
+"""Adversarial training: each half of a step trains its own networks, and a killed run resumes."""
 
 import keras
 import numpy as np
@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from model import color
-from model.adversarial import Adversary, StateError, load_generator
+from model.color import conversion
 from model.networks import gan
-from tests.model.test_networks import QUICK, scenery
+from model.training.adversarial import Adversary, StateError, load_generator
+from tests.model.networks.test_networks import QUICK, scenery
 
 SMALL = {"width": 0.1, "generator_config": {"width": 0.1, "depth": 3}}
 FIGURES = {
@@ -20,7 +20,7 @@ FIGURES = {
 
 @pytest.fixture
 def eager():
-    """Steps that are few are quicker run than compiled."""
+    """Run TensorFlow functions eagerly, which is faster than compiling them for a few steps."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -33,9 +33,9 @@ def adversary(variant: str, seed: int = 0, **options) -> Adversary:
 
 
 def picture(side: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Lightness and chroma of a batch of one."""
+    """Lightness and chroma of one picture, as a batch."""
     lightness, rgb = scenery(side)
-    return lightness, ops.convert_to_numpy(color.rgb_to_lab(rgb))[..., 1:]
+    return lightness, ops.convert_to_numpy(conversion.rgb_to_lab(rgb))[..., 1:]
 
 
 def values(variables) -> list[np.ndarray]:
@@ -46,7 +46,7 @@ def changed(before: list[np.ndarray], variables) -> list[bool]:
     return [not np.array_equal(one, other) for one, other in zip(before, values(variables), strict=True)]
 
 
-@pytest.mark.parametrize("variant", gan.OWN)
+@pytest.mark.parametrize("variant", gan.VARIANTS)
 def test_the_generator_learns_a_small_picture_in_seconds(variant):
     trained = adversary(variant)
     lightness, chroma = picture()
@@ -102,12 +102,12 @@ def check_halves(trained: Adversary, monkeypatch) -> None:
 
     monkeypatch.setattr(type(trained._critic), "train_on_batch", watched)
     trained.step(*picture(32))
-    trained.step(*picture(64))  # another size makes the functions anew
+    trained.step(*picture(64))  # a new size causes a retrace
     trained.step(*picture(32))
     assert halves == [(False, True), (True, False)] * 3
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
+def test_a_killed_run_resumes_with_the_same_results(tmp_path):
     batch = picture()
     whole = adversary("pix2pix")
     for _ in range(3):
@@ -125,7 +125,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-3)
 
 
-def test_the_generator_of_a_state_can_be_had_alone(tmp_path):
+def test_the_generator_can_be_loaded_alone(tmp_path):
     trained = adversary("multiscale")
     trained.save(tmp_path / "state.npz")
     keras.utils.set_random_seed(1)
@@ -139,7 +139,7 @@ def test_the_generator_of_a_state_can_be_had_alone(tmp_path):
     )
 
 
-def test_the_state_of_other_networks_and_a_broken_one_are_refused_in_words(tmp_path):
+def test_states_of_other_networks_and_broken_states_are_refused(tmp_path):
     adversary("pix2pix").save(tmp_path / "state.npz")
     wider = adversary("pix2pix", width=0.2)
     with pytest.raises(StateError, match="other networks: discriminator"):
@@ -160,7 +160,7 @@ def test_patches_and_scales_have_their_sizes():
 
 
 def test_the_patch_discriminator_has_the_parameters_of_the_paper():
-    # That of the published code for 3 + 3 channels is 2,768,705, of which three more channels make 3,072.
+    # The published code has 2,768,705 parameters for 3 + 3 channels. The three additional channels account for 3,072.
     assert gan.discriminators(gan.Config()).count_params() == 2_765_633
 
 
@@ -170,7 +170,7 @@ def test_a_gan_has_the_stride_of_its_generator():
     assert gan.Config(generator_config={"depth": 4}).stride == 16
 
 
-def test_an_unknown_variant_or_generator_is_refused_with_the_names_there_are():
+def test_an_unknown_variant_or_generator_is_refused_with_the_valid_names():
     with pytest.raises(ValueError, match="pix2pix, multiscale"):
         gan.Config(variant="cyclegan")
     with pytest.raises(ValueError, match="alpha, beta"):

@@ -1,4 +1,4 @@
-"""What trains on another back end of Keras is exported by TensorFlow."""
+"""Training on another Keras backend, with export by TensorFlow."""
 
 import json
 import os
@@ -8,14 +8,14 @@ import sys
 import cv2
 import pytest
 
-from model import training
+from model.training import run_folder
 from tests.model.conftest import landscape
-from tests.model.test_distillation import LAYERS
+from tests.model.training.test_distillation import LAYERS
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder of photographs that is split into all three parts."""
+    """A folder with enough photographs for all three parts of the split."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "photos" / "coast").mkdir(parents=True)
     for seed in range(30):
@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
 
 
 def trained(folder, backend: str, output: str, *words: str) -> str:
-    """What the command says that trains a small network on a back end."""
+    """Train a small network on a backend. Returns the output of the command."""
     command = [sys.executable, "-m", "model.train", "--photos", "photos", "--output", output]
     command += ["--batch", "4", "--steps", "2", "--sizes", "64", "32", "--size", "32", *words]
     environment = os.environ | {"KERAS_BACKEND": backend}
@@ -40,7 +40,7 @@ def test_jax_trains_with_a_teacher_and_tensorflow_exports(folder):
     trained(folder, "tensorflow", "teacher", *network, "--epochs", "1")
     taught = [*network, "--teacher", "teacher"]
     said = trained(folder, "jax", "run", *taught, "--epochs", "1")
-    assert "the same command with KERAS_BACKEND=tensorflow exports and reports it" in said
+    assert "run the same command with KERAS_BACKEND=tensorflow" in said
     said = trained(folder, "tensorflow", "run", *taught, "--epochs", "2")
     assert "epoch 2/2" in said and "epoch 1/2" not in said
-    assert (folder / "run" / training.MODEL / "model_card.json").is_file()
+    assert (folder / "run" / run_folder.MODEL / "model_card.json").is_file()

@@ -1,4 +1,4 @@
-"""A run learns from another run's network what the photographs alone do not say, and keeps none of its weights."""
+"""Distillation: a run learns from the network of another run and keeps none of its weights."""
 
 import dataclasses
 import json
@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from keras import ops
 
-from model import batches, efficientnet_lite, objectives, release, teaching, train, training
-from model.bins import read_bins
+from model import release, train
 from model.card import read_card
-from model.networks import fusion_small
-from model.options import Options
-from model.photos import HELD_OUT, Photo, Photos
+from model.data import batches
+from model.data.bins import BINS, read_bins
+from model.data.photos import HELD_OUT, Photo, Photos
+from model.networks import efficientnet_lite, fusion_small
+from model.training import fit, objectives, run_folder, teaching
+from model.training.options import Options
 from tests.model.conftest import landscape
-from tests.model.test_networks import CENTRES, lightness, random_norms
+from tests.model.networks.test_networks import CENTRES, lightness, random_norms
 
 LAYERS = {"stem": 8, "stages": ((8, 1),) * 4, "fused": 8, "decoder": ((8, 1), (8, 1))}
 SHORT = Options(layers=LAYERS, epochs=2, steps=2, batch=4, sizes=(32,), size=32)
@@ -25,7 +27,7 @@ LONG = dataclasses.replace(SHORT, steps=100, batch=8, rate=0.02, average=0.9)
 
 
 def pictures(channels: tuple[int, int, int] = (0, 1, 2)) -> Photos:
-    """Landscapes, whose colours trade places where the channels do."""
+    """Landscapes. A different order of channels swaps their colours."""
     some = [
         Photo(f"{seed}.png", "coast", f"{seed:064x}", np.ascontiguousarray(landscape(seed)[..., channels]))
         for seed in range(12)
@@ -34,7 +36,7 @@ def pictures(channels: tuple[int, int, int] = (0, 1, 2)) -> Photos:
 
 
 def weights(state) -> set[str]:
-    """Where there are numbers in a checkpoint."""
+    """Names of the data sets in a checkpoint."""
     found = set()
     with h5py.File(state) as file:
         file.visititems(lambda name, item: found.add(name) if isinstance(item, h5py.Dataset) else None)
@@ -43,38 +45,40 @@ def weights(state) -> set[str]:
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """A run whose skies are orange and whose grass is blue, by the bins of both."""
+    """A run with orange skies and blue grass. Its bins cover these colours and the original ones."""
     both = tmp_path_factory.mktemp("both")
     mixed = Photos(
         train=pictures().train + pictures((2, 1, 0)).train, validation=[], test=[], grey={}, broken={}
     )
-    training.train(mixed, SHORT, both)
+    fit.train(mixed, SHORT, both)
     run = tmp_path_factory.mktemp("teacher")
-    training.train(pictures((2, 1, 0)), LONG, run, like=both)
+    fit.train(pictures((2, 1, 0)), LONG, run, like=both)
     return run
 
 
 def colors(run) -> np.ndarray:
-    """What the network of a run makes of a landscape's lightness: mean chroma [2] of the sky."""
-    network, _ = training.trained(str(run), LONG)
+    """Mean chroma [2] that the network of a run gives the sky of a landscape."""
+    network, _ = fit.trained(str(run), LONG)
     view = np.full((1, 32, 32, 1), 35, np.float32)
     view[:, :14] = 70
     return ops.convert_to_numpy(network(view))[0, 2:10].mean(axis=(0, 1))
 
 
 @pytest.mark.parametrize(("share", "like_teacher"), [(1.0, True), (0.0, False)])
-def test_what_is_learned_is_the_teachers_by_its_share(share, like_teacher, teacher, tmp_path, monkeypatch):
+def test_the_share_of_the_teacher_determines_what_is_learned(
+    share, like_teacher, teacher, tmp_path, monkeypatch
+):
     monkeypatch.setattr(objectives, "_TAUGHT", share)
-    training.train(pictures(), dataclasses.replace(LONG, teacher=str(teacher)), tmp_path)
+    fit.train(pictures(), dataclasses.replace(LONG, teacher=str(teacher)), tmp_path)
     taught, own = colors(teacher), colors(tmp_path)
-    assert taught[1] > 10  # b*: an orange sky
+    assert taught[1] > 10  # positive b*: an orange sky
     assert (own[1] > 10) == like_teacher and (own[1] < -10) == (not like_teacher)
 
 
 def test_a_run_holds_no_weights_of_its_teacher(teacher, tmp_path):
-    training.train(pictures(), SHORT, tmp_path / "alone", like=teacher)
-    training.train(pictures(), dataclasses.replace(SHORT, teacher=str(teacher)), tmp_path / "taught")
-    alone, taught = (weights(tmp_path / run / training.STATE) for run in ("alone", "taught"))
+    fit.train(pictures(), SHORT, tmp_path / "alone", like=teacher)
+    fit.train(pictures(), dataclasses.replace(SHORT, teacher=str(teacher)), tmp_path / "taught")
+    alone, taught = (weights(tmp_path / run / run_folder.STATE) for run in ("alone", "taught"))
     assert alone < taught and all(name.startswith("layers/hint") for name in taught - alone)
     bins = [read_bins(tmp_path / run)["centres"] for run in ("alone", "taught")]
     assert bins[0] == bins[1] == read_bins(teacher)["centres"]
@@ -82,17 +86,19 @@ def test_a_run_holds_no_weights_of_its_teacher(teacher, tmp_path):
 
 def test_a_run_that_stopped_goes_on_with_its_teacher(teacher, tmp_path):
     options = dataclasses.replace(SHORT, teacher=str(teacher))
-    training.train(pictures(), options, tmp_path / "whole")
-    training.train(pictures(), options, tmp_path / "stopped", (StoppedAfterOne(),))
-    training.train(pictures(), options, tmp_path / "stopped")
-    histories = [json.loads((tmp_path / run / training.HISTORY).read_text()) for run in ("whole", "stopped")]
+    fit.train(pictures(), options, tmp_path / "whole")
+    fit.train(pictures(), options, tmp_path / "stopped", (StoppedAfterOne(),))
+    fit.train(pictures(), options, tmp_path / "stopped")
+    histories = [
+        json.loads((tmp_path / run / run_folder.HISTORY).read_text()) for run in ("whole", "stopped")
+    ]
     assert len(histories[0]) == 2
     assert histories[1][1]["loss"] == pytest.approx(histories[0][1]["loss"], rel=1e-4)
-    with pytest.raises(training.RunError, match=r"--teacher was .*, not "):
-        training.train(pictures(), SHORT, tmp_path / "stopped", like=teacher)
+    with pytest.raises(run_folder.RunError, match=r"--teacher was .*, not "):
+        fit.train(pictures(), SHORT, tmp_path / "stopped", like=teacher)
 
 
-def test_a_hint_is_the_share_of_what_the_teacher_sees_that_the_learner_does_not_tell():
+def test_the_hint_loss_is_the_unexplained_share_of_the_teachers_features():
     rng = np.random.default_rng(0)
     own = rng.normal(3, 2, (8, 4, 4, 6)).astype("float32")
     noise = rng.normal(0, 1, (8, 4, 4, 3))
@@ -118,13 +124,13 @@ def test_a_learner_comes_to_see_what_its_teacher_sees(teacher, tmp_path, monkeyp
     for weight in (0.0, 3.0):
         monkeypatch.setattr(teaching, "_HINT", weight)
         run = tmp_path / str(weight)
-        training.train(pictures(), dataclasses.replace(LONG, teacher=str(teacher), steps=200), run)
+        fit.train(pictures(), dataclasses.replace(LONG, teacher=str(teacher), steps=200), run)
         hinted[weight] = unexplained(run, teacher)
     assert hinted[3.0] < 0.8 * hinted[0.0]
 
 
 def unexplained(run, teacher) -> float:
-    """Share of the variance of a teacher's features that a linear map from those of a run leaves."""
+    """Share of variance in the features of a teacher that a linear map from the features of a run does not explain."""
     views = np.concatenate(
         [lightness(1, 32, 32)] + [batches.lightness(landscape(seed))[None, :32, :32] for seed in range(20)]
     )
@@ -132,7 +138,7 @@ def unexplained(run, teacher) -> float:
         ops.convert_to_numpy(
             keras.Model(network.input, network.get_layer(teaching.FEATURES[0]).output)(views)
         ).reshape(-1, 8)
-        for network, _ in (training.trained(str(folder), LONG) for folder in (run, teacher))
+        for network, _ in (fit.trained(str(folder), LONG) for folder in (run, teacher))
     )
     its = its[:, its.std(axis=0) > 1e-3]
     own = np.concatenate([own, np.ones((len(own), 1))], axis=1)
@@ -150,8 +156,8 @@ def test_a_teacher_in_single_precision_teaches_in_mixed(teacher, tmp_path, monke
 
     monkeypatch.setattr(teaching, "taught", listened)
     mixed = dataclasses.replace(SHORT, teacher=str(teacher), precision="mixed_float16")
-    training.train(pictures(), mixed, tmp_path)
-    itself, _ = training.trained(teacher, dataclasses.replace(LONG, debias=1.0))
+    fit.train(pictures(), mixed, tmp_path)
+    itself, _ = fit.trained(teacher, dataclasses.replace(LONG, debias=1.0))
     view = lightness(2, 32, 32)
     there, here = (
         ops.convert_to_numpy(network(view)) for network in (heard[0], objectives.trained_part(itself))
@@ -165,52 +171,50 @@ class StoppedAfterOne(keras.callbacks.Callback):
         self.model.stop_training = True
 
 
-def test_what_cannot_teach_is_refused_before_anything_is_written(teacher, tmp_path):
+def test_an_unsuitable_teacher_is_refused_before_anything_is_written(teacher, tmp_path):
     other = tmp_path / "other"
-    training.train(pictures(), SHORT, other)
+    fit.train(pictures(), SHORT, other)
     empty = tmp_path / "empty"
     empty.mkdir()
     bare = tmp_path / "bare"
     bare.mkdir()
-    shutil.copy(teacher / training.BINS, bare)
+    shutil.copy(teacher / BINS, bare)
     regressing = tmp_path / "regressing"
-    training.train(
+    fit.train(
         pictures(), Options(network="alpha", epochs=1, steps=1, batch=2, sizes=(32,), size=32), regressing
     )
     unfinished = tmp_path / "unfinished"
     shutil.copytree(teacher, unfinished)
-    (unfinished / training.STATE).unlink()
+    (unfinished / run_folder.STATE).unlink()
     for folder, like, words in (
         (other, teacher, "other chroma bins"),
-        (empty, None, "options.json is of no run"),
-        (bare, None, "options.json is of no run"),
-        (regressing, None, "is no run of a network that could teach"),
-        (unfinished, None, "is no run of a network that could teach"),
+        (empty, None, "options.json does not belong to a run"),
+        (bare, None, "options.json does not belong to a run"),
+        (regressing, None, "cannot be the teacher"),
+        (unfinished, None, "cannot be the teacher"),
         (teacher, empty, "no chroma bins"),
     ):
         options = dataclasses.replace(SHORT, teacher=str(folder))
-        with pytest.raises(training.RunError, match=words):
-            training.train(pictures(), options, tmp_path / "run", like=like)
+        with pytest.raises(run_folder.RunError, match=words):
+            fit.train(pictures(), options, tmp_path / "run", like=like)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_size_that_the_teacher_cannot_take_is_refused(teacher, tmp_path):
     options = Options(network="classification", layers={"width": 0.1}, sizes=(40,), teacher=str(teacher))
-    with pytest.raises(training.RunError, match="--sizes must be multiples of 32"):
-        training.train(pictures(), options, tmp_path)
+    with pytest.raises(run_folder.RunError, match="--sizes must be multiples of 32"):
+        fit.train(pictures(), options, tmp_path)
 
 
 def test_networks_of_other_kinds_teach_each_other(teacher, tmp_path):
-    """The older of the two has another architecture, and its own decoding of bins."""
+    """The older network has another architecture and another temperature for decoding bins."""
     older = dataclasses.replace(SHORT, network="classification", layers={"width": 0.1}, temperature=0.38)
-    training.train(pictures(), dataclasses.replace(older, teacher=str(teacher)), tmp_path / "older")
-    training.train(
-        pictures(), dataclasses.replace(SHORT, teacher=str(tmp_path / "older")), tmp_path / "younger"
-    )
-    assert len(json.loads((tmp_path / "younger" / training.HISTORY).read_text())) == SHORT.epochs
+    fit.train(pictures(), dataclasses.replace(older, teacher=str(teacher)), tmp_path / "older")
+    fit.train(pictures(), dataclasses.replace(SHORT, teacher=str(tmp_path / "older")), tmp_path / "younger")
+    assert len(json.loads((tmp_path / "younger" / run_folder.HISTORY).read_text())) == SHORT.epochs
 
 
-def test_the_command_keeps_out_what_the_teacher_has_not_seen(album, tmp_path, capsys):
+def test_the_command_holds_out_only_photographs_unseen_by_the_teacher(album, tmp_path, capsys):
     layers = ["--layers", json.dumps(LAYERS)]
     short = [*layers, "--epochs", "1", "--steps", "2", "--batch", "2", "--sizes", "32", "--size", "32"]
     assert train.main(["--photos", str(album), "--output", str(tmp_path / "teacher"), *short]) == 0
@@ -246,26 +250,24 @@ def test_the_command_keeps_out_what_the_teacher_has_not_seen(album, tmp_path, ca
     held_out.unlink()
     assert train.main([*command[:3], str(tmp_path / "late"), *command[4:], *short]) == 2
     error = capsys.readouterr().err
-    assert "of a run that was exported" in error and error.count("\n") == 1
+    assert "of an exported run" in error and error.count("\n") == 1
 
 
 def test_a_network_on_a_classifiers_features_teaches_and_is_started_from(teacher, tmp_path, monkeypatch):
     layers = {"extractor": "efficientnet_lite0", "fused": 8, "decoder": ((8, 1), (8, 1))}
     large = dataclasses.replace(SHORT, layers=layers)
-    training.train(pictures(), large, tmp_path / "large", like=teacher)
-    # What it knows is in its own folder from here on.
+    fit.train(pictures(), large, tmp_path / "large", like=teacher)
+    # From here on the weights must come from the folder of the run.
     monkeypatch.setattr(efficientnet_lite, "PACKAGE", "no_such_package")
     release.release(
         pictures(), large, tmp_path / "large", name="large", version="1", command="none", terms="none"
     )
-    training.train(
-        pictures(), dataclasses.replace(SHORT, teacher=str(tmp_path / "large")), tmp_path / "small"
-    )
-    network, _ = training.trained(tmp_path / "large", large)
+    fit.train(pictures(), dataclasses.replace(SHORT, teacher=str(tmp_path / "large")), tmp_path / "small")
+    network, _ = fit.trained(tmp_path / "large", large)
     monkeypatch.undo()
     still = dataclasses.replace(large, epochs=1, steps=1, rate=1e-9)
-    training.train(pictures(), still, tmp_path / "warm", warm=tmp_path / "large" / release.MODEL)
-    warm, _ = training.trained(tmp_path / "warm", still)
+    fit.train(pictures(), still, tmp_path / "warm", warm=tmp_path / "large" / release.MODEL)
+    warm, _ = fit.trained(tmp_path / "warm", still)
     view = lightness(2, 32, 32)
     np.testing.assert_allclose(
         ops.convert_to_numpy(warm(view)), ops.convert_to_numpy(network(view)), atol=0.5

@@ -1,4 +1,4 @@
-"""A run trains, survives a kill, and ends in a model with its card; mistakes are answered in one line."""
+"""Training runs: a run survives a kill and exports a model with its card. User errors give a message of one line."""
 
 import dataclasses
 import functools
@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import bins, card, curves, losses, networks, objectives, photos, release, serving, train, training
-from model.options import NETWORKS, Options, OptionsError, check, own
+from model import card, networks, release, serving, train
+from model.data import bins, photos
+from model.training import curves, fit, losses, objectives, run_folder
+from model.training.options import NETWORKS, Options, OptionsError, check, defaults
 from tests.model.conftest import landscape
 
 SMALL = '{"stem": 8, "stages": [[8, 1], [8, 1], [8, 1], [8, 1]], "fused": 8, "decoder": [[8, 1], [8, 1]]}'
@@ -26,23 +28,23 @@ TINY = [
     *["--steps", "2", "--batch", "2", "--sizes", "32", "--size", "32"],
     *["--weights", "hills=2", "--aging", "0.25"],
 ]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def steps_done(run: Path) -> int:
-    """Steps that the newest checkpoint holds, read from the file itself."""
-    with h5py.File(run / training.STATE) as state:
+    """Number of steps in the newest checkpoint, read directly from the file."""
+    with h5py.File(run / run_folder.STATE) as state:
         return int(state["step"][()])
 
 
 @pytest.fixture(scope="module")
 def run(album, tmp_path_factory):
-    """A run that was killed after its first epochs, then continued to its end: its folder and what was printed."""
+    """A run that was killed after its first epochs and then resumed until its end."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     command = [sys.executable, "-m", "model.train", "--photos", str(album), "--output", str(folder), *TINY]
     endless = subprocess.Popen([*command, "--epochs", "100000"], cwd=ROOT, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (folder / training.STATE).exists() and time.monotonic() < deadline:
+    while not (folder / run_folder.STATE).exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(endless.pid, signal.SIGKILL)
     endless.wait()
@@ -65,7 +67,7 @@ def test_a_killed_run_goes_on_where_its_last_epoch_ended(run):
 
 def test_the_run_leaves_its_options_its_bins_and_nothing_half_written(run):
     folder = run[0]
-    assert json.loads((folder / training.OPTIONS).read_text())["weights"] == {"hills": 2}
+    assert json.loads((folder / run_folder.OPTIONS).read_text())["weights"] == {"hills": 2}
     assert np.sum(bins.read_bins(folder)["shares"]) == pytest.approx(1)
     assert sorted(file.name for file in folder.iterdir() if "partial" in file.name) == []
 
@@ -89,7 +91,7 @@ def test_the_run_ends_in_a_model_with_a_checked_card(run):
 
 def test_the_curve_has_every_epoch_once_also_of_a_killed_run(run):
     folder, _, epochs, _ = run
-    history = json.loads((folder / training.HISTORY).read_text())
+    history = json.loads((folder / run_folder.HISTORY).read_text())
     assert [entry["epoch"] for entry in history] == list(range(1, epochs + 1))
     assert all(
         set(entry) == {"epoch", "loss", "chroma_error", "val_loss", "val_chroma_error"} for entry in history
@@ -107,7 +109,7 @@ ALBUM = photos.Photos(
 
 
 class Killed(keras.callbacks.Callback):
-    """Ends a run in the middle of an epoch, as a kill does."""
+    """Ends a run in the middle of an epoch, like a kill."""
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == 2:
@@ -126,21 +128,21 @@ class Killed(keras.callbacks.Callback):
     ids=["network", "gan"],
 )
 def test_a_killed_run_goes_on_at_its_step_with_the_batches_that_are_left(changes, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SAVED_EVERY", 0)
+    monkeypatch.setattr(fit, "SAVED_EVERY", 0)
     options = dataclasses.replace(OPTIONS, **changes)
     with pytest.raises(InterruptedError):
-        training.train(ALBUM, options, tmp_path, (Killed(),))
+        fit.train(ALBUM, options, tmp_path, (Killed(),))
     begun, ended = [], []
 
     def batches(views, start):
         begun.append(start)
-        return iter(training.TrainingBatches(ALBUM.train, np.full(8, 1 / 8), views, start))
+        return iter(fit.TrainingBatches(ALBUM.train, np.full(8, 1 / 8), views, start))
 
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: ended.append(batch))
-    training.train(ALBUM, options, tmp_path, (count,), batches=batches)
+    fit.train(ALBUM, options, tmp_path, (count,), batches=batches)
     assert begun[0] == 3
     assert len(ended) == 2 * 4 - 3
-    assert [row["epoch"] for row in json.loads((tmp_path / training.HISTORY).read_text())] == [1, 2]
+    assert [row["epoch"] for row in json.loads((tmp_path / run_folder.HISTORY).read_text())] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -149,9 +151,9 @@ def test_a_killed_run_goes_on_at_its_step_with_the_batches_that_are_left(changes
     ids=["network", "gan"],
 )
 def test_a_callback_finds_the_state_of_its_own_epoch(changes, tmp_path):
-    """So that what carries the folder elsewhere after an epoch does not carry the one before."""
+    """A callback that copies the folder after an epoch must not copy the state of the previous epoch."""
     options = dataclasses.replace(OPTIONS, **changes)
-    state = tmp_path / (training.ADVERSARY if changes else training.STATE)
+    state = tmp_path / (run_folder.ADVERSARY if changes else run_folder.STATE)
     steps = []
 
     def look(epoch, logs):
@@ -161,7 +163,7 @@ def test_a_callback_finds_the_state_of_its_own_epoch(changes, tmp_path):
             with h5py.File(state) as file:
                 steps.append(int(file["step"][()]))
 
-    training.train(ALBUM, options, tmp_path, (keras.callbacks.LambdaCallback(on_epoch_end=look),))
+    fit.train(ALBUM, options, tmp_path, (keras.callbacks.LambdaCallback(on_epoch_end=look),))
     assert steps == [options.steps, 2 * options.steps]
 
 
@@ -184,10 +186,10 @@ def test_the_perceptual_loss_is_added_by_its_weight(network):
 
 def test_a_network_learns_with_the_perceptual_loss_and_is_used_without_its_classifier(tmp_path):
     options = dataclasses.replace(OPTIONS, perceptual=1.0)
-    training.train(ALBUM, options, tmp_path)
-    rows = json.loads((tmp_path / training.HISTORY).read_text())
+    fit.train(ALBUM, options, tmp_path)
+    rows = json.loads((tmp_path / run_folder.HISTORY).read_text())
     assert rows[-1]["loss"] < rows[0]["loss"]
-    network, _ = training.trained(tmp_path, options)
+    network, _ = fit.trained(tmp_path, options)
     assert np.isfinite(np.asarray(network(np.full((1, 32, 32, 1), 50.0)))).all()
 
 
@@ -199,16 +201,14 @@ SMALL_UNET = {"depth": 5, "width": 0.1}
     [{"average": 0.9}, {"network": "unet", "layers": SMALL_UNET}],
     ids=["average", "dropout"],
 )
-def test_a_run_that_was_killed_ends_as_one_that_was_not(changes, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SAVED_EVERY", 0)
+def test_a_killed_run_ends_with_the_same_weights_as_an_uninterrupted_one(changes, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "SAVED_EVERY", 0)
     options = dataclasses.replace(OPTIONS, **changes)
-    training.train(ALBUM, options, tmp_path / "whole")
+    fit.train(ALBUM, options, tmp_path / "whole")
     with pytest.raises(InterruptedError):
-        training.train(ALBUM, options, tmp_path / "killed", (Killed(),))
-    training.train(ALBUM, options, tmp_path / "killed")
-    whole, killed = (
-        training.trained(tmp_path / run, options)[0].get_weights() for run in ("whole", "killed")
-    )
+        fit.train(ALBUM, options, tmp_path / "killed", (Killed(),))
+    fit.train(ALBUM, options, tmp_path / "killed")
+    whole, killed = (fit.trained(tmp_path / run, options)[0].get_weights() for run in ("whole", "killed"))
     for one, other in zip(whole, killed, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -216,10 +216,10 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(changes, tmp_path, monke
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 def test_the_average_of_the_weights_is_what_is_exported(precision, tmp_path):
     options = dataclasses.replace(OPTIONS, average=0.9, precision=precision)
-    training.train(ALBUM, options, tmp_path)
-    with h5py.File(tmp_path / training.STATE) as state:
+    fit.train(ALBUM, options, tmp_path)
+    with h5py.File(tmp_path / run_folder.STATE) as state:
         last = state["layers/conv2d/vars/0"][()]
-    averaged = training.trained(tmp_path, options)[0].get_weights()[0]
+    averaged = fit.trained(tmp_path, options)[0].get_weights()[0]
     assert 0 < np.abs(averaged - last).max() < np.abs(last).max() / 2
 
 
@@ -228,23 +228,23 @@ def test_the_average_of_the_weights_is_what_is_exported(precision, tmp_path):
     [({"space": "hsv"}, "--space was lab, not hsv"), ({"network": "beta"}, "--network was alpha, not beta")],
 )
 def test_a_run_does_not_go_on_with_other_options(changes, words, tmp_path):
-    training.train(ALBUM, dataclasses.replace(OPTIONS, epochs=1, steps=1), tmp_path)
-    saved = (tmp_path / training.OPTIONS).read_text()
-    with pytest.raises(training.RunError, match=words):
-        training.train(ALBUM, dataclasses.replace(OPTIONS, epochs=1, steps=1, **changes), tmp_path)
-    assert (tmp_path / training.OPTIONS).read_text() == saved
+    fit.train(ALBUM, dataclasses.replace(OPTIONS, epochs=1, steps=1), tmp_path)
+    saved = (tmp_path / run_folder.OPTIONS).read_text()
+    with pytest.raises(run_folder.RunError, match=words):
+        fit.train(ALBUM, dataclasses.replace(OPTIONS, epochs=1, steps=1, **changes), tmp_path)
+    assert (tmp_path / run_folder.OPTIONS).read_text() == saved
 
 
-def test_a_run_of_an_earlier_version_is_not_gone_on_with(tmp_path):
+def test_a_run_of_an_earlier_version_is_not_resumed(tmp_path):
     options = dataclasses.replace(OPTIONS, epochs=1, steps=1)
-    training.train(ALBUM, options, tmp_path)
-    with h5py.File(tmp_path / training.STATE, "a") as state:
+    fit.train(ALBUM, options, tmp_path)
+    with h5py.File(tmp_path / run_folder.STATE, "a") as state:
         del state["step"]
-    with pytest.raises(training.RunError, match="no run of this version"):
-        training.train(ALBUM, options, tmp_path)
+    with pytest.raises(run_folder.RunError, match="does not belong to a run of this version"):
+        fit.train(ALBUM, options, tmp_path)
 
 
-def test_mixed_precision_trains_what_is_exported_in_single(tmp_path):
+def test_a_model_trained_in_mixed_precision_is_exported_in_single(tmp_path):
     options = dataclasses.replace(OPTIONS, precision="mixed_bfloat16")
     seen = set()
 
@@ -252,10 +252,10 @@ def test_mixed_precision_trains_what_is_exported_in_single(tmp_path):
         def on_train_begin(self, logs=None):
             seen.update(layer.compute_dtype for layer in self.model.layers if "conv" in layer.name)
 
-    training.train(ALBUM, options, tmp_path, (Precision(),))
+    fit.train(ALBUM, options, tmp_path, (Precision(),))
     assert seen == {"bfloat16"}
     assert keras.config.dtype_policy().name == "float32"
-    network, _ = training.trained(tmp_path, options)
+    network, _ = fit.trained(tmp_path, options)
     assert {layer.compute_dtype for layer in network.layers} == {"float32"}
     assert np.isfinite(np.asarray(network(np.full((1, 32, 32, 1), 50.0)))).all()
 
@@ -265,7 +265,7 @@ def test_mixed_precision_trains_what_is_exported_in_single(tmp_path):
     [{}, {"network": "gan", "layers": {"generator": "alpha", "width": 0.05}}],
     ids=["network", "gan"],
 )
-def test_a_step_that_loss_scaling_skips_is_a_step(changes, tmp_path, monkeypatch):
+def test_a_step_that_loss_scaling_skips_is_counted(changes, tmp_path, monkeypatch):
     scaled = functools.partial(keras.optimizers.LossScaleOptimizer, initial_scale=1e30)
     monkeypatch.setattr(keras.optimizers, "LossScaleOptimizer", scaled)
     options = dataclasses.replace(OPTIONS, precision="mixed_float16", **changes)
@@ -273,10 +273,10 @@ def test_a_step_that_loss_scaling_skips_is_a_step(changes, tmp_path, monkeypatch
 
     def batches(views, start):
         begun.append(start)
-        return iter(training.TrainingBatches(ALBUM.train, np.full(8, 1 / 8), views, start))
+        return iter(fit.TrainingBatches(ALBUM.train, np.full(8, 1 / 8), views, start))
 
     for epochs in (1, 2):
-        training.train(ALBUM, dataclasses.replace(options, epochs=epochs), tmp_path, batches=batches)
+        fit.train(ALBUM, dataclasses.replace(options, epochs=epochs), tmp_path, batches=batches)
     assert begun == [0, 4]
 
 
@@ -289,18 +289,18 @@ import keras
 import tensorflow as tf
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
-from tests.model.test_training import ALBUM, OPTIONS, training
-devices = training._devices
-training._devices = lambda: devices("CPU")
+from tests.model.training.test_fit import ALBUM, OPTIONS, training
+devices = fit._devices
+fit._devices = lambda: devices("CPU")
 class Replicas(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         print("replicas", tf.distribute.get_strategy().num_replicas_in_sync)
 options = dataclasses.replace(OPTIONS, network={network!r}, layers={layers!r})
-training.train(ALBUM, options, {str(tmp_path)!r}, (Replicas(),))
+fit.train(ALBUM, options, {str(tmp_path)!r}, (Replicas(),))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.endswith(f"replicas {replicas}\n"), done.stderr[-2000:]
-    assert (tmp_path / training.HISTORY).is_file()
+    assert (tmp_path / run_folder.HISTORY).is_file()
 
 
 def test_the_learning_curve_is_a_picture(run):
@@ -310,19 +310,19 @@ def test_the_learning_curve_is_a_picture(run):
 
 def test_rebalancing_is_taken_back_in_the_logits(run):
     folder = run[0]
-    saved = json.loads((folder / training.OPTIONS).read_text())
+    saved = json.loads((folder / run_folder.OPTIONS).read_text())
     options = Options(**{**saved, "sizes": tuple(saved["sizes"])})
     picture = np.full((1, 32, 32, 1), 50, np.float32)
     logits = []
     for debias in (0.0, 1.0):
-        network, _ = training.trained(folder, dataclasses.replace(options, debias=debias))
+        network, _ = fit.trained(folder, dataclasses.replace(options, debias=debias))
         classifier = keras.Model(network.input, network.get_layer("logits").output)
         logits.append(np.asarray(classifier(picture))[0, 0, 0])
     weights = losses.rebalancing_weights(np.array(bins.read_bins(folder)["shares"]))
     np.testing.assert_allclose(logits[0] - logits[1], np.log(weights), atol=1e-4)
 
 
-def test_the_report_stands_beside_its_three_controls(run):
+def test_the_report_contains_three_controls(run):
     report = json.loads((run[0] / release.REPORT).read_text())
     assert set(report["controls"]) == {"grey", "mean_chroma", "lightness_table"}
     for by_collection in (report["model"], *report["controls"].values()):
@@ -351,23 +351,23 @@ def test_a_folder_with_a_run_on_other_photographs_is_not_continued(run, tmp_path
         (["--uniform", "1.5"], "between 0 and 1"),
         (["--average", "1"], "--average must be 0 or more and less than 1"),
         (["--perceptual", "-1"], "--perceptual must not be negative"),
-        (["--network", "beta", "--space", "yuv", "--perceptual", "1"], "--perceptual goes with --space lab"),
-        (["--network", "gan", "--perceptual", "1"], "--perceptual says nothing to the network gan"),
+        (["--network", "beta", "--space", "yuv", "--perceptual", "1"], "--perceptual needs --space lab"),
+        (["--network", "gan", "--perceptual", "1"], "--perceptual has no effect with --network gan"),
         (["--layers", '{"stories": 3}'], "--layers does not fit"),
-        (["--weights", "valley=2"], "no collection of"),
+        (["--weights", "valley=2"], "has no collection valley"),
         (["--weights", "hills=-1"], "must not be negative"),
         (["--terms", "nowhere.txt"], "cannot read --terms"),
         (["--seed", "-1"], "--seed must not be negative"),
         (["--network", "beta", "--layers", '{"width": "x"}'], "width must be a number"),
-        (["--network", "alpha", "--temperature", "0.5"], "--temperature says nothing to the network alpha"),
-        (["--network", "gan", "--average", "0.9"], "--average says nothing to the network gan"),
+        (["--network", "alpha", "--temperature", "0.5"], "--temperature has no effect with --network alpha"),
+        (["--network", "gan", "--average", "0.9"], "--average has no effect with --network gan"),
         (["--network", "gan", "--layers", '{"generator_config": {"space": "cmyk"}}'], "space must be one of"),
         (["--warm", "nowhere"], "nowhere has no chroma bins"),
         (["--like", "nowhere"], "nowhere has no chroma bins"),
-        (["--teacher", "nowhere"], "nowhere/options.json is of no run"),
-        (["--network", "beta", "--teacher", "run"], "--teacher says nothing to the network beta"),
+        (["--teacher", "nowhere"], "nowhere/options.json does not belong to a run"),
+        (["--network", "beta", "--teacher", "run"], "--teacher has no effect with --network beta"),
         (["--layers", '{"extractor": "vgg16"}'], "there is no vgg16"),
-        (["--output", __file__], "can be no folder of a run"),
+        (["--output", __file__], "cannot be used as the output folder"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(album, tmp_path, capsys, arguments, words):
@@ -399,10 +399,14 @@ def test_help_is_quick_because_it_loads_neither_keras_nor_tensorflow():
 
 
 def test_training_loads_nothing_that_needs_tensorflow():
-    code = "import sys; from model import curves, objectives, progress, train, training; print(*sys.modules)"
+    code = "import sys, model.train; from model.training import curves, fit, objectives, progress; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = set(done.stdout.split())
-    assert "model.training" in loaded and not loaded & {"model.serving", "model.release", "model.evaluation"}
+    assert "model.training.fit" in loaded and not loaded & {
+        "model.serving",
+        "model.release",
+        "model.measuring.evaluation",
+    }
 
 
 def test_every_option_can_be_given_on_the_command_line():
@@ -418,30 +422,30 @@ def test_the_command_that_is_published_names_no_folder_of_weights():
         assert "disk" not in command and '"weights": "resnet50.weights.h5"' in command
 
 
-def test_a_run_that_has_weights_wants_none_of_a_classifier():
+def test_a_run_with_its_own_weights_does_not_load_those_of_a_classifier():
     inner = {"extractor": "resnet50", "weights": "imagenet"}
-    own = objectives.unlearned(networks.NETWORKS["fusion"].Config(**inner))
+    own = objectives.without_pretrained(networks.NETWORKS["fusion"].Config(**inner))
     generator = networks.NETWORKS["gan"].Config(generator="fusion", generator_config=inner)
-    assert own.weights == objectives.unlearned(generator).network_config.weights == "random"
-    assert own.extractor == objectives.unlearned(generator).network_config.extractor == "resnet50"
+    assert own.weights == objectives.without_pretrained(generator).network_config.weights == "random"
+    assert own.extractor == objectives.without_pretrained(generator).network_config.extractor == "resnet50"
     plain = networks.NETWORKS["gan"].Config(generator="beta")
-    assert objectives.unlearned(plain) == plain
+    assert objectives.without_pretrained(plain) == plain
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_network_has_sound_options_of_its_own(network):
-    objectives.check(own(network))
+def test_the_default_options_of_every_network_are_valid(network):
+    objectives.check(defaults(network))
 
 
 def test_no_photograph_to_learn_from_is_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("model.photos.split", lambda digests, *_: ["test"] * len(digests))
+    monkeypatch.setattr("model.data.photos.split", lambda digests, *_: ["test"] * len(digests))
     (tmp_path / "photos").mkdir()
     Image.fromarray(landscape(1)).save(tmp_path / "photos" / "only.png")
     argv = ["--photos", str(tmp_path / "photos"), "--output", str(tmp_path / "run"), *TINY[:-4]]
     assert train.main(argv) == 2
-    assert "none is left to learn from" in capsys.readouterr().err
+    assert "none is left for training" in capsys.readouterr().err
 
 
-def test_a_rate_that_is_no_number_is_refused():
+def test_a_learning_rate_of_nan_is_refused():
     with pytest.raises(OptionsError):
         check(Options(rate=float("nan")), stride=32)

@@ -1,4 +1,4 @@
-"""Losses agree with their papers' formulas by hand, with Keras's own, and with each other where they must."""
+"""Losses agree with values computed by hand from the papers, with the losses of Keras, and with each other."""
 
 import functools
 
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from skimage import data
 
-from model import color, losses
+from model.color import conversion
+from model.training import losses
 
 CENTRES = np.float32([[0, 0], [40, 40], [-40, 0], [0, -60]])
 RARE = np.float32([0.5, 2, 3, 4])  # weights of the bins
@@ -51,7 +52,7 @@ def test_rare_bins_weigh_more_and_the_mean_weight_of_pixels_is_one():
     weights = losses.rebalancing_weights(shares)
     assert weights[0] < weights[1] < weights[2]
     assert np.sum(shares * weights) == pytest.approx(1)
-    # Zhang et al., section 2.2, by hand: 1 / (p/2 + 1/6) scaled to mean 1.
+    # Zhang et al., section 2.2, computed by hand: 1 / (p/2 + 1/6), scaled to mean 1.
     np.testing.assert_allclose(weights[2] / weights[0], (0.45 + 1 / 6) / (0.005 + 1 / 6), rtol=1e-5)
     np.testing.assert_allclose(losses.rebalancing_weights(shares, uniform=1), 1)
 
@@ -73,8 +74,8 @@ def test_cross_entropy_of_even_logits_is_the_bins_weight_times_log_q():
     np.testing.assert_allclose(numbers(found), RARE * np.log(4), rtol=1e-4)
 
 
-def test_a_teachers_share_of_the_target_is_what_it_says():
-    """A loss is linear in its target: the truth's loss and that of the teacher's distribution, in parts."""
+def test_the_target_is_mixed_by_the_share_of_the_teacher():
+    """The loss is linear in its target: a weighted sum of the loss for the truth and the loss for the teacher."""
     rng = np.random.default_rng(0)
     centres = np.array([(0, 0), (30, 0), (0, 30)], np.float32)
     chroma = rng.uniform(-5, 35, (2, 4, 4, 2)).astype(np.float32)
@@ -88,7 +89,7 @@ def test_a_teachers_share_of_the_target_is_what_it_says():
     np.testing.assert_allclose(
         loss(0.0), numbers(losses.rebalanced_cross_entropy(centres, weights)(chroma, learner)), rtol=1e-5
     )
-    weight = numbers(color.soft_encode(chroma, centres)) @ weights
+    weight = numbers(conversion.soft_encode(chroma, centres)) @ weights
     shares, logs = softmax(teacher, axis=-1), log_softmax(learner, axis=-1)
     np.testing.assert_allclose(loss(1.0), -(weight * (shares * logs).sum(-1)).mean(axis=(1, 2)), rtol=1e-5)
     np.testing.assert_allclose(loss(0.7), 0.3 * loss(0.0) + 0.7 * loss(1.0), rtol=1e-5)
@@ -96,7 +97,7 @@ def test_a_teachers_share_of_the_target_is_what_it_says():
 
 @given(SEEDS)
 @settings(max_examples=20, deadline=None)
-def test_adversarial_losses_are_kerass_cross_entropy_with_ones_for_real(seed):
+def test_adversarial_losses_agree_with_the_cross_entropy_of_keras(seed):
     real, generated = normal(seed, (3, 5, 5, 1), (3, 5, 5, 1))
 
     def crossed(logits, label):
@@ -111,7 +112,7 @@ def test_adversarial_losses_are_kerass_cross_entropy_with_ones_for_real(seed):
     np.testing.assert_allclose(numbers(found), expected, rtol=1e-4)
 
 
-def test_a_discriminator_that_knows_nothing_costs_log_2_and_a_quarter():
+def test_an_undecided_discriminator_has_loss_log_2_or_a_quarter():
     unsure = np.zeros((2, 3, 3, 1), np.float32)
     np.testing.assert_allclose(
         numbers(losses.adversarial_discriminator(unsure, unsure)), np.log(2), rtol=1e-6
@@ -119,7 +120,7 @@ def test_a_discriminator_that_knows_nothing_costs_log_2_and_a_quarter():
     np.testing.assert_allclose(numbers(losses.least_squares_discriminator(unsure + 0.5, unsure + 0.5)), 0.25)
 
 
-def test_least_squares_losses_are_zero_where_they_are_content():
+def test_least_squares_losses_are_zero_at_their_targets():
     zeros, ones = np.zeros((2, 3, 3, 1), np.float32), np.ones((2, 3, 3, 1), np.float32)
     assert not numbers(losses.least_squares_discriminator(ones, zeros)).any()
     assert not numbers(losses.least_squares_generator(ones)).any()
@@ -150,7 +151,7 @@ def photograph():
 
 
 def extractor_of(*kernels: np.ndarray) -> keras.Model:
-    """A model whose outputs are 1 x 1 convolutions of RGB by kernels [3, C]."""
+    """A model whose outputs are 1 x 1 convolutions of RGB with kernels [3, C]."""
     inputs = keras.Input((None, None, 3))
     outputs = []
     for kernel in kernels:
@@ -160,14 +161,14 @@ def extractor_of(*kernels: np.ndarray) -> keras.Model:
     return keras.Model(inputs, outputs)
 
 
-def test_perceptual_distance_by_hand_is_that_of_the_directions_of_features():
+def test_perceptual_distance_depends_on_the_directions_of_the_features():
     red, green = np.eye(3, dtype=np.float32)[:2].reshape(2, 1, 1, 1, 3)
     both = red + green
     one_map = losses.perceptual(extractor_of(np.eye(3, dtype=np.float32)))
     np.testing.assert_allclose(numbers(one_map(red, green)), 2, rtol=1e-5)  # at right angles
     np.testing.assert_allclose(numbers(one_map(red, both)), 2 - np.sqrt(2), rtol=1e-5)  # at 45 degrees
-    np.testing.assert_allclose(numbers(one_map(red, red / 2)), 0, atol=1e-6)  # in one direction
-    # A second map that sees only red's and green's sum finds no difference: half of it is left.
+    np.testing.assert_allclose(numbers(one_map(red, red / 2)), 0, atol=1e-6)  # in the same direction
+    # A second map, the sum of red and green, sees no difference. The mean over both maps is half the distance.
     two_maps = losses.perceptual(extractor_of(np.eye(3, dtype=np.float32), np.float32([[1], [1], [0]])))
     np.testing.assert_allclose(numbers(two_maps(red, green)), 1, rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""A run can start from an exported model: as its very function, and without a second start when it is resumed."""
+"""Warm starts: a run starts with the function of an exported model. A resumed run keeps its own weights."""
 
 import dataclasses
 import json
@@ -10,11 +10,12 @@ import keras
 import numpy as np
 import pytest
 
-from model import default_model, release, serving, training, warm_start
-from model.bins import BINS, read_bins
+from model import default_model, release, serving
 from model.card import CardError
-from model.options import Options
-from model.photos import Photo, Photos
+from model.data.bins import BINS, read_bins
+from model.data.photos import Photo, Photos
+from model.training import fit, run_folder, warm_start
+from model.training.options import Options
 from tests.model.conftest import landscape
 
 LAYERS = {"stem": 8, "stages": ((8, 1),) * 4, "fused": 8, "decoder": ((8, 1), (8, 1))}
@@ -24,27 +25,27 @@ PHOTOS = Photos(train=ALBUM, validation=[], test=[], grey={}, broken={})
 
 
 class KilledBeforeItsFirstStep(keras.callbacks.Callback):
-    """Leaves a checkpoint of the very start at `state`, and ends the run."""
+    """Saves a checkpoint to `state` before the first step and ends the run."""
 
     def __init__(self, state):
         super().__init__()
         self.state = state
 
     def on_train_begin(self, logs=None):
-        checkpoint = training.Checkpoint(self.state, seconds=0, step=0)
+        checkpoint = fit.Checkpoint(self.state, seconds=0, step=0)
         checkpoint.set_model(self.model)
         checkpoint.on_epoch_end(0)
         raise InterruptedError
 
 
 def start(run, state, photos=PHOTOS, **settings) -> None:
-    """The run up to its first step, which it leaves in the file `state`."""
+    """Start a run and end it before its first step. The checkpoint is saved to `state`."""
     with pytest.raises(InterruptedError):
-        training.train(photos, OPTIONS, run, (KilledBeforeItsFirstStep(state),), **settings)
+        fit.train(photos, OPTIONS, run, (KilledBeforeItsFirstStep(state),), **settings)
 
 
 def stem(state) -> np.ndarray:
-    """The first convolution of a checkpoint, read from the file itself."""
+    """Kernel of the first convolution, read directly from a checkpoint file."""
     with h5py.File(state) as file:
         return file["layers/conv2d/vars/0"][()]
 
@@ -56,30 +57,30 @@ def exported(run, options=OPTIONS) -> str:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """An exported model that has learned a little."""
+    """An exported model after a short training."""
     run = tmp_path_factory.mktemp("base")
-    training.train(PHOTOS, OPTIONS, run)
+    fit.train(PHOTOS, OPTIONS, run)
     return exported(run)
 
 
 @pytest.fixture(scope="module")
 def warm(base, tmp_path_factory):
-    """The folder of a run of one short epoch that started from it."""
+    """The folder of a run of one short epoch that started from `base`."""
     run = tmp_path_factory.mktemp("warm")
-    training.train(PHOTOS, dataclasses.replace(OPTIONS, epochs=1, steps=4, rate=0.001), run, warm=base)
+    fit.train(PHOTOS, dataclasses.replace(OPTIONS, epochs=1, steps=4, rate=0.001), run, warm=base)
     return run
 
 
 def losses(run) -> list[float]:
-    return [epoch["loss"] for epoch in json.loads((run / training.HISTORY).read_text())]
+    return [epoch["loss"] for epoch in json.loads((run / run_folder.HISTORY).read_text())]
 
 
 def test_a_model_that_is_only_started_from_is_exported_as_it_was(base, tmp_path):
-    start(tmp_path, tmp_path / training.STATE, warm=base)
+    start(tmp_path, tmp_path / run_folder.STATE, warm=base)
     lightness = np.random.default_rng(0).uniform(0, 100, (4, 32, 32, 1)).astype(np.float32)
     before, after = (serving.load(model)(lightness)[0] for model in (base, exported(tmp_path)))
     assert np.abs(before).max() > 5
-    # Bins are counted anew, by the nearest centre and each once more: that moves their weights by about 0.0001.
+    # Bins are counted again, by nearest centre and with one added to each. That changes their weights by about 0.0001.
     np.testing.assert_allclose(after, before, atol=0.05)
 
 
@@ -102,7 +103,7 @@ def test_bins_keep_their_centres_and_are_counted_anew(base, tmp_path):
 def test_a_run_that_goes_on_has_its_own_weights(base, warm, tmp_path):
     start(warm, tmp_path / "resumed.weights.h5", warm=base)
     start(tmp_path, tmp_path / "fresh.weights.h5", warm=base)
-    own = stem(warm / training.STATE)
+    own = stem(warm / run_folder.STATE)
     np.testing.assert_array_equal(stem(tmp_path / "resumed.weights.h5"), own)
     assert np.abs(stem(tmp_path / "fresh.weights.h5") - own).max() > 1e-4
 
@@ -122,7 +123,7 @@ def test_the_shipped_model_can_be_started_from():
 )
 def test_a_model_of_another_architecture_is_refused_in_one_line(base, tmp_path, layers, words):
     with pytest.raises(warm_start.WarmStartError, match=words) as refused:
-        training.train(PHOTOS, dataclasses.replace(OPTIONS, layers=layers), tmp_path, warm=base)
+        fit.train(PHOTOS, dataclasses.replace(OPTIONS, layers=layers), tmp_path, warm=base)
     assert "\n" not in str(refused.value)
 
 
@@ -137,19 +138,17 @@ def test_a_model_whose_bins_are_not_recorded_is_refused(base, tmp_path):
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(CardError, match="no such model"):
-        training.train(PHOTOS, OPTIONS, tmp_path, warm=str(tmp_path / "none"))
+        fit.train(PHOTOS, OPTIONS, tmp_path, warm=str(tmp_path / "none"))
 
 
 def test_a_network_whose_layers_keras_numbers_can_be_started_from(tmp_path):
     options = Options(network="alpha", epochs=1, steps=2, batch=4, sizes=(32,), size=32, seed=5)
-    training.train(PHOTOS, options, tmp_path / "first")
+    fit.train(PHOTOS, options, tmp_path / "first")
     release.release(PHOTOS, options, tmp_path / "first", name="a", version="1", command="none", terms="none")
     model = tmp_path / "first" / release.MODEL
     second = tmp_path / "second"
     with pytest.raises(InterruptedError):
-        training.train(
-            PHOTOS, options, second, (KilledBeforeItsFirstStep(second / training.STATE),), warm=model
-        )
+        fit.train(PHOTOS, options, second, (KilledBeforeItsFirstStep(second / run_folder.STATE),), warm=model)
     lightness = np.full((1, 32, 32, 1), 50, np.float32)
-    again = np.asarray(training.trained(second, options)[0](lightness))
+    again = np.asarray(fit.trained(second, options)[0](lightness))
     np.testing.assert_allclose(again, serving.load(model)(lightness)[0], atol=1e-3)

@@ -1,4 +1,4 @@
-"""The job away from a checkout and a local folder: Cloud Storage, Dataflow, a wheel, a notebook."""
+"""The job outside a checkout and a local folder: Cloud Storage, Dataflow, a wheel and a notebook."""
 
 import json
 import os
@@ -13,14 +13,14 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pipeline.record import Outcome, Record, Refusal
+from pipeline.records.record import Outcome, Record, Refusal
 from tests.flaky import Flaky
-from tests.pipeline.conftest import ROOT, environment, jpeg, make_archive, picture, start
+from tests.pipeline.conftest import ROOT, WAIT, environment, jpeg, make_archive, picture, start, told
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory):
-    """The address of a Cloud Storage emulator, a real server over HTTP, with a bucket."""
+    """URL of a Cloud Storage emulator with a bucket, running in a separate process."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -72,7 +72,7 @@ def test_a_collection_in_cloud_storage_is_coloured_there(cloud, bucket, model, t
     )
     for kept in (0, 3):
         process = start(*arguments, env=environment(STORAGE_EMULATOR_HOST=cloud))
-        _, err = process.communicate(timeout=240)
+        _, err = process.communicate(timeout=WAIT)
         assert process.returncode == 0, err
         summary = json.loads(bucket.blob("out/summary.json").download_as_bytes())
         assert summary["outcomes"] == {"colorized": 3, "skipped": 0, "failed": 1}
@@ -84,11 +84,11 @@ def test_a_collection_in_cloud_storage_is_coloured_there(cloud, bucket, model, t
     first = next(record for record in records if record.key == "box 1/0.jpg")
     assert (first.source, first.outcome) == ("gs://archive/scans/box 1/0.jpg", Outcome.COLORIZED)
     missing = start(*arguments[:-1], "gs://archive/models/none", env=environment(STORAGE_EMULATOR_HOST=cloud))
-    _, err = missing.communicate(timeout=60)
+    _, err = missing.communicate(timeout=WAIT)
     assert (missing.returncode, err.count("\n")) == (2, 1)
 
 
-def test_a_storage_that_is_busy_now_and_then_costs_nothing(cloud, bucket, model):
+def test_temporary_storage_errors_do_not_affect_the_result(cloud, bucket, model):
     for number in range(2):
         bucket.blob(f"busy/{number}.jpg").upload_from_string(jpeg(picture(number)))
     bucket.blob("busy.jsonl").upload_from_string(
@@ -105,9 +105,9 @@ def test_a_storage_that_is_busy_now_and_then_costs_nothing(cloud, bucket, model)
         *("--input", "gs://archive/busy.jsonl", "--output", "gs://archive/busy-out", "--model", model),
         env=environment(STORAGE_EMULATOR_HOST=proxy.url),
     )
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=WAIT)
     proxy.close()
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, told(err)) == (0, "")
     assert "2 colorized" in out
     assert len(proxy.failed) >= 11
     names = {blob.name for blob in bucket.list_blobs(prefix="busy-out/")}
@@ -138,7 +138,7 @@ def test_the_graph_is_translated_for_dataflow(model, tmp_path):
         "--sdk_container_image=image",
         "--worker_machine_type=n1-standard-8",
     )
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=WAIT)
     assert template.exists(), err
     job = json.loads(template.read_text())
     pool = job["environment"]["workerPools"][0]
@@ -212,7 +212,7 @@ def test_a_notebook_refuses_what_the_job_refuses(model, tmp_path):
 
 
 def test_a_notebook_reads_an_opened_file_as_the_job_does(model, tmp_path):
-    """Pillow alone takes 12 bits in 16 for nearly black."""
+    """Pillow alone reads 12-bit samples in 16 bits as nearly black."""
     from pipeline.notebook import colorize_image
 
     luma = np.uint8(np.add.outer(np.arange(64), np.arange(64)) + 60)

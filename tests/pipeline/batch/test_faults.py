@@ -1,4 +1,4 @@
-"""Faults that a job must survive, or stop on with one line: nothing half there, nothing lost, nothing hung."""
+"""Faults: a job survives them or stops with one line. It leaves no partial files, loses no scan and never hangs."""
 
 import os
 import shlex
@@ -11,14 +11,26 @@ import time
 import pytest
 from PIL import Image
 
-from pipeline import lease, manifest, storage
+from pipeline import storage
+from pipeline.batch import lease
 from pipeline.colorize import main
-from pipeline.record import Outcome, Reason, Record
-from tests.pipeline.conftest import ROOT, Run, environment, export_model, jpeg, make_archive, picture, start
+from pipeline.records import manifest
+from pipeline.records.record import Outcome, Reason, Record
+from tests.pipeline.conftest import (
+    ROOT,
+    WAIT,
+    Run,
+    environment,
+    export_model,
+    jpeg,
+    make_archive,
+    picture,
+    start,
+)
 
 
 def wait_for(condition, seconds=120):
-    """True as soon as the condition holds; False if it did not within the time."""
+    """Wait until the condition holds. Returns False if it does not hold within the time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -91,8 +103,8 @@ def test_a_signal_lets_what_is_in_flight_finish(model, colorize, tmp_path, sent,
         start_new_session=True,
     )
     assert wait_for(lambda: len(derivatives(output)) >= 8)
-    os.killpg(process.pid, sent)  # as a terminal does: to every process of the job
-    out, err = process.communicate(timeout=60)
+    os.killpg(process.pid, sent)  # like a terminal, signal every process of the job
+    out, err = process.communicate(timeout=WAIT)
     assert process.returncode == 128 + sent, err
     stopped = Run(process.returncode, out, err, output)
     assert "Traceback" not in err
@@ -108,7 +120,7 @@ def test_a_signal_lets_what_is_in_flight_finish(model, colorize, tmp_path, sent,
 
 
 def made_up_format(folder, method):
-    """A Pillow plugin for files that begin with `method`, whose decoder does what it says, for real."""
+    """A Pillow plugin for files that begin with `method`. Its decoder really crashes or hangs."""
     (folder / "sitecustomize.py").write_text(
         textwrap.dedent(f"""
         import ctypes, time
@@ -215,7 +227,7 @@ def test_a_full_temporary_folder_stops_before_any_work(colorize, small_disk, tmp
     )
     for arguments, more in zip(commands, ((), ("--dry_run",), ()), strict=True):
         process = start(*arguments, *more, env=env)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=WAIT)
         assert (process.returncode, err.count("\n")) == (2, 1), err
         assert f"in {small_disk}: database or disk is full; set TMPDIR" in err
     assert not list(small_disk.iterdir())
@@ -253,7 +265,7 @@ def test_a_signal_before_the_work_ends_it_with_one_line(model, tmp_path, sent, s
     process = start(*places, env=environment(TMPDIR=str(tmp_path)))
     time.sleep(seconds)
     process.send_signal(sent)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=WAIT)
     assert process.returncode == 128 + sent, err
     assert "Traceback" not in err
     assert sent.name in out + err
@@ -262,7 +274,7 @@ def test_a_signal_before_the_work_ends_it_with_one_line(model, tmp_path, sent, s
     assert not list(tmp_path.glob("archive-colorize-*"))
 
 
-def test_a_reader_that_goes_changes_no_exit_code(model, tmp_path):
+def test_a_closed_pipe_does_not_change_the_exit_code(model, tmp_path):
     archive = tmp_path / "in"
     archive.mkdir()
     (archive / "broken.jpg").write_bytes(b"no picture")
@@ -272,13 +284,13 @@ def test_a_reader_that_goes_changes_no_exit_code(model, tmp_path):
     cases = {("--max_failures", "0"): 1, (): 0, ("--dry_run",): 0, ("--quality", "0"): 2}
     for more, code in cases.items():
         process = start(*places, *more, stdout=writer)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=WAIT)
         assert (process.returncode, "Traceback" in err) == (code, False), err
     assert start("none", stdout=writer, stderr=writer).wait(60) == 2
     os.close(writer)
 
 
-def test_temporary_files_that_a_killed_job_left_are_removed_and_no_others(colorize, tmp_path):
+def test_only_temporary_files_of_a_killed_job_are_removed(colorize, tmp_path):
     archive, output = make_archive(tmp_path / "in", 2), tmp_path / "out"
     left = [
         output / ".archive-colorize-0123456789abcdef",
@@ -329,7 +341,7 @@ def test_a_file_that_vanishes_after_it_was_listed_is_a_record(model, tmp_path):
     assert wait_for(lambda: derivatives(output))
     for path in last:
         path.unlink()
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=WAIT)
     run = Run(process.returncode, out, err, output)
     assert run.code == 0, err
     records = run.records
@@ -358,7 +370,7 @@ def test_a_model_without_its_card(colorize, tmp_path):
     )
 
 
-def test_a_model_whose_weights_are_not_its_cards(colorize, tmp_path):
+def test_a_model_whose_weights_differ_from_its_card(colorize, tmp_path):
     model = export_model(tmp_path / "model")
     weights = next((model / "variables").glob("*.index"))
     weights.write_bytes(weights.read_bytes() + b"x")
@@ -383,7 +395,7 @@ def test_a_model_that_fails_on_its_trial(colorize, tmp_path, workers):
     assert_one_line(run, "the model fails on a plain grey", "InvalidArgumentError")
 
 
-def test_a_card_nested_without_end(colorize, tmp_path):
+def test_a_deeply_nested_card(colorize, tmp_path):
     model = export_model(tmp_path / "model")
     (model / "model_card.json").write_text("[" * 100_000)
     run = colorize(make_archive(tmp_path / "in", 1), tmp_path / "out", "--model", model)
@@ -407,7 +419,7 @@ def test_an_output_that_cannot_be_listed(colorize, tmp_path, monkeypatch, part):
     assert colorize(archive, output).code == 0
     scandir = os.scandir
 
-    def refuse(path):  # what root may not do can only be played
+    def refuse(path):  # simulated, because root ignores permissions
         if str(path) == str(output / part):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
@@ -449,19 +461,21 @@ def test_a_place_without_a_bucket_or_with_an_impossible_name(tmp_path, monkeypat
     command = [str(text) for pair in places.items() for text in pair]
     code = main([option, place] if option in ("status", "models", "rollback") else command)
     run = Run(code, *capsys.readouterr(), tmp_path / "out")
-    assert_one_line(run, "can be named" if "\ud800" in place else "no bucket is named in gs:")
+    assert_one_line(run, "can have the name" if "\ud800" in place else "names no bucket")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 @pytest.mark.parametrize("part", [".", "manifest"])
 @pytest.mark.parametrize("kind", ["file", "dangling link"])
-def test_an_output_or_a_manifest_that_is_no_folder_stops_before_any_work(colorize, tmp_path, part, kind):
+def test_a_file_in_place_of_the_output_or_manifest_folder_stops_before_any_work(
+    colorize, tmp_path, part, kind
+):
     archive, path = make_archive(tmp_path / "in", 1), tmp_path / "out" / part
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("x") if kind == "file" else path.symlink_to("nowhere")
     run = colorize(archive, tmp_path / "out")
     assert (run.code, run.err.count("\n")) == (2, 1), run.err
-    assert f"{path}: it is no folder" in run.err
+    assert f"{path}: it is not a folder" in run.err
 
 
 def test_output_inside_input_or_equal_to_it_or_around_it(colorize, tmp_path):
@@ -490,10 +504,12 @@ def test_an_unknown_option_is_named_with_what_was_meant(colorize, tmp_path):
     assert_one_line(run, "unknown option: --direct_num_worker", "--direct_num_workers")
 
 
-def test_a_manifest_with_no_good_line_is_named_with_its_first(colorize, tmp_path):
+def test_a_manifest_without_a_valid_line_is_named_with_its_first_error(colorize, tmp_path):
     manifest = tmp_path / "wanted.jsonl"
     manifest.write_text('{"key": "a.jpg"}\n{"key": "b.jpg"}\n')
-    assert_one_line(colorize(manifest, tmp_path / "out"), "wanted.jsonl is no manifest: line 1", '"source"')
+    assert_one_line(
+        colorize(manifest, tmp_path / "out"), "wanted.jsonl is not a manifest: line 1", '"source"'
+    )
 
 
 def test_an_option_out_of_range(tmp_path):

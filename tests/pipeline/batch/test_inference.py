@@ -1,4 +1,4 @@
-"""Batches for the network: bounded, never empty, one bad scan in one of them."""
+"""Batches for the network: their size is bounded, and no batch is empty."""
 
 import apache_beam as beam
 import numpy as np
@@ -7,9 +7,9 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.util import BatchElements
 
-from pipeline.codec import View
-from pipeline.collections import Item
-from pipeline.inference import ColorizationHandler, Opened, predict
+from pipeline.batch.inference import ColorizationHandler, Opened, predict
+from pipeline.codec.codec import View
+from pipeline.inputs.collection import Item
 
 SIDE = 8
 

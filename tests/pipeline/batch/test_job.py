@@ -1,4 +1,4 @@
-"""The batch job as its users run it: what becomes of scans, and what a second run does."""
+"""The batch job as users run it: the outcome of each scan, and the work of a second run."""
 
 import hashlib
 import json
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.record import Outcome, Reason, Record
-from tests.pipeline.conftest import environment, export_model, jpeg, make_archive, picture
+from pipeline.records.record import Outcome, Reason, Record
+from tests.pipeline.conftest import WAIT, environment, export_model, jpeg, make_archive, picture
 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """An archive with a file of every kind that goes wrong."""
+    """An archive of valid scans and of files that fail in different ways."""
     folder = make_archive(tmp_path_factory.mktemp("mixed"), 6)
     good = jpeg(picture(1))
     (folder / "truncated.jpg").write_bytes(good[: len(good) // 2])
@@ -26,7 +26,7 @@ def mixed(tmp_path_factory):
     (folder / "notes.txt").write_text("Box 7, found in the attic")
     (folder / ".hidden.jpg").write_bytes(good)
     (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
-    (folder / "broken_disk.jpg").symlink_to("/proc/self/mem")  # reading it is an I/O error, also for root
+    (folder / "broken_disk.jpg").symlink_to("/proc/self/mem")  # reading it is an I/O error, even for root
     (folder / "Übergröße & <b>.jpg").write_bytes(good)
     with open(os.fsencode(folder) + b"/latin1-\xe9.jpg", "wb") as file:
         file.write(good)
@@ -46,7 +46,7 @@ def mixed_run(mixed, model, tmp_path_factory):
 
     output = tmp_path_factory.mktemp("mixed-out") / "out"
     process = start("--input", mixed, "--output", output, "--model", model)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=WAIT)
     return Run(process.returncode, out, err, output)
 
 
@@ -84,7 +84,7 @@ def test_scans_of_the_same_stem_keep_apart(mixed_run):
     )
 
 
-def test_a_record_says_what_was_done_to_which_bytes_by_which_model(mixed, mixed_run, model):
+def test_a_record_identifies_the_scan_the_derivative_and_the_model(mixed, mixed_run, model):
     import hashlib
 
     from model.card import read_card
@@ -122,7 +122,7 @@ def test_the_dead_letters_can_be_fed_back(mixed, mixed_run, colorize, tmp_path):
 @pytest.mark.parametrize("format", ["jpeg", "png", "tiff"])
 def test_masters_are_never_written(mixed, colorize, tmp_path, format):
     def state():
-        """Of every file and folder at every depth: its time, and what is in it."""
+        """Modification time, mode and digest of every file and folder at any depth."""
         found = {}
         for folder, folders, names in os.walk(os.fsencode(mixed)):
             for name in (*folders, *names):
@@ -164,14 +164,14 @@ def test_a_second_run_does_only_what_failed_before(mixed, colorize, tmp_path):
     assert second.summary["records"] == len(second.latest)
 
 
-def test_a_second_run_does_what_is_new_changed_or_gone_and_no_more(colorize, tmp_path):
+def test_a_second_run_processes_only_new_changed_and_missing_files(colorize, tmp_path):
     archive = make_archive(tmp_path / "in", 6)
     output = tmp_path / "out"
     colorize(archive, output)
     scans = sorted(archive.rglob("*.jpg"))
     (archive / "new.jpg").write_bytes(jpeg(picture(77)))
     scans[0].write_bytes(jpeg(picture(78)))  # changed
-    os.utime(scans[1])  # only touched
+    os.utime(scans[1])  # new time, same bytes
     next(output.rglob(f"{scans[2].name}_color.jpg")).unlink()
     scans[3].unlink()
     run = colorize(archive, output)
@@ -223,7 +223,7 @@ def test_a_derivative_without_a_record_is_adopted(colorize, tmp_path):
     assert {path: os.stat(path).st_mtime_ns for path in before} == before
 
 
-def test_what_the_model_is_unsure_of_can_be_withheld(colorize, tmp_path):
+def test_results_of_low_confidence_can_be_withheld(colorize, tmp_path):
     archive = make_archive(tmp_path / "in", 2)
     (archive / "dull.jpg").write_bytes(jpeg(np.full((64, 96), 128, np.uint8)))
     run = colorize(archive, tmp_path / "out", "--min_confidence", "0.2")
@@ -322,7 +322,7 @@ def test_status_counts_the_latest_record_of_each_scan(mixed_run, capsys):
     assert f"{len(mixed_run.records)} scans" in capsys.readouterr().out
 
 
-# What a manifest may hold
+# Manifests
 
 
 def write_manifest(path: Path, *lines: object) -> Path:
@@ -363,8 +363,8 @@ def test_a_bad_line_of_a_manifest_is_a_record_and_the_others_go_on(colorize, tmp
         "pipe": Reason.READ_ERROR,
         "folder": Reason.READ_ERROR,
     }
-    assert run.records[f"{wanted}:5"].detail.startswith("line 5: it is no JSON")
-    assert all("no regular file" in run.records[key].detail for key in ("dev/zero", "pipe", "folder"))
+    assert run.records[f"{wanted}:5"].detail.startswith("line 5: it is not JSON")
+    assert all("not a regular file" in run.records[key].detail for key in ("dev/zero", "pipe", "folder"))
     dry = colorize(wanted, tmp_path / "out", "--dry_run")
     assert dry.code == 0
     assert "cut \\ud83d.jpg" in dry.out and "2 to keep" in dry.out
@@ -403,7 +403,7 @@ def test_a_key_with_a_part_that_begins_with_a_dot_is_current_in_the_second_run(c
     assert colorize(wanted, tmp_path / "out").summary["kept"] == 2
 
 
-# Names
+# File names
 
 
 @pytest.mark.parametrize("name", ["a" * 251 + ".jpg", "é" * 125 + ".jpg", "漢" * 83 + ".jpg"])
@@ -419,7 +419,7 @@ def test_a_scan_with_the_longest_of_names_is_coloured_and_current_in_the_second_
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_names_that_are_not_utf8_do_wherever_a_path_is_given(model, colorize, tmp_path, workers):
+def test_names_that_are_not_utf8_are_accepted_in_every_path(model, colorize, tmp_path, workers):
     base = Path(os.fsdecode(os.fsencode(tmp_path) + b"/B\xfccher \n1890"))
     archive = make_archive(base / "in", 2)
     (archive / os.fsdecode(b"Stra\xdfe.jpg")).write_bytes(jpeg(picture(5)))
@@ -449,8 +449,8 @@ def test_names_that_are_not_utf8_do_wherever_a_path_is_given(model, colorize, tm
 def test_a_name_that_is_not_utf8_is_refused_where_the_output_is_in_cloud_storage(colorize, tmp_path, cloud):
     archive = make_archive(tmp_path / "in", 1)
     (archive / os.fsdecode(b"Stra\xdfe.jpg")).write_bytes(jpeg(picture(5)))
-    from pipeline import manifest
     from pipeline.colorize import main
+    from pipeline.records import manifest
 
     assert main(["--input", str(archive), "--output", f"{cloud}/utf8", "--gallery_size", "0"]) == 0
     reasons = {record.key: record.reason for record in manifest.latest(f"{cloud}/utf8")}
@@ -461,7 +461,7 @@ def test_a_thin_scan_has_a_place_in_the_gallery(colorize, tmp_path):
     archive = tmp_path / "in"
     archive.mkdir()
     Image.fromarray(np.tile(np.arange(20_000, dtype=np.uint8), (16, 1))).save(archive / "thin.png")
-    for _ in range(2):  # with the pictures made anew, and with those that are there
+    for _ in range(2):  # the second run uses the existing gallery pictures
         run = colorize(archive, tmp_path / "out", "--gallery_size", 4)
         assert (run.code, run.summary["outcomes"]["colorized"]) == (0, 1)
     assert (tmp_path / "out/gallery/index.html").read_text().count("<img") == 2

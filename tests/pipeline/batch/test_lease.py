@@ -1,4 +1,4 @@
-"""One job at a time writes to an output; one that was killed, or is on another machine and gone, holds it no longer."""
+"""Leases: only one job at a time writes to an output. A job that was killed or stopped renewing loses its lease."""
 
 import json
 import subprocess
@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline import lease, manifest, storage
-from pipeline.collections import JobError
+from pipeline import storage
+from pipeline.batch import lease
 from pipeline.colorize import main
-from pipeline.record import Outcome, Record
+from pipeline.errors import JobError
+from pipeline.records import manifest
+from pipeline.records.record import Outcome, Record
 from tests.pipeline.conftest import environment, make_archive
 
 
@@ -53,7 +55,7 @@ def test_a_job_that_stops_before_its_work_lets_go(colorize, tmp_path):
 
 HOLDER = """
 import sys, time
-from pipeline import lease
+from pipeline.batch import lease
 with lease.held(sys.argv[1], "killed", ""):
     print("held", flush=True)
     time.sleep(600)
@@ -68,7 +70,7 @@ def test_a_killed_job_on_this_machine_holds_nothing(tmp_path):
     with pytest.raises(JobError, match=f"process {holder.pid} "), lease.held(str(tmp_path), "mine", ""):
         pass
     holder.kill()
-    wait_for(lambda: lease._born(holder.pid) == "")  # not even before its parent has asked for its exit code
+    wait_for(lambda: lease._born(holder.pid) == "")  # the killed process is still a zombie
     with lease.held(str(tmp_path), "mine", ""):
         assert json.loads((tmp_path / lease.FILE).read_text())["run"] == "mine"
     holder.wait()
@@ -82,7 +84,7 @@ def test_a_process_number_that_another_process_has_by_now_holds_nothing(tmp_path
 
 
 @pytest.mark.parametrize("where", ["here", "cloud"])
-def test_a_job_on_another_machine_holds_it_while_it_renews(cloud, tmp_path, where):
+def test_a_job_on_another_machine_keeps_its_lease_while_it_renews(cloud, tmp_path, where):
     output = str(tmp_path) if where == "here" else f"{cloud}/leased"
     of_another_machine(output, 9)
     with pytest.raises(JobError, match="on elsewhere"), lease.held(output, "mine", ""):
@@ -102,7 +104,7 @@ def test_a_lease_dated_by_a_clock_that_was_wrong_holds_nothing(tmp_path, renewed
         pass
 
 
-def test_of_several_that_come_at_once_one_gets_it(tmp_path):
+def test_one_of_several_concurrent_jobs_gets_the_lease(tmp_path):
     of_another_machine(tmp_path, 60)
     got, refused, go, done = [], [], threading.Barrier(8), threading.Event()
 
@@ -126,13 +128,13 @@ def test_of_several_that_come_at_once_one_gets_it(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"[]", b'{"run": 1, "renewed": "x"}'])
-def test_a_file_that_is_no_lease_holds_nothing(tmp_path, content):
+def test_an_invalid_lease_file_is_ignored(tmp_path, content):
     (tmp_path / lease.FILE).write_bytes(content)
     with lease.held(str(tmp_path), "mine", ""):
         pass
 
 
-def test_it_is_renewed_and_a_loss_is_noticed(tmp_path, monkeypatch):
+def test_a_lease_is_renewed_and_its_loss_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
     output, stop = tmp_path / "out", tmp_path / "stop"
     with lease.held(str(output), "mine", str(stop)) as hold:
@@ -141,11 +143,11 @@ def test_it_is_renewed_and_a_loss_is_noticed(tmp_path, monkeypatch):
         of_another_machine(output, 0)
         assert wait_for(lambda: hold.lost)
         assert "run theirs" in hold.lost
-        assert wait_for(stop.exists), "nothing new is begun"
+        assert wait_for(stop.exists), "no new work is started"
     assert json.loads((output / lease.FILE).read_text())["run"] == "theirs", "it is theirs now"
 
 
-def test_records_of_another_run_that_came_meanwhile_are_said_at_the_end(colorize, tmp_path):
+def test_records_that_another_run_added_meanwhile_are_reported_at_the_end(colorize, tmp_path):
     archive, output = make_archive(tmp_path / "in", 3), tmp_path / "out"
     manifest.commit(str(output), "before", [Record("/x", "x.jpg", outcome=Outcome.FAILED)])
 

@@ -1,8 +1,8 @@
-"""How a process comes to its network."""
+"""Loading the network in a process."""
 
 import threading
 
-from pipeline import inference
+from pipeline.batch import inference
 from tests.pipeline.conftest import SIDE
 
 
@@ -32,6 +32,6 @@ def test_a_gpu_that_is_in_use_already_does_no_harm(model, monkeypatch):
     def refuse(gpu, enable):
         raise RuntimeError("Physical devices cannot be modified after being initialized")
 
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])  # there is none here
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])  # simulates a GPU
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", refuse)
     inference.try_out(inference.Network(str(model), SIDE), SIDE)

@@ -1,10 +1,12 @@
-"""The progress of a run is read off its own shards, each once."""
+"""The progress of a run is computed from its own shards. Each shard is read once."""
 
 import pytest
 
-from pipeline import manifest, progress, storage
-from pipeline.progress import Progress
-from pipeline.record import Outcome, Record
+from pipeline import storage
+from pipeline.batch import progress
+from pipeline.batch.progress import Progress
+from pipeline.records import manifest
+from pipeline.records.record import Outcome, Record
 
 
 def commit(output, run: str, *keys: str) -> None:
@@ -29,7 +31,7 @@ def test_records_of_this_run_are_counted_and_its_shards_read_once(cloud, tmp_pat
     assert len(seen) == 2
 
 
-def test_the_longer_a_look_takes_the_longer_the_pause_until_the_next(tmp_path, monkeypatch):
+def test_slow_polling_is_followed_by_a_longer_pause(tmp_path, monkeypatch):
     moments = iter([100.0, 103.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(moments))
     watched = Progress(str(tmp_path), "run", 5)

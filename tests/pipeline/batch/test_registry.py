@@ -1,4 +1,4 @@
-"""Pushed models: versions that appear whole, one in use, and the way back."""
+"""The model registry: pushing complete versions, the version in use, and rollback."""
 
 import json
 import os
@@ -10,8 +10,9 @@ import threading
 import pytest
 
 from model.card import CARD, CardError, read_card
-from pipeline import registry, storage
-from pipeline.inference import local_copy
+from pipeline import storage
+from pipeline.batch import registry
+from pipeline.batch.inference import local_copy
 from tests.pipeline.conftest import ROOT, export_model, make_archive
 
 PASSED = [{"gate": "quality", "verdict": "passed"}]
@@ -20,7 +21,7 @@ FAILED = [{"gate": "quality", "verdict": "passed"}, {"gate": "serving", "verdict
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Three models that differ."""
+    """Three different models."""
     folder = tmp_path_factory.mktemp("models")
     return [str(export_model(folder / name, version=name)) for name in ("10", "20", "30")]
 
@@ -94,7 +95,7 @@ def test_of_two_pushers_the_newer_version_is_in_use_whoever_ends_last(models, ro
             overtaken.append(registry.push(models[1], root, gates=PASSED).version)
         write(uri, data, **options)
 
-    monkeypatch.setattr(storage, "write", slow)  # the one moment that matters cannot be met by chance
+    monkeypatch.setattr(storage, "write", slow)  # forces the critical order of events
     assert registry.push(models[0], root, gates=PASSED).version == "1"
     assert overtaken == ["2"]
     assert registry.latest(root).version == "2"
@@ -125,7 +126,7 @@ def test_gates_that_would_spoil_the_card_are_not_pushed(models, root):
     assert registry.versions(root) == []
 
 
-def test_an_unblessed_version_is_taken_into_use_by_whoever_insists(models, root):
+def test_an_unblessed_version_can_be_activated_explicitly(models, root):
     registry.push(models[0], root, gates=FAILED)
     registry.push(models[1], root, gates=PASSED)
     assert registry.rollback(root, "1", allow_unblessed=True).version == "1"
@@ -156,7 +157,7 @@ def test_a_push_that_breaks_off_leaves_no_version(models, root, monkeypatch):
         (None, "no blessed version before 1"),
     ],
 )
-def test_what_cannot_be_rolled_back_to_is_said(models, root, version, words):
+def test_an_impossible_rollback_is_refused_with_its_reason(models, root, version, words):
     registry.push(models[0], root, gates=PASSED)
     registry.push(models[1], root, gates=FAILED)
     registry.rollback(root)
@@ -164,7 +165,7 @@ def test_what_cannot_be_rolled_back_to_is_said(models, root, version, words):
         registry.rollback(root, version)
 
 
-def test_a_pointer_to_a_missing_version_says_what_mends_it(models, root):
+def test_a_pointer_to_a_missing_version_is_an_error_that_names_the_remedy(models, root):
     registry.push(models[0], root, gates=PASSED)
     storage.write(os.path.join(root, "latest"), b"9\n")
     with pytest.raises(registry.RegistryError, match="names version '9'.*archive-colorize rollback"):
@@ -212,7 +213,7 @@ def test_models_are_listed_and_rolled_back_from_the_command_line(models, root):
     [line] = [line for line in listed.stdout.splitlines() if "*" in line]
     assert line.split()[:3] == ["*", "2", "tiny"] and "quality passed" in line
     back = command("rollback", root)
-    assert back.stdout.startswith("version 2 was in use; version 1 of tiny is in use now")
+    assert back.stdout.startswith("version 2 was current; version 1 of tiny is current now")
     again = command("rollback", root)
     assert (again.returncode, again.stderr) == (
         2,
@@ -228,7 +229,7 @@ def test_a_folder_without_pushed_models_is_a_users_mistake(tmp_path):
     )
 
 
-def test_a_registry_may_lie_in_cloud_storage(models, cloud):
+def test_a_registry_can_be_in_cloud_storage(models, cloud):
     root = f"{cloud}/models"
     for model in models[:2]:
         registry.push(model, root, gates=PASSED)
@@ -238,7 +239,7 @@ def test_a_registry_may_lie_in_cloud_storage(models, cloud):
     assert read_card(local_copy(f"{root}/1")).version == "1"
 
 
-def test_a_number_that_another_pusher_has_in_cloud_storage_is_left_to_it(models, cloud, monkeypatch):
+def test_a_version_number_claimed_by_another_pusher_is_skipped_in_cloud_storage(models, cloud, monkeypatch):
     root, write = f"{cloud}/contested", storage.write
 
     def conditional(uri, data, *, keep_existing=False):

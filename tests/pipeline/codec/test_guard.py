@@ -1,4 +1,4 @@
-"""A decoder that dies or hangs, a file that cannot be read, a place that cannot be written: a record each, no more."""
+"""The guard of the codec process: a crash, a hang or a file error costs only one scan, which gets a record."""
 
 import dataclasses
 import hashlib
@@ -15,18 +15,20 @@ import psutil
 import pytest
 from PIL import Image
 
-from pipeline import gallery, storage
-from pipeline.codec import Codec, View
-from pipeline.collections import Item
-from pipeline.guard import Guard
-from pipeline.record import Outcome, Reason, Record
-from pipeline.settings import Settings
+from pipeline import storage
+from pipeline.codec.codec import Codec, View
+from pipeline.codec.guard import Guard
+from pipeline.codec.settings import Settings
+from pipeline.gallery import pictures
+from pipeline.inputs.collection import Item
+from pipeline.photographs.examiner import Examiner
+from pipeline.records.record import Outcome, Reason, Record
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SIDE = 32
 CHROMA = np.float16(np.full((1, SIDE, SIDE, 2), 20))
 
-# A decoder for a format of our own, which Python loads of itself when the codec process starts.
+# A Pillow plugin for a test format. It is saved as `sitecustomize.py`, which Python imports at start-up.
 DEADLY = """
 import ctypes, re, time
 from PIL import Image, ImageFile
@@ -38,7 +40,7 @@ class Deadly(ImageFile.ImageFile):
         if what == b"CRASHES":
             ctypes.string_at(0)
         if what == b"HANGS!!":
-            re.match("(a+)+$", 60 * "a" + "b")  # without letting go of the interpreter
+            re.match("(a+)+$", 60 * "a" + "b")  # without releasing the GIL
         self._mode, self._size = "L", tuple(100 * side for side in self.fp.read(2))
     def load(self):
         if self._im is None:
@@ -108,11 +110,11 @@ def gone(process, seconds=5):
         return True
 
 
-# What goes well
+# Success
 
 
 @pytest.mark.parametrize(("name", "format"), [("a.jpg", "jpeg"), ("a.png", "jpeg"), ("a.png", "tiff")])
-def test_the_gallerys_pictures_are_those_of_the_files(settings, tmp_path, name, format):
+def test_gallery_pictures_show_the_scan_and_the_derivative(settings, tmp_path, name, format):
     exif = Image.Exif()
     exif[0x0112] = 6
     picture(size=(1300, 800)).convert("L").save(tmp_path / name, exif=exif)
@@ -121,7 +123,7 @@ def test_the_gallerys_pictures_are_those_of_the_files(settings, tmp_path, name, 
     view = codec.open(scan)
     record = codec.paint(scan, np.full((len(view.tiles), SIDE, SIDE, 2), 20, np.float16), 0.75, 0, show=True)
     for made, uri in zip(
-        gallery.pictures(settings.output, record), (scan.source, record.derivative), strict=True
+        pictures.uris(settings.output, record), (scan.source, record.derivative), strict=True
     ):
         shown = Image.open(made)
         decoded = Image.open(io.BytesIO(codec.thumbnail(uri)))
@@ -144,7 +146,7 @@ def test_a_scan_becomes_a_derivative_and_a_record(guard, tmp_path):
     assert isinstance(view, View)
     assert view.tiles.shape == (1, SIDE, SIDE)
     assert view.tiles.dtype == np.uint8
-    assert view.pixels == 2400 + 5 * SIDE**2  # its tile, and the tile's chroma
+    assert view.pixels == 2400 + 5 * SIDE**2  # the scan, its tile, and the chroma of the tile
     record = guard.paint(scan, CHROMA, 0.75, 0.1, view.pixels)
     assert (record.outcome, record.reason, record.key, record.source) == (
         Outcome.COLORIZED,
@@ -192,7 +194,7 @@ def test_little_confidence_withholds_the_derivative_and_removes_an_earlier_one(s
     assert not Path(earlier.derivative).exists()
 
 
-def test_a_thumbnail_is_upright_and_small_and_none_where_there_is_no_picture(guard, tmp_path):
+def test_a_thumbnail_is_upright_and_small_and_none_for_a_missing_file(guard, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     picture(size=(1280, 960)).save(tmp_path / "a.jpg", exif=exif)
@@ -202,8 +204,8 @@ def test_a_thumbnail_is_upright_and_small_and_none_where_there_is_no_picture(gua
     assert guard.thumbnail(str(tmp_path / "none.jpg")) is None
 
 
-def test_a_large_picture_has_a_second_a_megapixel_more_to_be_decoded_in(deadly, settings, tmp_path):
-    """The decoder takes three seconds. The timeout is one, to which a started megapixel adds another."""
+def test_the_decoding_timeout_grows_with_the_size_of_the_picture(deadly, settings, tmp_path):
+    """The decoder takes 3 seconds. The timeout is 1 second plus 1 second per started megapixel."""
     guard = Guard(dataclasses.replace(settings, codec_timeout=1.0))
     try:
         large = guard.open(item(tmp_path, "large", b"SLOWLY!" + bytes([40, 10])))
@@ -215,12 +217,12 @@ def test_a_large_picture_has_a_second_a_megapixel_more_to_be_decoded_in(deadly, 
 
 
 @pytest.mark.parametrize("size", [(16, 60_000), (60_000, 16)])
-def test_a_thread_of_a_picture_weighs_no_more_than_one_of_a_megapixel(guard, tmp_path, size):
+def test_an_extremely_narrow_picture_needs_a_bounded_amount_of_memory(guard, tmp_path, size):
     Image.new("L", size, 90).save(tmp_path / "thread.png")
     view = guard.open(Item("thread.png", str(tmp_path / "thread.png")))
     assert isinstance(view, View)
     assert view.tiles.nbytes <= 1_000_000
-    # Held for a batch: itself, its tiles, and their chroma.
+    # A batch holds the scan, its tiles and their chroma.
     assert view.pixels <= 6_000_000
 
 
@@ -256,7 +258,7 @@ def test_pillows_own_limit_on_pixels_refuses_nothing(settings, tmp_path, monkeyp
     assert colorize(codec, scan).outcome == Outcome.COLORIZED
     assert codec.adopt(scan) is not None
     assert codec.thumbnail(scan.source) is not None
-    assert codec.examine(scan, 16, 32, keep=False).reason == Reason.GREY
+    assert Examiner(settings).examine(scan, 16, 32, keep=False).reason == Reason.GREY
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
@@ -305,7 +307,7 @@ def test_a_picture_of_somebody_else_is_not_adopted(guard, tmp_path):
     assert guard.adopt(scan) is None
 
 
-# What goes wrong with a decoder
+# Decoder faults
 
 
 def test_a_decoder_that_dies_costs_its_scan_alone(deadly, guard, tmp_path):
@@ -352,7 +354,7 @@ def test_a_scan_that_vanished_before_it_could_be_opened_again_is_missing(guard, 
     assert guard.paint(scan, CHROMA, 0.5, 0).reason == Reason.MISSING
 
 
-def test_a_defect_of_ours_is_a_record_that_names_it(guard, tmp_path):
+def test_an_internal_error_is_recorded_with_its_name(guard, tmp_path):
     scan = item(tmp_path)
     guard.open(scan)
     record = guard.paint(scan, CHROMA[0, 0], 0.5, 0)
@@ -373,7 +375,7 @@ def test_modules_in_the_current_folder_are_not_imported(guard, tmp_path, monkeyp
     assert colorize(guard, item(tmp_path)).outcome == Outcome.COLORIZED
 
 
-# What goes wrong with files
+# File errors
 
 
 def test_a_missing_file_is_missing(guard, tmp_path):
@@ -382,14 +384,14 @@ def test_a_missing_file_is_missing(guard, tmp_path):
 
 
 def test_an_unreadable_file_is_a_read_error(guard, tmp_path):
-    (tmp_path / "a.jpg").symlink_to("/proc/self/mem")  # reading it at its beginning fails, for root as well
+    (tmp_path / "a.jpg").symlink_to("/proc/self/mem")  # reading its first byte fails, even for root
     record = guard.open(Item("a.jpg", str(tmp_path / "a.jpg")))
     assert (record.outcome, record.reason) == (Outcome.FAILED, Reason.READ_ERROR)
     assert record.detail == os.strerror(5)
 
 
 @pytest.mark.parametrize("name", ["nul\0byte", "n" * 300])
-def test_a_name_that_no_file_has_is_a_read_error(guard, tmp_path, name):
+def test_an_impossible_file_name_is_a_read_error(guard, tmp_path, name):
     record = guard.open(Item("a.jpg", f"{tmp_path}/{name}"))
     assert (record.outcome, record.reason) == (Outcome.FAILED, Reason.READ_ERROR)
 
@@ -420,7 +422,7 @@ def test_a_full_output_is_a_write_error_that_leaves_nothing(guard, tmp_path):
         subprocess.run(["umount", "-l", out], check=True)
 
 
-def test_a_master_that_lies_in_the_output_is_never_written_over(guard, tmp_path):
+def test_a_master_inside_the_output_is_never_overwritten(guard, tmp_path):
     master = tmp_path / "out" / "a_color.jpg"
     master.parent.mkdir()
     picture().save(master)
@@ -432,14 +434,14 @@ def test_a_master_that_lies_in_the_output_is_never_written_over(guard, tmp_path)
     assert master.read_bytes() == content
 
 
-# The end
+# Shutdown
 
 
 WORKER = """
 import sys
-from pipeline.guard import Guard
-from pipeline.collections import Item
-from pipeline.settings import Settings
+from pipeline.codec.guard import Guard
+from pipeline.inputs.collection import Item
+from pipeline.codec.settings import Settings
 guard = Guard(Settings(sys.argv[1], run="1", side=32))
 guard.sha256(Item("a", "/none"))
 print("ready", flush=True)

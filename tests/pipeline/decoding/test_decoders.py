@@ -1,6 +1,6 @@
-"""A matrix of depths, byte orders, photometrics, layouts and compressions, read by us and by libvips.
+"""A matrix of depths, byte orders, photometrics, layouts and compressions, read by `read_scan` and by libvips.
 
-No cell may be coloured from other tones than an independent reader finds: the same luma, or a refusal.
+For each cell, `read_scan` must give the same luma as the independent reader, or a refusal.
 """
 
 import io
@@ -16,12 +16,12 @@ import pyvips
 import tifffile
 from PIL import Image, ImageCms
 
-from pipeline.record import Reason, Refusal
-from pipeline.scan import read_scan
+from pipeline.imaging.scan import read_scan
+from pipeline.records.record import Reason, Refusal
 
 WIDTH, HEIGHT = 75, 50
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
-PICTURE = (0.1 + 0.8 * (np.sin(X / 9) * np.cos(Y / 7) / 2 + 0.5)).clip(0, 1)  # of full intensity
+PICTURE = (0.1 + 0.8 * (np.sin(X / 9) * np.cos(Y / 7) / 2 + 0.5)).clip(0, 1)  # fraction of full intensity
 
 
 def levels(bits, invert=False):
@@ -39,7 +39,7 @@ def by_us(data):
 
 
 def by_vips(data, bits):
-    """Luma [H, W] in 8-bit levels, as libvips has it."""
+    """Luma [H, W] in 8-bit levels, as read by libvips."""
     image = pyvips.Image.new_from_buffer(data, "", fail_on="error")
     samples = image.numpy().astype(float)
     samples = samples[..., None] if samples.ndim == 2 else samples
@@ -62,7 +62,7 @@ COMPRESSIONS = ("none", "lzw", "deflate", "packbits", "zstd")
 
 
 def tiff(depth, order, big, photometric, layout, compression):
-    """The file, or None for what makes no sense or cannot be written."""
+    """The file, or None for a combination that is meaningless or cannot be written."""
     channels = {"rgb": 3, "grey and infrared": 2, "grey and alpha": 2}.get(photometric, 1)
     if (layout == "planes" and channels == 1) or (depth == 1 and compression not in ("none", "packbits")):
         return None
@@ -92,7 +92,7 @@ def tiff(depth, order, big, photometric, layout, compression):
 
 
 def without_tag(data, tag):
-    """A TIFF with a tag made a private one that nobody reads."""
+    """A TIFF in which a tag is replaced by an unknown private tag."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         at, order = file.pages[0].tags[tag].offset, "little" if file.byteorder == "<" else "big"
     return data[:at] + (65000).to_bytes(2, order) + data[at + 2 :]
@@ -115,7 +115,7 @@ def test_a_tiff_has_the_same_luma_for_libvips_or_is_refused(depth, photometric):
             continue
         coloured += 1
         assert same(ours, np.rint(levels(depth) * (255 / ((1 << depth) - 1)))), cell
-        # libvips mixes the lines of two planes up, and refuses the others, or its wheel does.
+        # Skip cells that libvips reads incorrectly (two planes) or that libvips or its wheel does not support.
         if (
             not ("and" in photometric and layout == "planes")
             and photometric != "missing"
@@ -146,13 +146,13 @@ def test_a_tiff_of_samples_without_a_known_white_is_refused(kind):
 @pytest.mark.parametrize("compression", [None, "lzw", "deflate", "packbits"])
 @pytest.mark.parametrize("layout", ["strips", "tiles"])
 @pytest.mark.parametrize("order", ORDERS)
-def test_strips_that_hold_half_of_what_the_tags_say_are_damage(dtype, compression, layout, order):
-    """The data are of half the depth that BitsPerSample states."""
+def test_strips_with_half_the_expected_data_are_damaged(dtype, compression, layout, order):
+    """BitsPerSample states twice the depth of the data."""
     buffer = io.BytesIO()
     tile = {"tile": (32, 32)} if layout == "tiles" else {"rowsperstrip": 8}
     picture = (PICTURE * 255).astype(dtype)
     tifffile.imwrite(buffer, picture, byteorder=order, compression=compression, metadata=None, **tile)
-    data = bytearray(buffer.getvalue() + bytes(30_000))  # enough behind the pixels not to end early
+    data = bytearray(buffer.getvalue() + bytes(30_000))  # padding, so that the file does not end early
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         tag = file.pages[0].tags[258]
         place, byteorder = tag.valueoffset, "little" if order == "<" else "big"
@@ -163,7 +163,7 @@ def test_strips_that_hold_half_of_what_the_tags_say_are_damage(dtype, compressio
 
 
 @pytest.mark.parametrize("layout", ["strips", "tiles"])
-def test_strips_that_hold_twice_what_the_tags_say_are_damage(layout):
+def test_strips_with_twice_the_expected_data_are_damaged(layout):
     buffer = io.BytesIO()
     tile = {"tile": (32, 32)} if layout == "tiles" else {"rowsperstrip": 8}
     tifffile.imwrite(buffer, levels(16), photometric="minisblack", metadata=None, **tile)
@@ -192,9 +192,9 @@ def test_a_cut_tiff_is_called_truncated_and_says_where(compression):
     assert "strip" in refusal.detail
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])  # by libtiff, by tifffile
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])  # read by libtiff, read by tifffile
 @pytest.mark.parametrize("compression", ["lzw", "deflate"])
-def test_damage_within_a_tile_is_said_in_words(dtype, compression):
+def test_damage_within_a_tile_has_a_clear_message(dtype, compression):
     buffer = io.BytesIO()
     picture = (PICTURE * np.iinfo(dtype).max).astype(dtype)
     tifffile.imwrite(buffer, picture, tile=(32, 32), compression=compression, metadata=None)
@@ -231,8 +231,8 @@ def test_a_compression_whose_colours_are_not_known_is_refused_by_its_name(compre
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("scale", [1, 257])  # some writers fill the palette's 16 bits as if they were 8
-def test_a_palette_has_its_white(order, scale):
+@pytest.mark.parametrize("scale", [1, 257])  # some writers store 8-bit values in the 16-bit palette
+def test_palettes_with_8_bit_and_16_bit_values_are_read(order, scale):
     table = np.arange(255, -1, -1, dtype=np.uint16) * scale
     buffer = io.BytesIO()
     options = {"photometric": "palette", "colormap": np.stack([table] * 3), "metadata": None}
@@ -248,13 +248,13 @@ def test_ycbcr_that_pillow_does_not_read_is_refused_in_words():
     assert "YCbCr" in refusal.detail
 
 
-# The white that a file states
+# Stated white levels
 
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(("tag", "kind"), [(281, 3), (341, 3), (341, 4), (341, 11)])
 @pytest.mark.parametrize("bits", [10, 12, 14])
-def test_a_stated_white_is_white(order, tag, kind, bits):
+def test_a_stated_white_level_is_used(order, tag, kind, bits):
     white = (1 << bits) - 1
     buffer = io.BytesIO()
     stated = (tag, kind, 1, float(white) if kind == 11 else white, False)
@@ -266,7 +266,7 @@ def test_a_stated_white_is_white(order, tag, kind, bits):
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kind", ["rgb", "alpha", "alpha of the full range", "infrared"])
-def test_a_stated_white_is_white_beside_other_channels(order, kind):
+def test_a_stated_white_level_is_used_with_several_channels(order, kind):
     picture, white = levels(12), 4095
     other = np.full_like(picture, 65535 if "full" in kind else white)
     channels = [picture] * 3 if kind == "rgb" else [picture, other]
@@ -281,8 +281,8 @@ def test_a_stated_white_is_white_beside_other_channels(order, kind):
     assert "4095" in scan.note and "transparent" not in scan.note
 
 
-def test_the_largest_value_that_occurs_is_no_white():
-    """What section 8 of TIFF 6.0 has the tag for: statistics."""
+def test_the_maximum_sample_value_is_not_the_white_level():
+    """Section 8 of TIFF 6.0 defines MaxSampleValue for statistics, not as the white level."""
     picture = levels(16)
     buffer = io.BytesIO()
     stated = (281, 3, 1, int(picture.max()), True)
@@ -298,7 +298,7 @@ def test_a_stated_white_that_pixels_exceed_is_not_believed():
     assert "4095" in scan.note
 
 
-def test_twelve_bits_in_sixteen_without_a_stated_white_are_dark_and_said_to_be():
+def test_12_bits_in_16_without_a_stated_white_level_are_dark_and_noted():
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, levels(12), metadata=None)
     scan = read_scan(buffer.getvalue(), output_format="png", max_pixels=10**7)
@@ -321,20 +321,20 @@ def halved(picture):
 
 
 @pytest.mark.parametrize("flags", [False, True])
-def test_the_levels_of_a_pyramid_are_no_pages(flags):
+def test_the_levels_of_a_pyramid_do_not_count_as_pages(flags):
     full = levels(8)
     half = halved(full)
     data = pyramid(full, half, halved(half), flags=flags)
     assert np.array_equal(by_us(data), full)
 
 
-def test_a_page_of_half_the_size_that_shows_something_else_is_a_page():
+def test_a_half_size_page_with_another_picture_counts_as_a_page():
     full = levels(8)
     assert by_us(pyramid(full, halved(full[::-1, ::-1]))).reason == Reason.MULTIPAGE
 
 
 @pytest.mark.parametrize("where", ["behind the end", "into the pixels", "to itself"])
-def test_a_link_to_no_directory_costs_nothing_but_words(where):
+def test_an_invalid_link_to_a_directory_is_only_noted(where):
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, levels(8), metadata=None)
     data = bytearray(buffer.getvalue())
@@ -356,7 +356,7 @@ def box(kind, content):
 
 
 def jp2(samples, bits, *header, codec="jp2"):
-    """A JP2 with these boxes behind the image header; `codec` "j2k" gives the bare codestream."""
+    """A JP2 with these boxes after the image header. With `codec` "j2k", the bare codestream."""
     stream = imagecodecs.jpeg2k_encode(
         samples, bitspersample=bits, codecformat="j2k", reversible=True, level=0
     )
@@ -387,7 +387,7 @@ GREY, WHITE_IS_ZERO, CIELAB = space(17), space(0), space(14)
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 7, 8, 10, 12, 16])
 @pytest.mark.parametrize("codec", ["jp2", "j2k"])
-def test_a_jpeg_2000_of_any_depth_has_its_white(bits, codec):
+def test_a_jpeg_2000_of_any_depth_is_scaled_to_its_white_level(bits, codec):
     data = jp2(levels(bits), bits, GREY, codec=codec)
     expected = levels(bits) * (255 / ((1 << bits) - 1))
     assert same(by_us(data), expected)
@@ -402,7 +402,7 @@ def test_a_jpeg_2000_has_the_same_luma_for_opencv(bits):
         assert same(by_us(data), theirs.reshape(HEIGHT, WIDTH, -1)[..., 0] * (255 / ((1 << bits) - 1)))
 
 
-def test_a_jpeg_2000_whose_white_is_zero_is_turned_over():
+def test_a_jpeg_2000_whose_white_is_zero_is_inverted():
     assert same(by_us(jp2(levels(1, invert=True), 1, WHITE_IS_ZERO)), levels(1) * 255)
 
 
@@ -421,7 +421,7 @@ def test_the_palette_of_a_jpeg_2000_is_looked_up(columns):
     assert same(by_us(data), table[indices])
 
 
-def test_the_opacity_of_a_jpeg_2000_lays_it_on_white():
+def test_a_jpeg_2000_with_an_opacity_channel_is_composed_on_white():
     alpha = np.where(X > 30, 255, 0).astype(np.uint8)
     said = box(b"cdef", bytes.fromhex("0002 0000 0000 0001 0001 0001 0000"))
     ours = by_us(jp2(np.stack([levels(8), alpha], -1), 8, GREY, said))
@@ -457,7 +457,7 @@ def test_a_subsampled_jpeg_2000_is_refused_in_words(steps):
 @pytest.mark.parametrize("codec", ["jp2", "j2k"])
 def test_bytes_behind_the_end_of_a_jpeg_2000_do_no_harm(behind, codec):
     data = bytearray(jp2(levels(8), 8, GREY, codec=codec))
-    if codec == "jp2":  # its last box runs to the end of the file
+    if codec == "jp2":  # length 0: the last box extends to the end of the file
         at = data.index(b"jp2c") - 4
         data[at : at + 4] = bytes(4)
     assert same(by_us(bytes(data) + behind), levels(8))
@@ -475,7 +475,7 @@ def test_a_codestream_without_its_end_marker_is_whole_if_its_parts_are():
 
 
 def png(array, *chunks):
-    """A grey PNG with chunks, (name, contents), behind its header."""
+    """A grey PNG with additional chunks (name, content) after its header."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG")
     data, made = buffer.getvalue(), b""
@@ -493,7 +493,7 @@ def test_the_gamma_of_a_png_is_applied(gamma, bits):
     srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     for array in (levels(bits), np.stack([levels(8)] * 3, -1)) if bits == 8 else (levels(bits),):
         ours = by_us(png(array, (b"gAMA", round(gamma * 100_000).to_bytes(4, "big"))))
-        slope = 2.0 if gamma == 0.3 else 4.0  # 8-bit rounding, steepened where the curve is
+        slope = 2.0 if gamma == 0.3 else 4.0  # 8-bit rounding error, amplified by the slope of the curve
         assert np.abs(ours - 255 * srgb).max() <= slope
 
 
@@ -504,7 +504,7 @@ def test_the_usual_gamma_and_one_beside_srgb_change_nothing():
 
 
 def raw_png(depth, kind, rows, *chunks):
-    """A PNG of these packed rows."""
+    """A PNG with these packed rows."""
     header = struct.pack(">IIBBBBB", 32, len(rows), depth, kind, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
     made = b"\x89PNG\r\n\x1a\n"
@@ -545,7 +545,7 @@ def test_a_png_with_a_profile_of_more_than_a_megabyte_is_read():
     assert same(by_us(buffer.getvalue()), levels(8))
 
 
-# Words for what is not read
+# Messages for unsupported files
 
 
 @pytest.mark.parametrize(
@@ -563,7 +563,7 @@ def test_a_png_with_a_profile_of_more_than_a_megabyte_is_read():
         (b"PK\x03\x04", "ZIP"),
     ],
 )
-def test_a_file_that_no_decoder_reads_is_called_what_it_is(beginning, words):
+def test_the_kind_of_an_unsupported_file_is_named(beginning, words):
     refusal = by_us(beginning + b" " * 100)
     assert refusal.reason == Reason.UNREADABLE
     assert words in refusal.detail

@@ -1,4 +1,4 @@
-"""What is said of a sound file of a kind that is not read."""
+"""Messages for intact files of unsupported kinds."""
 
 import gzip
 import io
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import kinds
-from pipeline.record import Reason, Refusal
-from pipeline.scan import read_scan
+from pipeline.decoding import kinds
+from pipeline.imaging.scan import read_scan
+from pipeline.records.record import Reason, Refusal
 
 GREY = np.add.outer(np.arange(40), np.arange(50)).astype(np.uint8)
 
@@ -50,7 +50,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_file_of_another_kind_is_called_what_it_is(kind):
+def test_the_kind_of_an_intact_unsupported_file_is_named(kind):
     with pytest.raises(Refusal) as caught:
         read_scan(FILES[kind](), output_format="png", max_pixels=10**6)
     assert caught.value.reason == Reason.UNREADABLE
@@ -58,5 +58,5 @@ def test_a_file_of_another_kind_is_called_what_it_is(kind):
 
 
 @pytest.mark.parametrize("data", [b"", bytes(9_999), b"\x00\xff" * 500])
-def test_what_cannot_be_told_is_not_guessed(data):
+def test_an_unknown_kind_has_no_name(data):
     assert kinds.name(data) == ""

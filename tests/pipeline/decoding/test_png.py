@@ -1,4 +1,4 @@
-"""A PNG whose compressed data end before its last row is no whole one, whatever its header says."""
+"""A PNG is incomplete if its compressed data end before the last row, whatever its header claims."""
 
 import io
 import struct
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import png, scan
-from pipeline.record import Reason, Refusal
+from pipeline.decoding import png
+from pipeline.imaging import scan
+from pipeline.records.record import Reason, Refusal
 
 
 def file(picture: Image.Image) -> bytes:
@@ -19,7 +20,7 @@ def file(picture: Image.Image) -> bytes:
 
 
 def claiming(data: bytes, rows: int) -> bytes:
-    """The same file with another height in its header, and the header's checksum right."""
+    """The same file with another height in its header and a correct checksum."""
     header = bytearray(data[12:29])
     header[8:12] = struct.pack(">I", rows)
     return data[:12] + bytes(header) + struct.pack(">I", zlib.crc32(header)) + data[33:]
@@ -44,7 +45,7 @@ def test_every_row_is_counted_in_every_mode(mode, level):
 @pytest.mark.parametrize("level", [0, 200])
 @pytest.mark.parametrize(("rows", "expected"), [(11, True), (10, False)])
 def test_an_interlaced_picture_has_the_rows_of_seven_passes(rows, expected, level):
-    # Of 5 x 5 pixels the passes have rows of 1; 1; 2; 1, 1; 3; 2, 2, 2; 5, 5 pixels, with a byte before each.
+    # For 5 x 5 pixels, the rows of the passes have 1; 1; 2; 1, 1; 3; 2, 2, 2; 5, 5 pixels after a filter byte.
     widths = (1, 1, 2, 1, 1, 3, 2, 2, 2, 5, 5)[:rows]
 
     def chunk(kind: bytes, content: bytes) -> bytes:

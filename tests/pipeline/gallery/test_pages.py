@@ -1,4 +1,4 @@
-"""What the gallery promises the people who open it, read with a parser that knows no template."""
+"""Gallery pages, checked with an HTML parser that does not depend on the templates."""
 
 import io
 import os
@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.codec import Codec
-from pipeline.gallery import PAGE, Shown, pictures, write_gallery
-from pipeline.record import Reason, Record
-from pipeline.settings import Settings
-from pipeline.thumbnail import SIDE
+from pipeline.codec.codec import Codec
+from pipeline.codec.settings import Settings
+from pipeline.gallery.pages import PAGE, write_gallery
+from pipeline.gallery.pictures import Shown, uris
+from pipeline.imaging.thumbnail import SIDE
+from pipeline.records.record import Reason, Record
 
 VOID = {"meta", "link", "img", "input"}
 NASTY = 'box 1/50% off #3 & "b" \'<i>a?.tif'
 
 
 class Page(HTMLParser):
-    """A page's elements as (tag, attributes, text), in order; fails where tags do not match."""
+    """Elements of a page as [tag, attributes, text], in order. Fails if tags do not match."""
 
     def __init__(self, path):
         super().__init__()
@@ -53,7 +54,7 @@ class Page(HTMLParser):
         return [element[2].strip() for element in self.all(tag, **attributes)]
 
     def targets(self):
-        """Where its links, pictures, style and script lead, as paths."""
+        """Paths of all links, pictures, style sheets and scripts on the page."""
         for _, attributes, _ in self.elements:
             for name in ("href", "src"):
                 target = attributes.get(name, "data:,")
@@ -63,7 +64,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def folder(tmp_path):
-    """An archive and an output, with a function that puts a scan (and its derivative) there."""
+    """An archive and an output, with methods that add scans and derivatives."""
     return Folder(tmp_path)
 
 
@@ -151,17 +152,17 @@ def test_big_pictures_are_reduced_and_fetched_when_they_come_into_view(folder):
         assert attributes["loading"] == "lazy"
 
 
-def test_pictures_that_are_there_are_not_made_again(folder):
+def test_existing_pictures_are_not_made_again(folder):
     record = folder.colorized("a.jpg", size=(900, 600))
     record = record.replace(source_sha256="5", derivative_sha256="6")
     page = folder.write([record])
     folder.thumbnail = None
     assert folder.write([record]).elements == page.elements
-    with pytest.raises(TypeError):  # another derivative: another picture
+    with pytest.raises(TypeError):  # a new derivative needs a new picture
         folder.write([record.replace(derivative_sha256="7")])
 
 
-def test_what_killed_or_hung_a_codec_is_not_tried_again(folder):
+def test_scans_that_crashed_or_hung_a_codec_are_not_tried_again(folder):
     asked = []
     folder.thumbnail = asked.append
     for reason in ("codec_timeout", "codec_crashed", "unsupported_mode"):
@@ -177,11 +178,11 @@ def test_a_process_keeps_the_pictures_of_its_least_sure(folder):
         )
         records.append(record)
         if shown.wants(confidence):
-            for uri in pictures(str(folder.output), record):
+            for uri in uris(str(folder.output), record):
                 folder.picture(Path(uri), 5)
         shown.add(record)
     left = {str(path) for path in (folder.output / "gallery/pictures").iterdir()}
-    assert left == {uri for record in records[3:] for uri in pictures(str(folder.output), record)}
+    assert left == {uri for record in records[3:] for uri in uris(str(folder.output), record)}
     assert not Shown(str(folder.output), 0).wants(0.1)
 
 
@@ -224,7 +225,7 @@ def test_the_least_sure_come_first(folder):
     assert page.texts("h2")[:4] == ["unsure.jpg", "sure.jpg", "s.jpg", "f.jpg"]
 
 
-def test_a_sample_says_of_how_many(folder):
+def test_a_sample_states_the_total_number_of_scans(folder):
     failure = folder.refused("c.jpg", "failed", "missing", "")
     page = folder.write(
         [folder.colorized("a.jpg"), folder.colorized("b.jpg"), failure],
@@ -255,7 +256,7 @@ def test_no_scans_give_a_page_that_says_so(folder):
     assert page.texts("p", **{"class": "extent"}) == ["There are no scans to show."]
 
 
-def test_every_scan_stands_on_one_page_and_every_page_is_linked(folder):
+def test_every_scan_is_on_one_page_and_every_page_is_linked(folder):
     keys = [f"{number:03}.jpg" for number in range(2 * PAGE + 1)]
     folder.write([folder.refused(key, "failed", "missing", "", picture=False) for key in keys])
     for first in ("index.html", "failed.html"):
@@ -285,7 +286,7 @@ def test_a_shorter_run_leaves_no_page_or_picture_of_the_longer_one(folder):
     assert left == {"index.html", "colorized.html", "gallery.css", "gallery.js"} | {
         image[1]["src"] for image in page.all("img")
     }
-    assert all(os.path.exists(path) for path in foreign)  # derivatives of an archive's own folder "gallery"
+    assert all(os.path.exists(path) for path in foreign)  # derivatives of scans in a folder named "gallery"
 
 
 def test_the_same_run_writes_the_same_bytes(folder):
@@ -317,7 +318,7 @@ def test_a_name_stays_text(folder, key):
 def test_a_name_of_undecodable_bytes_is_shown_and_linked(folder):
     key = os.fsdecode(b"caf\xe9/\xff.jpg")
     record = folder.colorized(key).replace(detail="bad \udce9")
-    page = folder.write([record])  # `Page` reads it as strict UTF-8
+    page = folder.write([record])  # `Page` decodes it as strict UTF-8
     assert page.texts("h2")[0] == r"caf\udce9/\udcff.jpg"
     assert any(os.path.samefile(target, record.derivative) for target in page.targets() if target.is_file())
 

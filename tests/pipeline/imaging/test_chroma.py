@@ -1,4 +1,4 @@
-"""Chroma on its way from the network to the scan: colour science, tiles, edges, gamut."""
+"""Chroma from the network to the scan: colour conversion, gamut, tiles and edges."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from skimage import color, data
 from skimage.measure import block_reduce
 from skimage.transform import resize
 
-from model import edges
-from pipeline import chroma
+from model.color import edges
+from pipeline.imaging import chroma
 
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 CHROMA = st.floats(-300, 300, width=32)
@@ -18,7 +18,7 @@ SIDE = 192
 
 
 def ycc(rgb):
-    """JFIF (ITU-T T.871, 7): float RGB [H, W, 3] in levels -> Y', Cb, Cr with 0 for neutral."""
+    """Float RGB [H, W, 3] as Y', Cb and Cr of JFIF (ITU-T T.871, section 7), with 0 for neutral chroma."""
     luma = rgb @ LUMA_WEIGHTS
     return luma, (rgb[..., 2] - luma) / 1.772, (rgb[..., 0] - luma) / 1.402
 
@@ -35,7 +35,7 @@ def ciede2000(rgb, other):
     return color.deltaE_ciede2000(color.rgb2lab(rgb), color.rgb2lab(other))
 
 
-# Colour science
+# Colour conversion
 
 
 def test_lightness_is_that_of_a_grey():
@@ -44,7 +44,7 @@ def test_lightness_is_that_of_a_grey():
 
 
 @pytest.mark.parametrize("picture", ["astronaut", "coffee", "chelsea", "rocket"])
-def test_chroma_at_constant_luma_is_the_true_pictures(picture):
+def test_true_lab_chroma_is_converted_to_true_cb_and_cr(picture):
     rgb = getattr(data, picture)().astype(float)
     luma, cb, cr = ycc(rgb)
     ab = np.float32(color.rgb2lab(rgb / 255)[..., 1:])
@@ -67,7 +67,7 @@ def test_any_chroma_of_the_network_gives_finite_colour(luma, ab):
     assert np.isfinite(chroma.to_ycc(luma, ab)).all()
 
 
-def test_colorfulness_is_hasler_and_suesstrunks():
+def test_colorfulness_is_the_metric_of_hasler_and_suesstrunk():
     rgb = data.astronaut()
     red, green, blue = np.moveaxis(rgb.astype(float), -1, 0)
     rg, yb = red - green, 0.5 * (red + green) - blue
@@ -87,13 +87,13 @@ def test_limiting_keeps_luma_and_hue_and_ends_inside_the_gamut(luma, cb, cr):
     assert rgb.min() > -0.6
     assert rgb.max() < 255.6
     assert near(rgb @ LUMA_WEIGHTS, luma.astype(float), 0.01)
-    assert near(new_cb * cr, new_cr * cb, 0.05)  # the same direction
+    assert near(new_cb * cr, new_cr * cb, 0.05)  # the same hue
     assert (new_cb * cb >= 0).all()
     assert (new_cr * cr >= 0).all()
     assert (np.hypot(new_cb, new_cr) <= np.hypot(cb, cr) * 1.0001).all()
 
 
-def test_limiting_leaves_colours_inside_the_gamut_as_they_are():
+def test_limiting_does_not_change_colours_inside_the_gamut():
     rgb = data.coffee().astype(float)
     luma = np.uint8(np.rint(rgb @ LUMA_WEIGHTS))
     _, cb, cr = ycc(rgb)
@@ -111,7 +111,7 @@ def test_black_and_white_have_no_colour():
     assert np.abs([cb, cr]).max() < 0.5
 
 
-def test_rgb_is_of_its_luma_and_chroma():
+def test_rgb_is_restored_from_luma_and_chroma():
     rgb = data.astronaut()
     luma, cb, cr = ycc(rgb.astype(float))
     luma = np.uint8(np.rint(luma))
@@ -126,7 +126,7 @@ def test_rgb_is_of_its_luma_and_chroma():
     ("width", "height", "canvas", "tiles"),
     [
         (1000, 1000, (SIDE, SIDE), 1),
-        (2000, 1000, (SIDE, SIDE), 1),  # squashed by two: as far as it goes
+        (2000, 1000, (SIDE, SIDE), 1),  # squashed by two, the maximum
         (1000, 2000, (SIDE, SIDE), 1),
         (2001, 1000, (384, SIDE), 3),
         (4000, 1000, (768, SIDE), 5),
@@ -151,7 +151,7 @@ def test_the_canvas_squashes_no_picture_beyond_2_to_1_and_its_tiles_cover_it(wid
 
 
 @pytest.mark.parametrize(("width", "height"), [(16, 60_000), (2_000_000, 16), (300_000, 17)])
-def test_a_thread_of_a_picture_is_seen_in_a_bounded_number_of_tiles(width, height):
+def test_an_extremely_narrow_picture_has_a_bounded_number_of_tiles(width, height):
     canvas, tiles = chroma.view(np.zeros((height, width), np.uint8), 160)
     assert len(tiles) <= min(chroma.MANY_TILES, 6 * width * height / 160**2)
     joined = chroma.join_tiles(np.ones((*tiles.shape, 2), np.float16), canvas.shape)
@@ -184,11 +184,11 @@ def test_tiles_that_differ_meet_without_a_step(shape):
 
 # Edges
 
-BLEEDING = {120: 0.35, 60: 0.5, 30: 0.75}  # by the step in luma: what is left of the error of enlarged chroma
+BLEEDING = {120: 0.35, 60: 0.5, 30: 0.75}  # by step in luma: maximum error relative to enlarged chroma
 
 
 def model_of(luma, cb, cr):
-    """The edge model on its grid, from planes of the canvas."""
+    """Fit the edge model on its grid to planes of the canvas."""
     luma, cb, cr = (block_reduce(plane, chroma.GRID, np.mean) for plane in (luma, cb, cr))
     return edges.fit(np.uint8(np.rint(luma)), np.float32(np.stack([cb, cr])))
 
@@ -219,7 +219,7 @@ def test_chroma_over_a_flat_picture_is_smoothed_at_most(level):
 @pytest.mark.parametrize(("dark", "bright"), [(60, 180), (90, 150), (110, 140)])
 @pytest.mark.parametrize("grain", [0, 6])
 def test_chroma_does_not_bleed_over_an_edge_of_luma(dark, bright, grain):
-    """Chroma as blurred as a network's (over 8 of 192 pixels) meets a hard edge of a scan four times the size."""
+    """The chroma is blurred like that of a network, over 8 of 192 pixels. The scan is four times as large."""
     rng = np.random.default_rng(0)
     big, half = 4 * SIDE, 2 * SIDE
     sign = np.where(np.arange(big) < half, -1, 1)
@@ -233,13 +233,13 @@ def test_chroma_does_not_bleed_over_an_edge_of_luma(dark, bright, grain):
     enlarged = np.interp((np.arange(big) + 0.5) / 4 - 0.5, np.arange(SIDE), blurred[0])
     near = np.r_[
         half - 12 : half - 1, half + 1 : half + 12
-    ]  # within three pixels of the canvas, off the very edge
+    ]  # within three canvas pixels of the edge, but not at the edge
     bleeding = np.abs(cb.mean(0) - 20 * sign)[near].mean()
     assert bleeding < BLEEDING[bright - dark] * np.abs(enlarged - 20 * sign)[near].mean()
     assert np.abs(cb.mean(0)).max() < 24  # no halo of stronger colour
 
 
-def test_an_edge_that_chroma_does_not_have_gets_none():
+def test_an_edge_in_luma_does_not_add_one_in_chroma():
     canvas = np.uint8(np.where(np.arange(SIDE) < SIDE // 2, 60, 180)) + np.zeros((SIDE, 1), np.uint8)
     constant = np.full(canvas.shape, 12.0)
     cb, _ = chroma.apply_model(model_of(canvas, constant, constant), np.repeat(np.repeat(canvas, 4, 0), 4, 1))
@@ -249,7 +249,7 @@ def test_an_edge_that_chroma_does_not_have_gets_none():
 @pytest.mark.parametrize("picture", ["astronaut", "coffee", "chelsea", "rocket"])
 @pytest.mark.parametrize("resolution", [24, 48])
 def test_chroma_along_edges_is_nearer_to_the_truth_than_enlarged_chroma(picture, resolution):
-    """Photographs' own chroma, as coarse as a network's."""
+    """The chroma is that of the photograph at the resolution of a network."""
     rgb = getattr(data, picture)()
     luma = np.uint8(np.rint(rgb @ LUMA_WEIGHTS))
     coarse = resize(color.rgb2lab(rgb)[..., 1:], (resolution, resolution), anti_aliasing=True)

@@ -1,4 +1,4 @@
-"""A derivative is the scan, in colour: its size, its own luma, its metadata."""
+"""Derivatives: the scan in colour, with the size, luma and metadata of the scan."""
 
 import io
 import json
@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 from skimage import data
 
-from pipeline import chroma, metadata, provenance
-from pipeline.derivative import compose, encode, paint
-from pipeline.icc import srgb_profile
-from pipeline.metadata import upright
-from pipeline.record import Record
-from pipeline.scan import from_image, read_scan
+from pipeline.imaging import chroma
+from pipeline.imaging.derivative import compose, encode, paint
+from pipeline.imaging.icc import srgb_profile
+from pipeline.imaging.scan import from_image, read_scan
+from pipeline.metadata import embedded, provenance
+from pipeline.metadata.embedded import upright
+from pipeline.records.record import Record
 
 SIDE = 64
 RECORD = Record("market.tif", "box/market.tif", model="fusion", model_version="1.0")
@@ -76,7 +77,7 @@ def grey(data, mode="L"):
 
 
 def coded_luma(jpeg):
-    """The greyscale decode of a JPEG: its Y' component alone."""
+    """The Y' component of a JPEG."""
     image = Image.open(io.BytesIO(jpeg))
     image.draft("L", image.size)
     return np.asarray(image).astype(int)
@@ -98,7 +99,7 @@ def exiftool(data):
 @pytest.mark.parametrize("format", ["png", "tiff"])
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 10**6), amplitude=st.sampled_from([5, 30, 128]), size=st.sampled_from(SIZES))
-def test_the_luma_of_a_lossless_derivative_is_the_scans(format, seed, amplitude, size):
+def test_a_lossless_derivative_has_the_luma_of_the_scan(format, seed, amplitude, size):
     scan = from_image(photograph(*size))
     result = grey(colorize(scan, random_tiles(seed, 9, amplitude), format))
     difference = np.abs(result - scan.luma)
@@ -119,7 +120,7 @@ def test_luma_is_kept_at_every_level_and_hue_of_the_gamuts_very_edge():
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}])
 @pytest.mark.parametrize("tiles", ["smooth", "extreme"])
-def test_a_grafted_jpegs_luma_is_the_masters_in_every_pixel(size, options, tiles):
+def test_a_grafted_jpeg_has_the_luma_of_the_master_in_every_pixel(size, options, tiles):
     source = master("JPEG", size, quality=85, **options)
     result = derivative(source, "jpeg", tiles=random_tiles(1, 9, 128) if tiles == "extreme" else None)
     assert np.array_equal(coded_luma(result), grey(source))
@@ -128,7 +129,7 @@ def test_a_grafted_jpegs_luma_is_the_masters_in_every_pixel(size, options, tiles
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "RGB JPEG"])
 @pytest.mark.parametrize("quality", [60, 90, 97])
 @pytest.mark.parametrize("amplitude", [30, 128])
-def test_a_composed_jpegs_luma_drifts_no_more_than_the_scans_own_at_that_quality_and_half_a_level(
+def test_the_luma_drift_of_a_composed_jpeg_is_at_most_that_of_a_grey_jpeg_and_half_a_level(
     format, quality, amplitude
 ):
     size = (400, 300)
@@ -149,7 +150,7 @@ def test_a_composed_jpegs_luma_drifts_no_more_than_the_scans_own_at_that_quality
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("source_format", ["JPEG", "PNG"])
 @pytest.mark.parametrize("color", [(30, 20), (-25, 25), (5, -35)])
-def test_the_colour_is_the_networks(format, source_format, color):
+def test_a_derivative_has_the_colour_of_the_network(format, source_format, color):
     from skimage.color import rgb2lab
 
     source = save(Image.new("L", (150, 120), 140), source_format)
@@ -200,7 +201,7 @@ def test_orientation_is_applied_once(format, source_format, orientation):
     source = master(source_format, (90, 70), exif=exif)
     scan = read_scan(source, output_format=format, max_pixels=10**8)
     y = np.mgrid[:SIDE, :SIDE][0] / SIDE
-    tiles = np.float16(np.stack([60 * y - 30, 0 * y], -1))[None]  # green on top, red below
+    tiles = np.float16(np.stack([60 * y - 30, 0 * y], -1))[None]  # green at the top, red at the bottom
     shown = ImageOps.exif_transpose(opened(colorize(scan, tiles, format)))
     truth = ImageOps.exif_transpose(opened(source)).convert("L")
     assert shown.size == truth.size == scan.size
@@ -269,7 +270,7 @@ def test_the_masters_own_statements_are_kept_and_the_record_stands_beside_them(f
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("source_format", ["JPEG", "PNG"])
 def test_the_record_is_read_back_from_the_file(format, source_format):
-    packet = metadata.packet(derivative(master(source_format), format))
+    packet = embedded.packet(derivative(master(source_format), format))
     assert provenance.read_packet(packet) == RECORD.replace(source=RECORD.key)
 
 
@@ -293,8 +294,8 @@ def test_blocks_meet_without_a_seam(monkeypatch, size):
     scan = read_scan(save(photograph(*size), "PNG"), output_format="png", max_pixels=10**7)
     model = np.float32(np.random.default_rng(0).normal(0, [0.1, 20, 0.1, 20], (12, 40, 4)))
     cut = encode(scan, model, format="png", quality=90, packet=XMP)
-    monkeypatch.setattr("pipeline.derivative.COLUMNS", 10**6)
-    monkeypatch.setattr("pipeline.derivative.BAND", 10**6)
+    monkeypatch.setattr("pipeline.imaging.derivative.COLUMNS", 10**6)
+    monkeypatch.setattr("pipeline.imaging.derivative.BAND", 10**6)
     assert encode(scan, model, format="png", quality=90, packet=XMP) == cut
 
 

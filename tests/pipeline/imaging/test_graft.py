@@ -1,4 +1,4 @@
-"""What a grafted JPEG promises, checked with decoders that know nothing of `pipeline.graft`."""
+"""Grafted JPEGs, checked with decoders that are independent of `pipeline.imaging.graft`."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from pipeline.graft import (
+from pipeline.imaging.graft import (
     NotGraftable,
     app1_exif,
     app1_xmp,
@@ -48,7 +48,7 @@ def scan(width, height, **options):
 
 
 def planes(width, height):
-    """Smooth Cb and Cr for a picture of this size."""
+    """Smooth Cb and Cr planes for a picture of this size."""
     y, x = np.mgrid[: -(-height // 2), : -(-width // 2)]
     return (105 + x / 2).astype(np.uint8), (150 - y / 2).astype(np.uint8)
 
@@ -60,7 +60,7 @@ def grafted(jpeg, quality=90, segments=None):
 
 
 def opened(jpeg, mode=None):
-    """The picture, its components taken as coded ("L", "YCbCr") where a mode is given."""
+    """The decoded picture. With a mode ("L" or "YCbCr"), the components are returned as coded."""
     image = Image.open(io.BytesIO(jpeg))
     if mode:
         image.draft(mode, image.size)
@@ -86,7 +86,7 @@ def tool(name, *arguments, stdin, package="libjpeg-turbo-progs"):
 
 
 def inserted(jpeg, segment):
-    """The JPEG with a segment directly after its JFIF header."""
+    """The JPEG with a segment inserted after its JFIF header."""
     return jpeg[:20] + segment + jpeg[20:]
 
 
@@ -129,7 +129,7 @@ def test_jpegtran_gives_the_masters_coefficients_back(mode):
     optimize=st.booleans(),
     restart_marker_blocks=st.integers(0, 4),
 )
-def test_greyscale_is_the_masters_whatever_its_coding(width, height, chroma_quality, **options):
+def test_the_greyscale_is_kept_for_any_coding_of_the_master(width, height, chroma_quality, **options):
     master = scan(width, height, **options)
     assert np.array_equal(pixels(grafted(master, chroma_quality), "L"), pixels(master))
 
@@ -212,7 +212,7 @@ def test_extended_sequential_masters_stay_extended():
     assert np.array_equal(pixels(grafted(master), "L"), pixels(master))
 
 
-def test_what_follows_the_end_is_dropped():
+def test_bytes_after_the_end_are_dropped():
     master = scan(40, 24)
     assert grafted(master + b"\0\0" + scan(8, 8)) == grafted(master)
 
@@ -241,7 +241,7 @@ def test_comments_and_segments_of_others_are_carried():
     assert others in derivative
 
 
-def test_metadata_that_would_be_untrue_or_are_written_anew_are_not_carried():
+def test_outdated_and_replaced_metadata_are_not_carried():
     mpf, jumbf = b"\xff\xe2\x00\x0cMPF\0II*\0\0\0", b"\xff\xeb\x00\x08JP\0\1\0\0"
     photoshop = app13_photoshop(b"8BIM\x04\x09\0\0\0\0\0\0")[0]
     master = scan(40, 24, icc_profile=b"a grey profile", exif=Image.Exif(), xmp=b"<old/>")
@@ -351,7 +351,7 @@ SCAN = GREY[GREY.index(SOS) : -2]
         "garbage between segments": (inserted(GREY, b"garbage"), "no marker where"),
     }.values(),
 )
-def test_what_cannot_be_grafted_says_why(jpeg, reason):
+def test_a_jpeg_that_cannot_be_grafted_is_refused_with_a_reason(jpeg, reason):
     with pytest.raises(NotGraftable, match=reason):
         parse(jpeg)
 
@@ -372,7 +372,7 @@ def test_a_truncated_master_is_refused_wherever_it_ends(mode):
         lambda edits: bytes(dict(edits).get(i, byte) for i, byte in enumerate(GREY))
     )
 )
-def test_no_bytes_make_parse_fail_otherwise(data):
+def test_parsing_arbitrary_bytes_raises_only_not_graftable(data):
     try:
         parse(data)
     except NotGraftable as reason:

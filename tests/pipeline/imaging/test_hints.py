@@ -1,4 +1,4 @@
-"""An archivist's colours for single scans: what becomes of them, and of the scans beside them."""
+"""Hints, colours that an archivist gives for single scans: their effect on these scans and on the others."""
 
 import hashlib
 import io
@@ -10,25 +10,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import hints, provenance, storage
-from pipeline.collections import JobError
-from pipeline.metadata import packet
-from pipeline.record import Outcome, Reason, Refusal
-from tests.pipeline.test_png import claiming
+from pipeline import storage
+from pipeline.errors import JobError
+from pipeline.imaging import hints
+from pipeline.inputs import hint_files
+from pipeline.metadata import provenance
+from pipeline.metadata.embedded import packet
+from pipeline.records.record import Outcome, Reason, Refusal
+from tests.pipeline.decoding.test_png import claiming
 
 SIZE = WIDTH, HEIGHT = 96, 64
 RED_MARK, BLUE_MARK = (200, 40, 40), (40, 60, 200)
 
 
 def scan():
-    """uint8 [H, W]: dark on the left, light on the right, with grain."""
+    """Luma uint8 [H, W]: dark on the left, light on the right, with grain."""
     grain = np.random.default_rng(0).normal(0, 2, (HEIGHT, WIDTH))
     return np.uint8(np.where(np.arange(WIDTH) < WIDTH // 2, 70, 180) + grain)
 
 
 @pytest.fixture
 def archive(tmp_path):
-    """Three scans, `box/a.jpg` among them, and an empty folder of hints."""
+    """Three scans, including `box/a.jpg`, and an empty folder for hints."""
     for name in ("box/a.jpg", "box/b.jpg", "c.png"):
         file = tmp_path / "in" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -68,13 +71,13 @@ def png(pixels, **options):
 
 
 def damaged(data):
-    """A PNG with a byte of its pixels turned over."""
+    """A PNG with one byte of its pixel data inverted."""
     at = (data.index(b"IDAT") + data.index(b"IEND")) // 2
     return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
 
 
 def copy_with(*marks, of=None):
-    """A grey copy of the scan with squares of colour at x, y."""
+    """A grey copy of the scan with coloured squares at x, y."""
     pixels = np.repeat((scan() if of is None else of)[..., None], 3, axis=-1)
     for x, y, color in marks:
         pixels[y - 3 : y + 4, x - 3 : x + 4] = color
@@ -82,7 +85,7 @@ def copy_with(*marks, of=None):
 
 
 def layer_with(*marks):
-    """A transparent picture with squares of colour at x, y."""
+    """A transparent picture with coloured squares at x, y."""
     pixels = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     for x, y, color in marks:
         pixels[y - 3 : y + 4, x - 3 : x + 4] = (*color, 255)
@@ -112,7 +115,7 @@ def test_a_given_colour_fills_its_surface_and_the_network_keeps_the_rest(archive
     give(archive, "20 30 #c82828\n")
     record = run().records["box/a.jpg"]
     before, after = rgb(plain), rgb(record)
-    assert redness(before[:, :44]) < 0  # the tiny model's blue
+    assert redness(before[:, :44]) < 0  # the blue of the tiny model
     assert redness(after[26:35, 16:25]) > 80
     assert redness(after[:, :44]) > 60
     assert np.abs(after[:, 54:] - before[:, 54:]).mean() < 2
@@ -120,12 +123,12 @@ def test_a_given_colour_fills_its_surface_and_the_network_keeps_the_rest(archive
 
 
 @pytest.mark.parametrize("format", ["jpeg", "png"])
-def test_the_luma_of_a_corrected_derivative_is_the_scans(archive, run, format):
+def test_a_corrected_derivative_has_the_luma_of_the_scan(archive, run, format):
     give(archive, "20 30 red\n70 30 blue\n")
     record = run("--format", format).records["box/a.jpg"]
     master, image = Image.open(archive / "in/box/a.jpg"), Image.open(record.derivative)
     if format == "jpeg":
-        image.draft("L", image.size)  # the coded luma alone
+        image.draft("L", image.size)  # decode only the coded luma
     difference = np.abs(np.asarray(image.convert("L")).astype(int) - np.asarray(master))
     assert difference.max() <= (0 if format == "jpeg" else 2)
 
@@ -184,9 +187,9 @@ def test_a_scan_that_a_person_has_corrected_is_not_withheld(archive, run):
 
 def test_coordinates_are_of_the_upright_scan(archive, run):
     exif = Image.Exif()
-    exif[0x0112] = 6  # the stored picture is turned by a quarter to the right
+    exif[0x0112] = 6  # shown rotated by 90 degrees clockwise
     Image.fromarray(scan()).save(archive / "in/box/a.jpg", quality=95, exif=exif)
-    give(archive, f"{HEIGHT - 5} 20 #c82828\n")  # upright it is 64 x 96, with the dark half above
+    give(archive, f"{HEIGHT - 5} 20 #c82828\n")  # upright, the scan is 64 x 96 with the dark half at the top
     record = run().records["box/a.jpg"]
     assert (record.width, record.height) == (HEIGHT, WIDTH)
     stored = rgb(record)
@@ -237,7 +240,7 @@ def test_a_neutral_point_takes_colour_away(archive, run):
 def test_a_picture_of_the_upright_size_is_read_as_it_is_shown():
     exif = Image.Exif()
     exif[0x0112] = 6
-    layer = layer_with((5, 5, RED_MARK))  # shown turned to the right: at the upper right corner
+    layer = layer_with((5, 5, RED_MARK))  # upright, the mark is in the upper right corner
     found = hints.marks(png(layer, exif=exif), "a.png", np.zeros((WIDTH, HEIGHT), np.uint8), (HEIGHT, WIDTH))
     assert found.marked[:12, -12:].sum() == 49
     assert found.marked.sum() == 49
@@ -282,47 +285,51 @@ def test_points_close_together_keep_their_own_colours():
     assert found.planes[100, 102, 0] > 100
 
 
-def test_a_big_scan_is_solved_small():
+def test_a_large_scan_is_solved_at_reduced_size():
     luma = np.zeros((3000, 4000), np.uint8)
     found = marks("3999 2999 red", luma, (16000, 12000))
     assert found.luma.size <= 1.01 * hints.GRID
-    assert not found.marked[-1, -1]  # a quarter of the way
+    assert not found.marked[-1, -1]  # the point is at a quarter of each side
     assert found.marked.any()
 
 
-# What is wrong with hints
+# Bad hints
 
 BAD = {
-    "malformed": ("txt", "20 30\n", "line 1: '20 30' is not of the form: x y colour"),
-    "negative": ("txt", "# one\n-1 5 red\n", "line 2: '-1 5 red' is not of the form"),
-    "no colour": ("txt", "20 30 redd\n", "line 1: 'redd' is no colour"),
-    "beyond": ("txt", "20 30 rgb(999, 0, 0)\n", "is no colour"),
-    "with an alpha": ("txt", "20 30 #ff000080\n", "is no colour"),
-    "outside": ("txt", "10 10 red\n96 30 red\n", "line 2: 96, 30 lies outside the upright scan of 96 x 64"),
-    "empty": ("txt", "# nothing yet\n", "there are none in it"),
-    "no text": ("txt", b"\xff\xfe2\x000\x00", "it is no text in UTF-8"),
-    "another size": ("png", png(np.zeros((10, 20, 3), np.uint8)), "20 x 10 pixels, the upright scan 96 x 64"),
+    "malformed": ("txt", "20 30\n", "line 1: '20 30' does not have the form: x y colour"),
+    "negative": ("txt", "# one\n-1 5 red\n", "line 2: '-1 5 red' does not have the form"),
+    "no colour": ("txt", "20 30 redd\n", "line 1: 'redd' is not a colour"),
+    "beyond": ("txt", "20 30 rgb(999, 0, 0)\n", "is not a colour"),
+    "with an alpha": ("txt", "20 30 #ff000080\n", "is not a colour"),
+    "outside": ("txt", "10 10 red\n96 30 red\n", "line 2: 96, 30 is outside of the upright scan of 96 x 64"),
+    "empty": ("txt", "# nothing yet\n", "the file has none"),
+    "no text": ("txt", b"\xff\xfe2\x000\x00", "it is not UTF-8 text"),
+    "another size": (
+        "png",
+        png(np.zeros((10, 20, 3), np.uint8)),
+        "20 x 10 pixels, but the upright scan 96 x 64",
+    ),
     "no marks": ("png", png(copy_with()), "the picture has no marks"),
     "nothing but transparent": ("png", png(layer_with()), "the picture has no marks"),
     "a colour picture": (
         "png",
         png(np.uint8(copy_with() * [1, 0.8, 0.6])),
-        "most of the picture is in colour",
+        "most of the picture is coloured",
     ),
     "broken": ("png", png(copy_with((20, 30, RED_MARK)))[:150], "cannot be read as a PNG"),
     "damaged": ("png", damaged(png(copy_with((20, 30, RED_MARK)))), "cannot be read as a PNG"),
     "rows short": (
         "png",
         claiming(png(copy_with((20, 30, RED_MARK))[:-8]), HEIGHT),
-        "rows of the picture are missing",
+        "fewer rows than its header states",
     ),
-    "a jpeg by another name": ("png", Path(__file__).read_bytes(), "cannot be read as a PNG"),
+    "another format": ("png", Path(__file__).read_bytes(), "cannot be read as a PNG"),
 }
 
 
 @pytest.fixture(scope="module")
 def bad_run(tmp_path_factory, model):
-    """A scan for each kind of bad hints, and a good one."""
+    """A run on one scan for each kind of bad hints, and one scan with good hints."""
     from pipeline.colorize import main
     from tests.pipeline.conftest import Run
 
@@ -337,7 +344,7 @@ def bad_run(tmp_path_factory, model):
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_hints_are_an_outcome_of_their_scan_alone(bad_run, kind):
+def test_bad_hints_affect_only_their_scan(bad_run, kind):
     record = bad_run.records[f"{list(BAD).index(kind)}.png"]
     assert (record.outcome, record.reason) == (Outcome.FAILED, Reason.BAD_HINTS)
     assert record.detail.startswith("hints: ")
@@ -365,7 +372,7 @@ def test_two_hints_files_for_one_scan_are_an_outcome(archive, run):
 
 def test_hints_that_cannot_be_read_are_an_outcome_also_of_a_scan_that_was_current(archive, run):
     run()
-    (archive / "hints/box/a.jpg.txt").symlink_to("/proc/self/mem")  # reading it fails, for root as well
+    (archive / "hints/box/a.jpg.txt").symlink_to("/proc/self/mem")  # reading it fails, even for root
     record = run().latest["box/a.jpg"]
     assert record.reason == Reason.BAD_HINTS
     assert "cannot read" in record.detail
@@ -377,9 +384,9 @@ def test_a_scan_that_is_refused_keeps_its_own_reason(archive, run):
     assert run().records["box/a.jpg"].reason == Reason.UNREADABLE
 
 
-def test_hints_of_no_scan_are_told(archive, run):
+def test_hints_files_without_a_scan_are_reported(archive, run):
     unused = [give(archive, "1 1 red", "box/none.jpg.txt"), give(archive, b"x", "box/a.jpg.jpg")]
-    unused.append(give(archive, "notes", "box/a.jpg"))  # named as the scan itself
+    unused.append(give(archive, "notes", "box/a.jpg"))  # has the name of the scan itself
     result = run()
     assert result.summary["unused_hints"] == sorted(map(str, unused))
     assert "3 hints files match no scan" in result.out
@@ -392,7 +399,7 @@ def test_hints_are_found_by_whatever_case_their_ending_has(archive, run):
     assert run().records["box/a.jpg"].hints_sha256
 
 
-# What is wrong with the job
+# Bad folders
 
 
 @pytest.mark.parametrize("folder", ["none", "in", "in/box", "out", "out/hints", "."])
@@ -409,10 +416,10 @@ def test_an_empty_folder_of_hints_is_fine(archive, run):
     assert run().code == 0
 
 
-# Elsewhere
+# Cloud Storage and errors
 
 
-def test_hints_lie_in_cloud_storage_as_well(archive, run, cloud):
+def test_hints_can_be_in_cloud_storage(archive, run, cloud):
     storage.write(f"{cloud}/hints/box/a.jpg.txt", b"20 30 #c82828\n")
     storage.write(f"{cloud}/hints/none.txt", b"20 30 red\n")
     result = run(hints=f"{cloud}/hints")
@@ -429,7 +436,7 @@ def test_the_hints_of_a_scan_are_listed_once_and_read_where_there_are_some(archi
     list_files, read_file = storage.list_files, storage.read
     monkeypatch.setattr(storage, "list_files", lambda uri: listed.append(uri) or list_files(uri))
     monkeypatch.setattr(storage, "read", lambda uri: read.append(uri) or read_file(uri))
-    found = [(key, hints.identified(uri)) for key, uri in hints.listing(str(archive / "hints"))]
+    found = [(key, hint_files.identified(uri)) for key, uri in hint_files.listing(str(archive / "hints"))]
     assert [key for key, _ in found] == ["box/a.jpg"]
     assert (len(listed), len(read)) == (1, 1)
 
@@ -440,7 +447,7 @@ def test_a_folder_that_cannot_be_listed_is_the_jobs_error(monkeypatch):
 
     monkeypatch.setattr(storage, "list_files", fail)
     with pytest.raises(JobError, match="cannot list /hints: Permission denied"):
-        list(hints.listing("/hints"))
+        list(hint_files.listing("/hints"))
 
 
 def test_a_refusal_names_the_hints():

@@ -1,4 +1,4 @@
-"""From a master's bytes to luma: every format and mode we claim, orientation, depth, profiles, and every refusal."""
+"""Reading masters: all supported formats and modes, orientation, depth, profiles and refusals."""
 
 import io
 import struct
@@ -11,15 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
-from pipeline.metadata import stored, upright
-from pipeline.record import Reason, Refusal
-from pipeline.scan import color_spread, from_image, read_color, read_scan
+from pipeline.imaging.grey import color_spread
+from pipeline.imaging.scan import from_image, read_scan
+from pipeline.metadata.embedded import stored, upright
+from pipeline.photographs.reading import read_color
+from pipeline.records.record import Reason, Refusal
 
 WIDTH, HEIGHT = 61, 42
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
-LUMA = np.uint8(20 + 3 * X + Y // 2)  # unlike any of its mirror images
+LUMA = np.uint8(20 + 3 * X + Y // 2)  # differs from all its mirror images
 
-# Pillow warns of damaged metadata; a job's codec process has nobody to warn.
+# Pillow warns about damaged metadata. The codec process of a job ignores these warnings.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
@@ -44,7 +46,7 @@ def refusal(data, **options):
 
 
 def attempt(data, output_format, **options):
-    """The scan, or the refusal; anything else is raised."""
+    """The scan or the refusal. Other exceptions are raised."""
     try:
         return read(data, output_format, **options)
     except Refusal as refused:
@@ -52,7 +54,7 @@ def attempt(data, output_format, **options):
 
 
 def tiff(array, photometric, bits, dtype, endian="<"):
-    """An uncompressed grey TIFF, written by hand: what Pillow can read but not write."""
+    """An uncompressed grey TIFF of a kind that Pillow can read but not write."""
     height, width = array.shape
     pixels = array.astype(dtype).tobytes() if dtype else packed(array, bits)
     tags = [
@@ -76,7 +78,7 @@ def tiff(array, photometric, bits, dtype, endian="<"):
 
 
 def packed(array, bits):
-    """Rows of values of 12 bits, two in three bytes."""
+    """Pack 12-bit values, two in three bytes."""
     assert bits == 12
     assert array.shape[1] % 2 == 0
     first, second = np.uint16(array[:, ::2]), np.uint16(array[:, 1::2])
@@ -89,7 +91,7 @@ def packed(array, bits):
 @pytest.mark.parametrize(
     "format", ["PNG", "TIFF", "GIF", "BMP", "TGA", "PPM", "PCX", "WEBP", "JPEG2000", "SGI", "DDS"]
 )
-def test_8_bit_grey_is_taken_as_it_is(format):
+def test_8_bit_grey_is_read_unchanged(format):
     options = {"WEBP": {"lossless": True}, "JPEG2000": {"irreversible": False}}.get(format, {})
     scan = read(save(grey(), format, **options))
     assert np.array_equal(scan.luma, LUMA)
@@ -137,14 +139,14 @@ def test_opaque_alpha_changes_nothing():
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "WEBP"])
-def test_rgb_without_colour_is_its_grey(format):
+def test_rgb_without_colour_is_read_as_grey(format):
     data = save(grey("RGB"), format, **({"lossless": True} if format == "WEBP" else {}))
     assert np.array_equal(read(data).luma, LUMA)
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg"])
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"keep_rgb": True}, {"progressive": True}])
-def test_a_jpeg_of_three_components_is_its_luma(output_format, options):
+def test_a_jpeg_of_three_components_is_read_as_its_luma(output_format, options):
     data = save(grey("RGB"), "JPEG", quality=95, **options)
     luma = read(data, output_format).luma
     assert np.abs(np.int16(luma) - np.asarray(Image.open(io.BytesIO(data)).convert("L"))).max() <= 1
@@ -152,7 +154,7 @@ def test_a_jpeg_of_three_components_is_its_luma(output_format, options):
 
 @pytest.mark.parametrize(
     ("format", "tolerance"), [("TIFF", 0), ("JPEG", 3)]
-)  # Pillow's CMYK JPEGs are Adobe's, inverted
+)  # Pillow writes inverted CMYK JPEGs, like Adobe
 def test_cmyk_is_converted(format, tolerance):
     cmyk = grey("RGB").convert("CMYK")
     data = save(cmyk, format, **({"quality": 100} if format == "JPEG" else {}))
@@ -185,7 +187,7 @@ def test_12_bits_are_scaled_by_their_own_white():
 
 
 @pytest.mark.parametrize(("bits", "dtype", "endian"), [(8, "u1", "<"), (8, "u1", ">"), (16, "<u2", "<")])
-def test_a_tiff_whose_white_is_zero_is_turned_over(bits, dtype, endian):
+def test_a_tiff_whose_white_is_zero_is_inverted(bits, dtype, endian):
     inverse = np.uint16(255 - LUMA) * (257 if bits == 16 else 1)
     assert np.array_equal(read(tiff(inverse, 0, bits, dtype, endian)).luma, LUMA)
 
@@ -213,7 +215,7 @@ def test_lab_is_refused():
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
-def test_orientation_is_applied_once_and_declared_so(orientation, format):
+def test_orientation_is_applied_once_and_reset(orientation, format):
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[270] = "Market"
@@ -227,7 +229,7 @@ def test_orientation_is_applied_once_and_declared_so(orientation, format):
     declared.load(scan.carried.exif)
     assert declared.get(0x0112, 1) == 1
     assert declared[270] == "Market"
-    if format != "WEBP":  # which has no resolution
+    if format != "WEBP":  # WebP stores no resolution
         expected = (600, 300) if orientation >= 5 else (300, 600)
         assert scan.carried.dpi == pytest.approx(expected, rel=1e-3)
 
@@ -258,7 +260,7 @@ def test_stored_undoes_upright(orientation):
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"])
-def test_broken_exif_costs_nothing_but_itself(exif):
+def test_broken_exif_does_not_affect_the_picture(exif):
     scan = read(save(grey(), "PNG", exif=exif))
     assert np.array_equal(scan.luma, LUMA)
     assert scan.orientation == 1
@@ -272,7 +274,7 @@ def s15(value):
 
 
 def profile(space, tags):
-    """An ICC profile of version 2 for a display with the D50 white (ICC.1:2001-04, 6.1)."""
+    """An ICC profile of version 2 for a display with white point D50 (ICC.1:2001-04, 6.1)."""
     tags = {
         "desc": b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(79),
         "cprt": b"text\0\0\0\0none\0",
@@ -297,10 +299,10 @@ def curve(values):
 
 LEVEL = np.linspace(0, 1, 256)
 GAMMA_22 = LEVEL**2.2
-DOT_GAIN = LEVEL**1.75  # of the kind that 20 % dot gain has
+DOT_GAIN = LEVEL**1.75  # similar to 20 % dot gain
 GREY_22 = profile(b"GRAY", {"kTRC": curve(GAMMA_22)})
 GREY_DOTS = profile(b"GRAY", {"kTRC": curve(DOT_GAIN)})
-# Adobe RGB (1998), its primaries adapted to D50.
+# Primaries of Adobe RGB (1998), adapted to D50.
 COLORANTS = {
     "rXYZ": (0.60974, 0.31111, 0.01947),
     "gXYZ": (0.20528, 0.62567, 0.06087),
@@ -331,7 +333,7 @@ def test_16_bits_are_converted_by_their_grey_profile():
     assert np.abs(read(data).luma - srgb_level(DOT_GAIN)[LUMA]).max() <= 1.5
 
 
-def test_a_grey_jpeg_is_kept_only_where_its_levels_are_srgbs():
+def test_a_grey_jpeg_is_grafted_only_if_its_levels_are_srgb():
     assert read(save(grey(), "JPEG", icc_profile=GREY_DOTS), "jpeg").jpeg is None
     assert read(
         save(grey(), "JPEG", icc_profile=profile(b"GRAY", {"kTRC": curve(srgb_linear(LEVEL))})), "jpeg"
@@ -376,8 +378,8 @@ def test_a_profile_of_another_kind_than_the_pixels_is_noted():
     assert "ICC" in read(save(grey("CMYK"), "TIFF", icc_profile=GREY_DOTS)).note
 
 
-def test_a_grey_profile_of_an_rgb_picture_is_that_of_its_greys():
-    """WebP has no grey pixels, but keeps the profile of the grey picture that it was made of."""
+def test_a_grey_profile_is_applied_to_an_rgb_picture_of_greys():
+    """WebP stores grey pictures as RGB and keeps their grey profile."""
     expected = read(save(grey(), "PNG", icc_profile=GREY_DOTS)).luma
     for format, options in (("WEBP", {"lossless": True}), ("PNG", {}), ("JPEG", {"quality": 100})):
         scan = read(save(grey("RGB"), format, icc_profile=GREY_DOTS, **options))
@@ -427,12 +429,12 @@ def test_a_colour_palette_and_colour_cmyk_are_skipped():
     ("format", "options"), [("PNG", {}), ("JPEG", {"quality": 75}), ("JPEG", {"quality": 95})]
 )
 @pytest.mark.parametrize("output_format", ["jpeg", "png"])
-def test_a_tone_is_no_colour(tone, format, options, output_format):
+def test_a_toned_picture_does_not_count_as_colour(tone, format, options, output_format):
     scan = read(save(toned(photograph(), *TONES[tone]), format, **options), output_format)
     assert scan.size == (512, 512)
 
 
-def test_grain_in_each_channel_is_no_colour():
+def test_grain_in_each_channel_does_not_count_as_colour():
     rng = np.random.default_rng(1)
     noisy = np.asarray(photograph().convert("L").resize((1024, 1024)))[..., None] + rng.normal(
         0, 12, (1024, 1024, 3)
@@ -440,12 +442,12 @@ def test_grain_in_each_channel_is_no_colour():
     assert read(save(Image.fromarray(np.uint8(noisy.clip(0, 255))), "PNG")).size == (1024, 1024)
 
 
-def test_color_spread_is_zero_of_grey_and_large_of_colour():
+def test_color_spread_is_zero_for_grey_and_large_for_colour():
     assert color_spread(np.asarray(grey("RGB"))) == pytest.approx(0, abs=0.1)
     assert color_spread(np.asarray(photograph())) > 8
 
 
-def test_an_image_of_pillows_is_a_scan_colour_or_not():
+def test_grey_and_colour_pillow_images_are_accepted():
     assert np.array_equal(from_image(grey()).luma, LUMA)
     assert np.array_equal(from_image(photograph()).luma, np.asarray(photograph().convert("L")))
     assert np.array_equal(from_image(grey_with(6)).luma, np.asarray(ImageOps.exif_transpose(grey_with(6))))
@@ -459,7 +461,7 @@ def pages(*images, **options):
 
 
 def tiff_pages(*flags):
-    """A TIFF whose pages have these NewSubfileType values; page n is of level n."""
+    """A TIFF whose pages have these NewSubfileType values. All pixels of page n have level n."""
     buffer = io.BytesIO()
     with TiffImagePlugin.AppendingTiffWriter(buffer) as file:
         for page, flag in enumerate(flags):
@@ -474,7 +476,7 @@ def test_two_pages_are_refused():
 
 
 @pytest.mark.parametrize(("flags", "page"), [((0, 1), 0), ((0, 1, 4), 0), ((1, 0), 1), ((1,), 0)])
-def test_reduced_copies_and_masks_are_no_pages(flags, page):
+def test_reduced_copies_and_masks_do_not_count_as_pages(flags, page):
     assert (read(tiff_pages(*flags)).luma == page).all()
 
 
@@ -540,10 +542,10 @@ def bombs():
 
 @pytest.mark.parametrize("format", ["jpeg", "rgb jpeg", "png", "tiff", "lzw", "webp", "gif", "jp2", "bmp"])
 @pytest.mark.parametrize("output_format", ["jpeg", "png"])
-def test_the_limit_on_size_is_ours_and_not_pillows(format, output_format, monkeypatch):
+def test_the_size_limit_of_pillow_is_not_applied(format, output_format, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", WIDTH * HEIGHT // 4)
     assert read(dict(masters())[format], output_format).size == (WIDTH, HEIGHT)
-    assert WIDTH * HEIGHT // 4 == Image.MAX_IMAGE_PIXELS  # others in this process keep it
+    assert WIDTH * HEIGHT // 4 == Image.MAX_IMAGE_PIXELS  # unchanged for other code in this process
 
 
 @pytest.mark.parametrize("bomb", [pytest.param(data, id=name) for name, data in bombs()])
@@ -623,7 +625,7 @@ def test_damage_gives_a_scan_or_a_refusal_and_nothing_else(master, data):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), output_format=st.sampled_from(["jpeg", "png"]))
 def test_a_png_whose_pixels_cannot_be_decoded_is_refused(data, output_format):
-    # Pillow decodes it twice, first in search of EXIF: the second time a failed decoder is silent.
+    # Pillow decodes the file twice, first to find EXIF. The second time, a failed decoder raises no error.
     broken = bytearray(MASTERS["png"])
     at = data.draw(st.integers(broken.index(b"IDAT") + 8, broken.index(b"IEND") - 13))
     broken[at] ^= data.draw(st.integers(1, 255))
@@ -665,11 +667,11 @@ def test_the_guide_of_a_large_scan_has_a_half_or_a_quarter_of_its_sides(width, h
     assert (scan.guide == 99).all()
 
 
-# In their own colours
+# Reading colours
 
 
 def color(width=300, height=200):
-    """A photograph-like RGB picture without symmetry."""
+    """A smooth RGB picture without symmetry."""
     y, x = np.mgrid[:height, :width] / height
     levels = [40 + 140 * y, 60 + 90 * x * (1 - x / 2), 200 - 150 * y * x]
     return Image.fromarray(np.uint8(np.clip(np.stack(levels, axis=-1), 0, 255)))

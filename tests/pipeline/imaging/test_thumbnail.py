@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.record import Refusal
-from pipeline.thumbnail import thumbnail
+from pipeline.imaging.thumbnail import thumbnail
+from pipeline.records.record import Refusal
 from tests.pipeline.conftest import jpeg, picture
 
 LIMIT = 10**6
@@ -23,7 +23,7 @@ def test_a_thumbnail_is_small_and_upright():
 
 
 def test_a_deep_scan_keeps_its_tones():
-    luma = picture(1, 90, 60) // 2  # no white in it: stretching it to its own maximum would brighten it
+    luma = picture(1, 90, 60) // 2  # contains no white, so normalising to the maximum would brighten it
     buffer = io.BytesIO()
     Image.fromarray(np.uint16(luma) * 257).save(buffer, "TIFF")
     small = np.int16(opened(thumbnail(buffer.getvalue(), side=90, max_pixels=LIMIT)))

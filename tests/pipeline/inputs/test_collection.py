@@ -1,4 +1,4 @@
-"""What there is to do: inputs expanded to scans, keys, names of derivatives, and what is refused before any work."""
+"""Collections: expanding inputs to scans, keys, names of derivatives, and refusals before any work."""
 
 import json
 import os
@@ -8,10 +8,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline import storage
-from pipeline.collections import (
+from pipeline.batch.plan import Action, plan
+from pipeline.codec.settings import Settings
+from pipeline.errors import JobError
+from pipeline.inputs.collection import (
     EXTENSIONS,
     Item,
-    JobError,
     base_folder,
     check_input,
     check_key,
@@ -19,9 +21,7 @@ from pipeline.collections import (
     derivative_uri,
     expand,
 )
-from pipeline.plan import Action, plan
-from pipeline.record import Reason, Refusal
-from pipeline.settings import Settings
+from pipeline.records.record import Reason, Refusal
 
 KEYS = st.lists(
     st.sampled_from(["a", "b", ".", "_", "/", " ", "é", "_color", ".jpg", ".tif"]), min_size=1
@@ -44,7 +44,7 @@ def keys(source):
 # Inputs
 
 
-def test_a_folder_is_its_files_with_their_relative_paths_as_keys(archive):
+def test_a_folder_is_expanded_to_its_files_with_relative_paths_as_keys(archive):
     items = list(expand(str(archive)))
     assert [item.key for item in items] == [
         "a.tif",
@@ -76,7 +76,7 @@ def test_however_a_folder_is_written_its_keys_are_the_same(archive, written):
         ("*.png", []),
     ],
 )
-def test_a_glob_is_what_it_matches_with_keys_below_its_fixed_folder(archive, pattern, expected):
+def test_a_glob_is_expanded_with_keys_relative_to_its_fixed_folder(archive, pattern, expected):
     assert keys(f"{archive}/{pattern}") == expected
     assert keys(f"in/{pattern}") == expected
 
@@ -185,8 +185,8 @@ def test_a_line_in_another_encoding_is_a_bad_line(tmp_path):
 
 
 @pytest.mark.parametrize("line", [*BAD_LINES[:5], "[" * 100_000])
-def test_a_manifest_without_one_good_line_is_none(tmp_path, line):
-    with pytest.raises(JobError, match=r"todo\.jsonl is no manifest: line 1: "):
+def test_a_file_without_a_valid_line_is_not_a_manifest(tmp_path, line):
+    with pytest.raises(JobError, match=r"todo\.jsonl is not a manifest: line 1: "):
         list(expand(manifest(tmp_path, line, line)))
 
 
@@ -198,7 +198,7 @@ def test_a_manifest_in_another_unicode_encoding_is_one_clear_line(tmp_path, enco
         list(expand(str(path)))
 
 
-def test_a_binary_file_is_no_manifest(tmp_path):
+def test_a_binary_file_is_not_a_manifest(tmp_path):
     path = tmp_path / "todo.jsonl"
     path.write_bytes(b"PK\x03\x04" + bytes(range(200)) * 10)
     with pytest.raises(JobError, match="it is a binary file"):
@@ -219,20 +219,20 @@ def test_a_key_with_half_of_a_surrogate_pair_is_a_bad_key(tmp_path, key):
     assert caught.value.reason == Reason.BAD_KEY
 
 
-def test_bytes_of_a_name_that_are_written_one_by_one_are_the_name(tmp_path):
+def test_surrogate_escapes_of_a_utf_8_name_are_decoded(tmp_path):
     escaped = "".join(chr(0xDC00 + byte) for byte in "é".encode())
     (item,) = expand(manifest(tmp_path, {"source": f"/{escaped}.jpg", "key": f"{escaped}.jpg"}))
     assert (item.source, item.key) == ("/é.jpg", "é.jpg")
 
 
 @pytest.mark.parametrize("source", ["https://archive.example/a.jpg", "s3://bucket/a.jpg", "HTTP://a/b.jpg"])
-def test_a_source_that_is_out_of_reach_is_called_so(tmp_path, source):
+def test_an_unsupported_source_is_reported(tmp_path, source):
     (item,) = expand(manifest(tmp_path, {"source": source, "key": "a.jpg"}))
     assert (item.reason, item.source) == (Reason.UNSUPPORTED_SOURCE, source)
-    assert "download it first" in item.detail
+    assert "download the file" in item.detail
 
 
-def test_relative_sources_lie_below_the_manifests_folder(archive, tmp_path, monkeypatch):
+def test_relative_sources_are_relative_to_the_folder_of_the_manifest(archive, tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     (tmp_path / "lists").mkdir()
     source = manifest(tmp_path / "lists", {"source": "../in/a.tif"}, {"source": "b.tif", "key": "b.tif"})
@@ -241,7 +241,7 @@ def test_relative_sources_lie_below_the_manifests_folder(archive, tmp_path, monk
     assert second.source == f"{tmp_path}/lists/b.tif"
 
 
-def test_relative_sources_of_a_manifest_in_cloud_storage_lie_beside_it(cloud):
+def test_relative_sources_are_relative_to_a_manifest_in_cloud_storage(cloud):
     storage.write(f"{cloud}/lists/todo.jsonl", b'{"source": "../in/a.tif"}\n{"source": "b.tif"}\n')
     storage.write(f"{cloud}/in/a.tif", b"1234")
     first, second = expand(f"{cloud}/lists/todo.jsonl")
@@ -249,7 +249,7 @@ def test_relative_sources_of_a_manifest_in_cloud_storage_lie_beside_it(cloud):
     assert second.source == f"{cloud}/lists/b.tif"
 
 
-# What is refused before any work
+# Refusals before any work
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_overlap_in_cloud_storage_is_refused():
 
 
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../a", "a/../../b", "a//b", "./a", "a/.", "a\0b", "a/"])
-def test_a_key_that_leads_out_of_the_output_is_refused(key):
+def test_a_key_that_points_outside_the_output_is_refused(key):
     with pytest.raises(Refusal) as caught:
         check_key(key)
     assert caught.value.reason == Reason.BAD_KEY
@@ -347,14 +347,14 @@ def test_no_two_scans_share_a_derivative(key, other, format):
 
 
 @given(KEYS.filter(valid), FORMATS)
-def test_a_derivative_lies_below_the_output_with_its_suffix(key, format):
+def test_a_derivative_is_inside_the_output_and_has_its_suffix(key, format):
     uri = derivative_uri("/out", key, format)
     assert os.path.normpath(uri) == uri
     assert uri.startswith("/out/")
     assert uri.endswith("_color" + EXTENSIONS[format])
 
 
-def test_the_name_is_of_the_key_and_the_format_alone():
+def test_the_name_depends_only_on_the_key_and_the_format():
     assert derivative_uri("gs://b/out/", "box/a.tif", "jpeg") == "gs://b/out/box/a.tif_color.jpg"
     assert derivative_uri("/out", "box/a.jpg", "tiff") == "/out/box/a.jpg_color.tif"
 
@@ -372,7 +372,7 @@ def test_the_name_is_of_the_key_and_the_format_alone():
 def test_every_part_of_a_derivatives_path_fits_a_file_system(parts, format):
     uri = derivative_uri("/out", "/".join(parts), format)
     assert all(len(os.fsencode(part)) <= 255 for part in uri.split("/"))
-    uri.encode()  # no character is cut in two
+    uri.encode()  # no character is truncated
     assert uri.endswith("_color" + EXTENSIONS[format])
 
 

@@ -1,4 +1,4 @@
-"""What collections hold is written down, a manifest each, and anew only where it has changed."""
+"""Snapshots: the contents of each collection are written to a manifest, which is rewritten only after a change."""
 
 import json
 import os
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import snapshot, storage
-from pipeline.collections import JobError
+from pipeline import storage
+from pipeline.errors import JobError
+from pipeline.inputs import snapshot
 
 
 def lines(manifests) -> list[dict]:
@@ -49,7 +50,7 @@ def test_a_folder_lists_its_pictures_with_size_and_version(tmp_path):
     assert (line["source_bytes"], line["source_version"]) == (5, str(file.stat().st_mtime_ns))
 
 
-def test_a_prefix_in_cloud_storage_lists_its_pictures_and_its_manifest_may_lie_there(cloud):
+def test_a_prefix_in_cloud_storage_is_listed_and_its_manifest_can_be_written_there(cloud):
     for name in ("album/old/a.jpg", "album/new/b.jpg", "album/notes.txt", "another/c.jpg"):
         storage.write(f"{cloud}/{name}", name.encode())
     [manifest] = snapshot.write([f"{cloud}/album"], f"{cloud}/manifests")
@@ -62,7 +63,7 @@ def test_a_prefix_in_cloud_storage_lists_its_pictures_and_its_manifest_may_lie_t
     assert all(entry.item.size == 15 and entry.item.version for entry in entries)
 
 
-def test_a_manifest_is_written_anew_only_where_it_changes(tmp_path):
+def test_a_manifest_is_rewritten_only_if_it_changes(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.jpg").write_bytes(b"1")

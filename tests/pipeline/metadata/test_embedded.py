@@ -1,4 +1,4 @@
-"""What a master says of itself is said by its derivative too, in every format, as long as it is true."""
+"""Embedded metadata: a derivative in any format carries the metadata of its master that still apply."""
 
 import functools
 import io
@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, TiffImagePlugin
 from skimage import data
 
-from pipeline import chroma, containers, graft, ifd, metadata, provenance
-from pipeline.derivative import encode, paint
-from pipeline.record import Record
-from pipeline.scan import read_scan
+from pipeline.imaging import chroma, graft
+from pipeline.imaging.derivative import encode, paint
+from pipeline.imaging.scan import read_scan
+from pipeline.metadata import containers, embedded, ifd, provenance
+from pipeline.records.record import Record
 
 FORMATS = ["jpeg", "png", "tiff"]
 MASTERS = ["grey.jpg", "rgb.jpg", "png", "tif", "motorola.tif", "webp", "jp2"]
@@ -57,7 +58,7 @@ def save(image, format, **options):
 
 @functools.cache
 def bare(kind):
-    """A master that says nothing yet; a grey JPEG's luminance is grafted, others are coded anew."""
+    """A master without metadata. The luminance of a grey JPEG is grafted; other masters are encoded again."""
     suffix = kind.rpartition(".")[2]
     mode = "RGB" if kind.startswith("rgb") else "L"
     format = {"jpg": "JPEG", "png": "PNG", "tif": "TIFF", "webp": "WEBP", "jp2": "JPEG2000"}[suffix]
@@ -70,7 +71,7 @@ def bare(kind):
 
 
 def motorola(image):
-    """A big-endian TIFF of one uncompressed strip."""
+    """A big-endian TIFF with one uncompressed strip."""
     order, (width, height) = ">", image.size
     directory = {
         tag: ifd.short(order, value)
@@ -87,7 +88,7 @@ def motorola(image):
 
 
 def told(tmp_path, kind, *arguments, source=None):
-    """A master with what exiftool writes into it."""
+    """A master with metadata that exiftool writes."""
     if not shutil.which("exiftool"):
         pytest.skip("exiftool is missing: apt-get install libimage-exiftool-perl")
     path = tmp_path / f"master.{kind.rpartition('.')[2]}"
@@ -102,7 +103,7 @@ def rich(tmp_path, kind, *more):
 
 
 def read(tmp_path, file, *arguments):
-    """What exiftool reads in a file."""
+    """Tags that exiftool reads from a file."""
     if not shutil.which("exiftool"):
         pytest.skip("exiftool is missing: apt-get install libimage-exiftool-perl")
     path = tmp_path / "read.bin"
@@ -129,9 +130,9 @@ def opened(file):
 
 
 def derive(master, format):
-    """The derivative, and the words about what it left out."""
+    """The derivative, and the note about what was left out."""
     scan = read_scan(master, output_format=format, max_pixels=10**8)
-    guide = np.ascontiguousarray(metadata.upright(scan.guide, scan.orientation))
+    guide = np.ascontiguousarray(embedded.upright(scan.guide, scan.orientation))
     canvas, seen = chroma.view(guide, SIDE)
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
     tile = 30 * np.stack([np.sin(5 * x + 2 * y), np.cos(4 * y - 3 * x)], -1)
@@ -167,16 +168,16 @@ def packet_with(statements="", attributes=""):
     ).encode()
 
 
-# Carried on
+# Carried metadata
 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("kind", MASTERS)
-def test_exif_gps_iptc_and_xmp_are_carried_and_nothing_is_invalid_that_was_not(tmp_path, kind, format):
+def test_exif_gps_iptc_and_xmp_are_carried_without_new_warnings(tmp_path, kind, format):
     master = rich(tmp_path, kind)
     said = {
         name for name in SAID if not (kind == "webp" and name.startswith("IPTC"))
-    }  # it has no place for it
+    }  # WebP has no place for IPTC
     before = read(tmp_path, master)
     derivative, words = derive(master, format)
     after = read(tmp_path, derivative)
@@ -189,7 +190,7 @@ def test_exif_gps_iptc_and_xmp_are_carried_and_nothing_is_invalid_that_was_not(t
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("kind", MASTERS)
-def test_a_master_that_says_nothing_has_a_valid_derivative(tmp_path, kind, format):
+def test_a_master_without_metadata_has_a_valid_derivative(tmp_path, kind, format):
     derivative, words = derive(bare(kind), format)
     assert not warnings(tmp_path, derivative, format[:4])
     assert words == ""
@@ -204,7 +205,7 @@ TEXTS = {
 
 
 def exif_with(text, order, comment=b"ASCII\0\0\0Kasten 12"):
-    """An EXIF block: Artist, and an Exif directory with a UserComment."""
+    """An EXIF block with Artist, and an Exif directory with UserComment."""
     text += b"\0"
     at = 8 + 2 + 2 * 12 + 4
     artist = text.ljust(4, b"\0") if len(text) <= 4 else struct.pack(f"{order}I", at)
@@ -226,7 +227,7 @@ def test_text_in_exif_keeps_its_bytes(kind, format, order, text):
     format_of = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}[kind.rpartition(".")[2]]
     master = save(opened(bare(kind)), format_of, exif=b"Exif\0\0" + block)
     derivative, _ = derive(master, format)
-    said = metadata.read(derivative)
+    said = embedded.read(derivative)
     assert said.order == order
     assert bytes(said.exif[0x013B].value) == TEXTS[text] + b"\0"
     assert bytes(said.exif[0x8769][0x9286].value) == comment
@@ -239,18 +240,18 @@ def test_text_in_the_directory_of_a_tiff_keeps_its_bytes(format):
     master = (
         save(photograph(), "TIFF", exif=tags).replace(b"J@rg", b"J\xf6rg").replace(b"Stra@e", b"Stra\xdfe")
     )
-    said = metadata.read(derive(master, format)[0])
+    said = embedded.read(derive(master, format)[0])
     assert bytes(said.exif[0x013B].value) == b"J\xf6rg\0"
     assert bytes(said.exif[0x010E].value) == b"Stra\xdfe\0"
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_tag_of_a_wrong_type_costs_itself_alone(format):
+def test_only_a_tag_of_a_wrong_type_is_left_out(format):
     block = exif_with(b"Market", "<").replace(
         struct.pack("<HHI", 0x013B, 2, 7), struct.pack("<HHI", 0x013B, 99, 7)
     )
     derivative, words = derive(save(photograph("RGB"), "JPEG", exif=b"Exif\0\0" + block), format)
-    assert metadata.read(derivative).exif[0x8769][0x9286].value == b"ASCII\0\0\0Kasten 12"
+    assert embedded.read(derivative).exif[0x8769][0x9286].value == b"ASCII\0\0\0Kasten 12"
     assert words == "left out: EXIF's damaged Artist"
 
 
@@ -263,15 +264,15 @@ def test_a_broken_block_is_named(kind, format, block):
     assert derive(master, format)[1].startswith("left out: EXIF (")
 
 
-MAKER_NOTE = struct.pack("<HH", 0x9286, 7), struct.pack("<HH", 0x927C, 7)  # in the place of UserComment
+MAKER_NOTE = struct.pack("<HH", 0x9286, 7), struct.pack("<HH", 0x927C, 7)  # replaces UserComment
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_makers_note_stays_where_its_own_offsets_are_true(format):
+def test_the_maker_note_keeps_its_offset(format):
     note = b"MakerNote of more than four bytes"
     block = exif_with(b"x" * 400, "<", note).replace(*MAKER_NOTE)
     derivative, words = derive(save(photograph("RGB"), "JPEG", exif=b"Exif\0\0" + block), format)
-    assert metadata.read(derivative).exif[0x8769][0x927C].at == block.index(note)
+    assert embedded.read(derivative).exif[0x8769][0x927C].at == block.index(note)
     assert words == ""
 
 
@@ -279,14 +280,14 @@ def test_the_makers_note_stays_where_its_own_offsets_are_true(format):
 def test_a_makers_note_that_cannot_stay_is_left_out_and_named(format):
     block = exif_with(b"x", "<", b"MakerNote of more than four bytes").replace(*MAKER_NOTE)
     derivative, words = derive(save(photograph("RGB"), "JPEG", exif=b"Exif\0\0" + block), format)
-    assert 0x927C not in metadata.read(derivative).exif.get(0x8769, {})
+    assert 0x927C not in embedded.read(derivative).exif.get(0x8769, {})
     assert words == "left out: EXIF's MakerNote"
 
 
 def test_values_too_large_for_a_jpeg_are_left_out_and_named():
     master = save(photograph(), "PNG", exif=b"Exif\0\0" + exif_with(b"Market", "<", b"x" * 70_000))
     derivative, words = derive(master, "jpeg")
-    assert bytes(metadata.read(derivative).exif[0x013B].value) == b"Market\0"
+    assert bytes(embedded.read(derivative).exif[0x013B].value) == b"Market\0"
     assert words == "left out: EXIF's UserComment"
     assert derive(master, "png")[1] == derive(master, "tiff")[1] == ""
 
@@ -304,7 +305,7 @@ def test_photoshops_resources_are_carried_without_thumbnails(kind, format):
         master = in_png(bare("png"), chunk(b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(profile)))
     else:
         master = in_jpeg(bare(kind), segment(0xED, b"Photoshop 3.0\0" + block))
-    said = metadata.read(derive(master, format)[0])
+    said = embedded.read(derive(master, format)[0])
     assert said.iptc.rstrip(b"\0") == iptc
     assert (0x040B, b"\0", b"https://archive.example") in said.resources
     assert b"grey thumbnail" not in derive(master, format)[0]
@@ -315,7 +316,7 @@ def test_resources_larger_than_a_segment_are_split_and_joined():
         1083, b"x" * 150_000
     )
     master = save(photograph(), "TIFF", tiffinfo={34377: block})
-    said = metadata.read(derive(master, "jpeg")[0])
+    said = embedded.read(derive(master, "jpeg")[0])
     assert (1083, b"\0", b"x" * 150_000) in said.resources
 
 
@@ -328,17 +329,17 @@ TEXT_CHUNKS = [
 ]
 
 
-def test_texts_of_a_png_are_chunks_of_a_png():
+def test_texts_of_a_png_are_carried_as_chunks_in_a_png():
     derivative, words = derive(in_png(bare("png"), *TEXT_CHUNKS), "png")
     for text in TEXT_CHUNKS[:4]:
         assert text in derivative
     assert b"Thumb::" not in derivative and words == ""
 
 
-def test_texts_of_a_png_are_tags_elsewhere_or_named():
+def test_texts_of_a_png_are_carried_as_tags_in_other_formats_or_named():
     master = in_png(bare("png"), *TEXT_CHUNKS)
     jpeg, words = derive(master, "jpeg")
-    said = metadata.read(jpeg)
+    said = embedded.read(jpeg)
     assert (
         bytes(said.exif[0x013B].value) == "Jörg\0".encode() and bytes(said.exif[0x010E].value) == b"Market\0"
     )
@@ -350,7 +351,7 @@ def test_texts_of_a_png_are_tags_elsewhere_or_named():
 @pytest.mark.parametrize("comment", [b"plate 7", b"K\xe4sten", "Kästen".encode()])
 def test_the_comment_of_a_jpeg_is_carried_or_named(kind, comment):
     master = in_jpeg(bare(kind), segment(0xFE, comment))
-    assert metadata.read(derive(master, "jpeg")[0]).comment == comment
+    assert embedded.read(derive(master, "jpeg")[0]).comment == comment
     text = opened(derive(master, "png")[0]).text["Comment"]
     assert text in (comment.decode("utf-8", "replace"), comment.decode("latin-1"))
     assert derive(master, "tiff")[1] == "left out: its comment"
@@ -358,7 +359,7 @@ def test_the_comment_of_a_jpeg_is_carried_or_named(kind, comment):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_resolution_of_a_jp2_is_carried(format):
-    # 11 811 samples a metre down, 23 622 across: ITU-T T.800, I.5.3.7.1
+    # 11,811 samples per metre vertically and 23,622 horizontally: ITU-T T.800, I.5.3.7.1
     resolution = struct.pack(">HHHHbb", 11811, 1, 23622, 1, 0, 0)
 
     def box(kind, payload):
@@ -374,7 +375,7 @@ def test_the_resolution_of_a_jp2_is_carried(format):
     assert scan.carried.dpi == pytest.approx((600, 300), rel=1e-4)
 
 
-def test_what_a_bigtiff_says_is_read_in_either_byte_order():
+def test_metadata_of_a_bigtiff_are_read_in_either_byte_order():
     for order, head in (("<", b"II+\0\x08\0\0\0"), (">", b"MM\0+\0\x08\0\0")):
         text = b"Market\0"
         entries = struct.pack(f"{order}HHQ", 270, 2, len(text)) + text.ljust(8, b"\0")
@@ -384,24 +385,24 @@ def test_what_a_bigtiff_says_is_read_in_either_byte_order():
             struct.pack(f"{order}QHHQQQ", 1, 36867, 2, 20, 16 + 8 + 60 + 8 + 36, 0) + b"1931:05:17 10:00:00\0"
         )
         file = head + struct.pack(f"{order}QQ", 16, 3) + entries + bytes(8) + below
-        said = metadata.read(file)
+        said = embedded.read(file)
         assert bytes(said.exif[270].value) == text and said.orientation == 6
         assert bytes(said.exif[34665][36867].value) == b"1931:05:17 10:00:00\0"
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_what_pillow_reads_of_other_formats_is_carried(format):
+def test_metadata_that_pillow_reads_from_other_formats_are_carried(format):
     exif = Image.Exif()
     exif[270], exif[274] = "Market", 6
     packet = packet_with("<dc:source>box 7</dc:source>")
     derivative, _ = derive(save(photograph(), "AVIF", exif=exif, xmp=packet), format)
-    assert bytes(metadata.read(derivative).exif[270].value) == b"Market\0" and b"box 7" in derivative
+    assert bytes(embedded.read(derivative).exif[270].value) == b"Market\0" and b"box 7" in derivative
     assert ImageOps.exif_transpose(opened(derivative)).size == (90, 120)
     derivative, words = derive(save(photograph(), "GIF", comment=b"plate 7"), format)
     assert b"plate 7" in derivative or words == "left out: its comment"
 
 
-# Left behind
+# Metadata that are left out
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -444,7 +445,7 @@ UNTRUE = {
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("form", ["attributes", "elements"])
-def test_statements_about_the_masters_coding_stay_behind(tmp_path, form, format):
+def test_statements_about_the_coding_of_the_master_are_left_out(tmp_path, form, format):
     attributes = " ".join(f'{name}="{value}"' for name, value in UNTRUE.items())
     elements = "".join(f"<{name}>{value}</{name}>" for name, value in UNTRUE.items())
     packet = packet_with("", attributes) if form == "attributes" else packet_with(elements)
@@ -455,7 +456,7 @@ def test_statements_about_the_masters_coding_stay_behind(tmp_path, form, format)
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_what_exif_says_of_the_coding_is_the_derivatives(tmp_path, format):
+def test_exif_describes_the_coding_of_the_derivative(tmp_path, format):
     master = told(
         tmp_path,
         "rgb.jpg",
@@ -468,7 +469,7 @@ def test_what_exif_says_of_the_coding_is_the_derivatives(tmp_path, format):
 
 
 def imagemagick(file):
-    """The upright picture's size, by a reader that knows EXIF and XMP."""
+    """Size of the upright picture as read by ImageMagick, which evaluates EXIF and XMP."""
     tool = shutil.which("convert")
     if not tool:
         return None
@@ -503,7 +504,7 @@ def test_orientation_is_applied_once_wherever_it_is_stated(kind, format, stated)
     assert shown.size == turned.size == (90, 120)
     assert np.abs(np.asarray(shown.convert("L")).astype(int) - np.asarray(turned)).mean() < 4
     assert imagemagick(derivative) in (None, (90, 120))
-    assert metadata.read(derivative).orientation == (6 if (kind, format) == ("grey.jpg", "jpeg") else 1)
+    assert embedded.read(derivative).orientation == (6 if (kind, format) == ("grey.jpg", "jpeg") else 1)
     assert words == ""
 
 
@@ -540,7 +541,7 @@ def test_a_c2pa_manifest_is_left_out_and_named(kind, format):
         at = master.index(b"jp2c") - 4
         master = master[:at] + C2PA + master[at:]
     derivative, words = derive(master, format)
-    assert words == "left out: its C2PA manifest, which is bound to the master's own bytes"
+    assert words == "left out: its C2PA manifest, which is bound to the bytes of the master"
     assert b"c2pa" not in derivative.replace(words.encode(), b"").lower().replace(b"its c2pa manifest", b"")
 
 
@@ -572,8 +573,8 @@ def test_an_unusable_packet_is_named_and_the_rest_carried(kind, format):
     master = save(photograph("RGB"), kind, xmp=packet_with("<dc:a>" * 8_000), exif=exif)
     derivative, words = derive(master, format)
     assert words == "left out: the XMP packet, which is nested more than 100 deep"
-    assert bytes(metadata.read(derivative).exif[270].value) == b"Market\0"
-    assert provenance.read_packet(metadata.packet(derivative)) is not None
+    assert bytes(embedded.read(derivative).exif[270].value) == b"Market\0"
+    assert provenance.read_packet(embedded.packet(derivative)) is not None
 
 
 # ExtendedXMP
@@ -616,10 +617,10 @@ def test_a_packet_too_long_for_a_segment_goes_on_in_an_extension(tmp_path):
     tags = read(tmp_path, derivative, "-all", "-validate", "-warning")
     assert tags["XMP-photoshop:History"].count("cleaned") == 20_000 and tags["XMP-dc:Source"] == "box 7"
     assert "ExifTool:Warning" not in tags and words == ""
-    assert provenance.read_packet(metadata.packet(derivative)) is not None
+    assert provenance.read_packet(embedded.packet(derivative)) is not None
 
 
-# Any bytes
+# Arbitrary bytes
 
 
 HEADS = [bare(kind)[:200] for kind in MASTERS] + [b"8BPS\0\1" + bytes(20), b""]
@@ -628,7 +629,7 @@ HEADS = [bare(kind)[:200] for kind in MASTERS] + [b"8BPS\0\1" + bytes(20), b""]
 @given(st.sampled_from(HEADS), st.binary(max_size=300), st.integers(0, 200))
 def test_no_bytes_make_reading_or_carrying_fail(head, tail, stop):
     for format in FORMATS:
-        metadata.carry(metadata.read(head[:stop] + tail), format=format, size=(10, 10), orientation=1)
+        embedded.carry(embedded.read(head[:stop] + tail), format=format, size=(10, 10), orientation=1)
 
 
 BLOCK = exif_with(b"Market, 1931", ">")
@@ -641,7 +642,7 @@ def test_no_exif_makes_reading_or_carrying_fail(edits):
         block[at] = value
     master = in_jpeg(bare("grey.jpg"), segment(0xE1, b"Exif\0\0" + block))
     for format in FORMATS:
-        metadata.carry(metadata.read(master), format=format, size=(10, 10), orientation=1)
+        embedded.carry(embedded.read(master), format=format, size=(10, 10), orientation=1)
 
 
 @pytest.mark.parametrize("format", FORMATS)

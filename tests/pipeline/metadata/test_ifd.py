@@ -1,4 +1,4 @@
-"""TIFF directories: what is read is what was written, and Pillow reads it alike."""
+"""TIFF directories: they are read as they were written, and Pillow reads the same values."""
 
 import struct
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline import ifd
+from pipeline.metadata import ifd
 
 EXIF, GPS, INTEROP, MAKER_NOTE = 0x8769, 0x8825, 0xA005, 0x927C
 NESTED = {
@@ -20,7 +20,7 @@ NESTED = {
 
 
 def plain(directory):
-    """Types and bytes, without where they were read."""
+    """Types, counts and bytes, without file offsets."""
     return {
         tag: plain(entry) if isinstance(entry, dict) else (entry.type, entry.count, bytes(entry.value))
         for tag, entry in directory.items()
@@ -43,7 +43,7 @@ def test_directories_are_read_as_they_were_written(main, below, order):
     assert plain(reread(ifd.encode(main | {EXIF: below}, order))) == plain(main | {EXIF: below})
 
 
-def test_pillow_reads_it():
+def test_pillow_reads_the_same_values():
     exif = Image.Exif()
     exif.load(ifd.encode(NESTED, "<"))
     assert exif[274] == 6 and exif[282] == 300
@@ -74,18 +74,18 @@ def test_a_value_outside_of_the_file_is_broken_and_the_others_are_read():
 @pytest.mark.parametrize(
     "block", [b"", b"II", b"II*\0", b"II*\0\xff\xff\xff\xff", b"XX*\0\x08\0\0\0", b"MM\0*\0\0\0\x08\xff"]
 )
-def test_what_is_no_structure_says_so(block):
+def test_a_block_without_a_directory_is_an_error(block):
     with pytest.raises(ifd.Damaged):
         next(ifd.Reader(block).directories())
 
 
-def test_a_chain_of_directories_that_bites_its_tail_ends():
+def test_a_cyclic_chain_of_directories_ends():
     block = bytearray(ifd.encode({270: ifd.text("x")}, "<"))
     struct.pack_into("<I", block, 22, 8)
     assert len(list(ifd.Reader(block).directories())) == 1
 
 
-def test_a_next_directory_that_is_nowhere_does_no_harm():
+def test_an_invalid_link_to_the_next_directory_is_ignored():
     block = bytearray(ifd.encode({270: ifd.text("x")}, "<"))
     struct.pack_into("<I", block, 22, 1 << 30)
     assert len(list(ifd.Reader(block).directories())) == 1
@@ -127,7 +127,7 @@ def test_the_largest_values_give_way():
 
 
 @given(st.binary(max_size=120), st.sampled_from([b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0"]))
-def test_no_bytes_make_reading_fail_otherwise(tail, head):
+def test_reading_arbitrary_bytes_raises_only_damaged(tail, head):
     try:
         reader = ifd.Reader(head + tail)
         for directory in reader.directories():

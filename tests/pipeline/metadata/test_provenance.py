@@ -1,4 +1,4 @@
-"""What a derivative says about itself, and what of its master's own statements it keeps."""
+"""Provenance: the record in a derivative, and the statements that it keeps from its master."""
 
 import xml.etree.ElementTree as ET
 
@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import xmp
-from pipeline.provenance import SOURCE_TYPE, packet, read_packet
-from pipeline.record import Outcome, Record
-from pipeline.xmp import parse
+from pipeline.metadata import xmp
+from pipeline.metadata.provenance import SOURCE_TYPE, packet, read_packet
+from pipeline.metadata.xmp import parse
+from pipeline.records.record import Outcome, Record
 
 RECORD = Record(
     '/archive/box/caf\udce9 <&">.tif',
@@ -25,7 +25,7 @@ RECORD = Record(
     options_sha256="ef" * 32,
     confidence=0.5,
     colorfulness=31.25,
-    detail="transparent parts were laid on white",
+    detail="transparent parts were made white",
 )
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 MASTER = b"""<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -63,7 +63,7 @@ def test_the_masters_statements_are_kept_with_their_prefixes():
     assert 'museum:shelf="IV/3"' in text
 
 
-def test_what_the_master_says_of_its_own_making_gives_way():
+def test_the_creator_tool_of_the_master_is_replaced():
     tools = [
         value
         for node in tree(packet(RECORD, parse(MASTER))).iter()
@@ -129,7 +129,7 @@ def test_a_derivative_has_identifiers_of_its_own_and_names_those_of_its_master()
 
 
 @pytest.mark.parametrize("field", ["source_sha256", "model_sha256", "options_sha256", "hints_sha256"])
-def test_other_work_gives_other_identifiers(field):
+def test_the_identifiers_depend_on_scan_model_options_and_hints(field):
     names = ("xmpMM:DocumentID", "xmpMM:InstanceID")
     one, same, other = (
         [only(parse(packet(record)), name) for name in names]

@@ -1,4 +1,4 @@
-"""XMP packets as masters have them: read within bounds, and written so that equal statements give equal bytes."""
+"""XMP packets: reading is bounded, and equal statements are written as equal bytes."""
 
 import hashlib
 import tracemalloc
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import xmp
-from pipeline.provenance import packet, read_packet
-from pipeline.record import Record
+from pipeline.metadata import xmp
+from pipeline.metadata.provenance import packet, read_packet
+from pipeline.records.record import Record
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 TEXT = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -30,7 +30,7 @@ def of(statements, attributes=""):
     ).encode()
 
 
-def test_what_is_written_has_the_statements_and_the_authors_prefixes():
+def test_statements_and_prefixes_are_kept():
     assert "Market – café" in SAME.decode() and 'museum:shelf="IV/3"' in SAME.decode()
     assert xmp.serialise(xmp.parse(SAME)) == SAME
 
@@ -42,7 +42,7 @@ def test_a_packet_in_any_encoding_of_unicode_is_understood(encoding, bom):
 
 
 @pytest.mark.parametrize("tail", [b"\0", b"\0" * 2000, b"\xff\xfe", b"<", b"&", b"garbage</x>"])
-def test_what_follows_the_end_does_no_harm(tail):
+def test_bytes_after_the_end_are_ignored(tail):
     assert xmp.serialise(xmp.parse(TEXT.encode() + tail)) == SAME
     body = TEXT[: TEXT.index("<?xpacket end")].encode()
     assert xmp.serialise(xmp.parse(body + tail + b"<?xpacket end='w'?>")) == SAME
@@ -64,12 +64,12 @@ def test_rdf_needs_no_wrapper():
         (b"<x:xmpmeta></x:xmpmeta>", "unbound prefix"),
     ],
 )
-def test_what_is_no_packet_says_why(broken, words):
+def test_invalid_packets_are_refused_with_a_reason(broken, words):
     with pytest.raises(xmp.Unusable, match=words):
         xmp.parse(broken)
 
 
-def test_entities_do_not_blow_a_packet_up():
+def test_entities_are_not_expanded():
     levels = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))
     bomb = f'<!DOCTYPE x [<!ENTITY a0 "lol">{levels}]>'.encode() + of("<dc:title>&a11;</dc:title>")
     with pytest.raises(xmp.Unusable, match="document type"):
@@ -107,14 +107,14 @@ def test_the_size_is_bounded():
     st.binary(max_size=200)
     | st.binary(max_size=80).map(lambda inside: of("").replace(b"</rdf:D", inside + b"</rdf:D"))
 )
-def test_no_bytes_make_it_fail_otherwise(packet):
+def test_parsing_arbitrary_bytes_raises_only_unusable(packet):
     try:
         xmp.serialise(xmp.parse(packet))
     except xmp.Unusable as reason:
         assert str(reason)
 
 
-def test_a_prefix_of_ours_that_the_master_gave_to_another_is_written_as_another():
+def test_a_conflicting_prefix_of_the_master_is_renamed():
     other = of("", 'xmlns:colorize="http://paint.example/" colorize:shade="ochre"')
     text = packet(Record("a", "a"), xmp.parse(other)).decode()
     assert 'ns1:shade="ochre"' in text and 'xmlns:ns1="http://paint.example/"' in text
@@ -156,7 +156,7 @@ def test_a_property_is_removed_in_every_form(form):
     ],
     ids=["element", "attribute", "many"],
 )
-def test_a_packet_is_split_in_two_that_say_the_same(statements):
+def test_a_packet_is_split_and_joined_without_loss(statements):
     whole = packet(Record("a", "a"), xmp.parse(statements))
     main, extended = xmp.split(whole, 65_502)
     assert len(main) <= 65_502
@@ -181,7 +181,7 @@ def test_a_packet_is_split_in_two_that_say_the_same(statements):
     ],
     ids=["about", "typed node", "toolkit", "identifier", "source type", "namespaces"],
 )
-def test_whatever_a_master_made_long_a_packet_fits(master):
+def test_a_packet_fits_whichever_part_of_the_master_is_long(master):
     main, _ = xmp.split(packet(Record("a", "a"), xmp.parse(master)), 65_502)
     assert len(main) <= 65_502 and read_packet(main) == Record("a", "a")
 
@@ -192,7 +192,7 @@ def statements_of(root):
     }
 
 
-def test_what_is_written_is_well_formed_for_another_parser():
+def test_written_packets_are_well_formed_for_another_parser():
     main, extended = xmp.split(
         packet(Record("a", "a"), xmp.parse(of("<dc:a>" + "x" * 70_000 + "</dc:a>"))), 65_502
     )

@@ -1,4 +1,4 @@
-"""Copies of a photograph are found, by keys and never by all pairs; pictures that are no copies are not."""
+"""Near-duplicates: copies share keys, so not all pairs are compared. Different photographs are not related."""
 
 import io
 import itertools
@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance
 from skimage import data
 from sklearn.datasets import load_sample_image
 
-from model import duplicates
+from pipeline.photographs import duplicates
 
 CROP = 0.03
 
@@ -58,7 +58,7 @@ COPIES = {
 
 @pytest.fixture(scope="module")
 def photographs() -> list[Image.Image]:
-    """Parts of installed photographs that have nothing in common."""
+    """Quarters of the installed photographs, which do not overlap."""
     whole = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
     whole += [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
     parts = []
@@ -86,7 +86,7 @@ def test_different_photographs_are_not_related(photographs):
         assert duplicates.similarity(one, other) < duplicates.RELATED
 
 
-def test_the_same_shapes_in_other_colours_are_no_copy():
+def test_the_same_shapes_in_other_colours_are_not_a_copy():
     rgb = data.coffee()
     assert duplicates.similarity(duplicates.signature(rgb), duplicates.signature(rgb[..., ::-1])) == 0
 
@@ -97,7 +97,7 @@ def test_similarity_is_the_same_both_ways_and_1_for_a_picture_itself(photographs
     assert duplicates.similarity(one, one) == pytest.approx(1)
 
 
-def test_what_travels_of_a_picture_is_small(photographs):
+def test_signatures_and_keys_are_small(photographs):
     signed = signature(photographs[0])
     assert len(signed) <= 300
     assert sum(map(len, duplicates.keys(signed))) <= 800
@@ -110,22 +110,22 @@ def test_pictures_of_one_colour_have_a_signature_and_are_no_relatives_of_photogr
     assert duplicates.similarity(flat, signature(photographs[0])) < duplicates.RELATED
 
 
-def test_a_key_of_few_costs_all_pairs_and_one_of_many_a_bounded_number():
+def test_a_rare_key_gives_all_pairs_and_a_common_key_a_bounded_number():
     assert set(duplicates.pairs("abc")) == {("a", "b"), ("a", "c"), ("b", "c")}
     assert len(list(duplicates.pairs(range(1000), crowd=16))) < 16 * 1000
 
 
-def test_a_copy_lies_beside_its_original_in_a_crowd_ordered_by_warmth(photographs):
-    crowd = [duplicates.warmth(signature(image)) for image in photographs]
+def test_a_copy_is_next_to_its_original_in_color_order(photographs):
+    crowd = [duplicates.color_order(signature(image)) for image in photographs]
     steps = [
-        sum(min(own, other) < warmth < max(own, other) for warmth in crowd)
+        sum(min(own, other) < color_order < max(own, other) for color_order in crowd)
         for image, own in zip(photographs, crowd, strict=True)
-        for other in [duplicates.warmth(signature(COPIES["all_at_once"](image)))]
+        for other in [duplicates.color_order(signature(COPIES["all_at_once"](image)))]
     ]
     assert np.mean(steps) < 1
 
 
-def test_components_follow_chains_to_their_smallest():
+def test_components_are_named_by_their_smallest_member():
     edges = [("b", "c"), ("x", "y"), ("c", "d"), ("a", "b")]
     assert duplicates.components(edges) == {"a": "a", "b": "a", "c": "a", "d": "a", "x": "x", "y": "x"}
 

@@ -17,12 +17,13 @@ from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_image
 
-from pipeline import snapshot, storage
-from pipeline.ingest import Ingestion, Photograph, Quarantined, counts, ingest
-from pipeline.record import Outcome, Reason, Record
-from tests.model.test_duplicates import COPIES
-from tests.pipeline.test_guard import DEADLY
-from tests.pipeline.test_snapshot import lines, write_manifest
+from pipeline import storage
+from pipeline.inputs import snapshot
+from pipeline.photographs.ingest import Ingestion, Photograph, Quarantined, counts, ingest
+from pipeline.records.record import Outcome, Reason, Record
+from tests.pipeline.codec.test_guard import DEADLY
+from tests.pipeline.inputs.test_snapshot import lines, write_manifest
+from tests.pipeline.photographs.test_duplicates import COPIES
 
 SHARES = (0.4, 0.3, 0.3)
 
@@ -43,13 +44,13 @@ class Result:
 
     @property
     def parts(self) -> dict[str, str]:
-        """By sha256 of the files."""
+        """Part by SHA-256 of the file."""
         kept = {one.sha256: one.part for one in self.photographs}
         return kept | {one.record.source_sha256: one.part for one in self.quarantined if one.part}
 
 
 def run(manifests, folder: Path, **settings) -> Result:
-    """Runs the graph for real and reads what it wrote."""
+    """Run the graph and read its output."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def written(some, name, pack):
@@ -72,7 +73,7 @@ def run(manifests, folder: Path, **settings) -> Result:
 
 
 def photographs() -> dict[str, Image.Image]:
-    """Parts of installed photographs that have nothing in common."""
+    """Quarters of the installed photographs, which do not overlap."""
     whole = {"astronaut": data.astronaut(), "cat": data.chelsea(), "coffee": data.coffee()}
     whole |= {"temple": load_sample_image("china.jpg"), "flower": load_sample_image("flower.jpg")}
     parts = {}
@@ -107,7 +108,7 @@ def drawing() -> Image.Image:
     return image
 
 
-# What is done to the album beside its good photographs; each file's name begins with the reason it is left for.
+# Adds files that must be quarantined. The name of each file begins with the expected reason.
 def spoil(album: Path, good: dict[str, Image.Image]) -> None:
     folder = album / "spoilt"
     folder.mkdir()
@@ -150,10 +151,10 @@ def result(manifests, tmp_path_factory) -> Result:
     return run(manifests, tmp_path_factory.mktemp("out"), max_pixels=300_000)
 
 
-# Every picture
+# Outcomes
 
 
-def test_every_line_ends_as_one_photograph_or_one_quarantined(manifests, result):
+def test_every_line_gives_one_photograph_or_one_quarantined_record(manifests, result):
     ends = [one.key for one in result.photographs] + [one.record.key for one in result.quarantined]
     assert sorted(ends) == sorted(line["key"] for line in lines(manifests))
     assert len(ends) == len(set(ends)) > 30
@@ -162,7 +163,7 @@ def test_every_line_ends_as_one_photograph_or_one_quarantined(manifests, result)
 def test_each_picture_is_quarantined_for_its_own_reason(album, result):
     spoilt = {f"spoilt/{file.name}" for file in (album / "spoilt").iterdir()}
     kept = set(result.kept) & spoilt
-    # Of two equal files the smaller key stays, of near-duplicates the one with more pixels.
+    # Of two equal files, the one with the smaller key is kept; of near-duplicates, the one with more pixels.
     assert not kept
     for key in spoilt:
         record = result.left[key].record
@@ -208,7 +209,7 @@ def test_quarantined_is_one_line_that_reads_as_a_record(result):
         assert json.loads(line)["collection"] == "spoilt"
 
 
-def test_counts_are_of_what_came_out(manifests, result):
+def test_counts_match_the_results(manifests, result):
     found = result.counts
     assert found["pictures"] == len(lines(manifests))
     assert found["kept"] == len(result.photographs) == sum(found["eras"].values())
@@ -267,7 +268,7 @@ def test_a_copy_has_the_part_of_the_picture_that_is_kept(result):
 
 
 def test_remote_copies_are_both_kept_in_one_part(tmp_path):
-    """A copy that differs too much to be left out must still not be tested on once its original was learned."""
+    """A copy that differs too much to be removed must still fall in the same part as its original."""
     (tmp_path / "in").mkdir()
     for name, image in photographs().items():
         width, height = image.size
@@ -285,7 +286,7 @@ def test_remote_copies_are_both_kept_in_one_part(tmp_path):
 
 def test_all_copies_land_in_the_split_of_their_original(tmp_path):
     originals = photographs()
-    del originals["temple1"]  # almost nothing but sky: recompressed, it is taken for a drawing
+    del originals["temple1"]  # mostly sky: after recompression it is judged to be a drawing
     for name, image in originals.items():
         for kind, copy in {"original": lambda image: image, **COPIES}.items():
             (tmp_path / "in" / kind).mkdir(parents=True, exist_ok=True)
@@ -330,7 +331,7 @@ def test_pictures_of_one_group_share_a_part_and_are_all_kept(album, tmp_path):
 
 
 def test_a_group_reaches_through_equal_files(album, tmp_path):
-    """Two albums hold a print of the same file: all of both falls in one part."""
+    """Two groups contain equal files, so all their pictures fall in one part."""
     names = ["astronaut1", "cat1", "temple1", "flower1", "coffee3"]
     files = [next(album.glob(f"*/{name}.jpg")) for name in names]
     shared = tmp_path / "shared.jpg"

@@ -1,4 +1,4 @@
-"""Colour photographs are trained on; drawings, pages of text and grey pictures in whatever tint are not."""
+"""Colour photographs are fit for training. Drawings, pages of text and grey or tinted pictures are not."""
 
 import io
 
@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 from skimage import data
 from sklearn.datasets import load_sample_image
 
-from pipeline.judge import judge
-from pipeline.record import Reason, Refusal
+from pipeline.photographs.judge import judge
+from pipeline.records.record import Reason, Refusal
 
 PHOTOGRAPHS = {
     "astronaut": data.astronaut,
@@ -45,7 +45,7 @@ def jpeg(rgb: np.ndarray, quality: int = 70) -> np.ndarray:
 
 
 def sepia(rgb: np.ndarray, *, hue: float, strength: float, stains: float = 0.0) -> np.ndarray:
-    """A toned print: chroma of one hue, in degrees, strongest in the middle tones; stains vary it over the print."""
+    """A toned print: chroma of one hue (in degrees), strongest in the middle tones. Stains vary its strength."""
     light = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     height, width = light.shape
     cells = np.random.default_rng(0).normal(0, 1, (4, 4)).astype(np.float32)
@@ -58,7 +58,7 @@ def sepia(rgb: np.ndarray, *, hue: float, strength: float, stains: float = 0.0) 
 
 
 def page(paper: tuple[int, int, int], ink: tuple[int, int, int]) -> np.ndarray:
-    """A page of text, as scanned: with grain, compressed."""
+    """A scanned page of text, with grain and JPEG compression."""
     rng = np.random.default_rng(0)
     image = Image.new("RGB", (620, 760), paper)
     draw = ImageDraw.Draw(image)
@@ -106,8 +106,8 @@ def test_an_unevenly_stained_print_is_grey(name):
     assert reason(stained) == Reason.GREY
 
 
-def test_blue_landscapes_are_no_tinted_prints():
-    """Ice, haze and sea are blue all over, and of several blues."""
+def test_blue_landscapes_are_not_tinted_prints():
+    """Ice, haze and sea are blue everywhere, but in several hues."""
     y, x = np.mgrid[:200, :300] / 200
     ridges = np.sin(5 * x + 3 * np.sin(4 * y)) * 10
     lab = np.stack([85 - 45 * y + ridges, -2 - 6 * y + ridges / 5, -14 - 16 * y + ridges / 2], axis=-1)
@@ -118,7 +118,7 @@ def test_blue_landscapes_are_no_tinted_prints():
 
 
 @pytest.mark.parametrize("paper", [(255, 255, 255), (240, 228, 200)])
-def test_a_page_of_text_is_none(paper):
+def test_a_page_of_text_is_not_a_photograph(paper):
     assert reason(reduced(page(paper, (30, 28, 25)))) in (Reason.TEXT_PAGE, Reason.GREY)
 
 

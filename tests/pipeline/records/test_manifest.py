@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline import manifest
-from pipeline.collections import JobError
-from pipeline.record import Outcome, Record
+from pipeline.errors import JobError
+from pipeline.records import manifest
+from pipeline.records.record import Outcome, Record
 
 
 def record(key: str, second: int = 0, **fields) -> Record:
@@ -31,7 +31,7 @@ def test_undecodable_file_names_survive(tmp_path):
     assert [r.key for r in manifest.latest(str(tmp_path))] == ["caf\udce9.jpg"]
 
 
-def test_records_come_in_the_order_of_their_keys_and_none_where_nothing_is(tmp_path):
+def test_records_are_sorted_by_key_and_an_empty_folder_has_none(tmp_path):
     assert list(manifest.latest(str(tmp_path))) == []
     manifest.commit(str(tmp_path), "run", [record(key) for key in "bca"])
     assert [r.key for r in manifest.latest(str(tmp_path))] == ["a", "b", "c"]
@@ -55,7 +55,7 @@ def dated(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds")
 
 
-def test_a_record_of_a_clock_that_was_wrong_does_not_hide_what_a_later_run_finds(tmp_path):
+def test_a_record_with_a_time_in_the_future_does_not_hide_a_later_run(tmp_path):
     now = datetime.now(UTC)
     ahead = record("a", outcome=Outcome.COLORIZED).replace(finished=dated(now + timedelta(days=26_000)))
     true = record("a", outcome=Outcome.FAILED).replace(finished=dated(now))
@@ -67,7 +67,7 @@ def test_a_record_of_a_clock_that_was_wrong_does_not_hide_what_a_later_run_finds
     assert manifest.later(ahead, true) == true
 
 
-def test_a_minute_between_two_clocks_is_believed():
+def test_a_clock_difference_of_a_minute_is_tolerated():
     now = datetime.now(UTC)
     first, second = (record("a").replace(finished=dated(now + timedelta(seconds=s))) for s in (0, 60))
     assert manifest.later(first, second) == second
@@ -80,7 +80,7 @@ def test_a_record_of_a_later_version_of_the_program_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("schema", ["2", 1.5, None])
-def test_a_record_of_a_schema_that_is_no_number_of_ours_is_refused(tmp_path, schema):
+def test_a_record_with_an_invalid_schema_is_refused(tmp_path, schema):
     (tmp_path / "manifest").mkdir()
     line = json.loads(record("a").to_json()) | {"schema": schema}
     (tmp_path / "manifest" / "x.jsonl").write_text(json.dumps(line) + "\n")
@@ -88,7 +88,7 @@ def test_a_record_of_a_schema_that_is_no_number_of_ours_is_refused(tmp_path, sch
         list(manifest.latest(str(tmp_path)))
 
 
-def test_a_line_nested_without_end_is_named(tmp_path):
+def test_a_deeply_nested_line_is_named(tmp_path):
     (tmp_path / "manifest").mkdir()
     (tmp_path / "manifest" / "x.jsonl").write_text("[" * 100_000 + "\n")
     with pytest.raises(JobError, match="line 1: it is nested too deep"):

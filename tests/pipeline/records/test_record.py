@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.record import SKIPS, Outcome, Reason, Record, Refusal
+from pipeline.records.record import SKIPS, Outcome, Reason, Record, Refusal
 
-TEXT = st.text(st.characters())  # lone surrogates, too: what Python makes of a file name that is not UTF-8
+TEXT = st.text(st.characters())  # with lone surrogates, as in the names of files that are not UTF-8
 VALUES = {str: TEXT, int: st.integers(), float | None: st.none() | st.floats(allow_nan=False)}
 RECORDS = st.builds(
     Record,
@@ -48,7 +48,7 @@ def test_columns_of_somebody_elses_inventory_do_no_harm():
         '{"source": "a.tif", "key": 3}',
     ],
 )
-def test_a_line_that_is_no_record_is_refused(line):
+def test_an_invalid_line_is_refused(line):
     with pytest.raises(ValueError, match=r"."):
         Record.from_json(line)
 
@@ -61,9 +61,9 @@ def test_the_fields_of_the_contract_are_all_there():
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason])
-def test_a_refusal_is_a_skip_only_where_nothing_went_wrong(reason):
+def test_refusals_without_a_fault_count_as_skipped(reason):
     skipped = {"already_color", "low_confidence", "not_an_image"}
-    skipped |= {"grey", "clip_art", "text_page", "duplicate", "near_duplicate"}  # the ingestion's
+    skipped |= {"grey", "clip_art", "text_page", "duplicate", "near_duplicate"}  # reasons of the ingestion
     expected = Outcome.SKIPPED if reason in skipped else Outcome.FAILED
     assert Refusal(reason, "words").outcome == expected
     assert (reason in SKIPS) == (reason in skipped)

@@ -1,8 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.record import Outcome, Reason, Record
-from pipeline.summary import Sample, Summary, describe
+from pipeline.records.record import Outcome, Reason, Record
+from pipeline.records.sample import Sample
+from pipeline.records.summary import Summary, describe
 
 
 def record(number: int, outcome=Outcome.COLORIZED, confidence=0.5, run="now") -> Record:

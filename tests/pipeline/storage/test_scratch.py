@@ -1,4 +1,4 @@
-"""Temporary folders: gone with their process, and those of a killed one with the next."""
+"""Temporary folders are removed with their process. Those of a killed process are removed by the next one."""
 
 import os
 import subprocess
@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from pipeline import scratch
-from pipeline.collections import JobError
+from pipeline.errors import JobError
+from pipeline.storage import scratch
 from tests.pipeline.conftest import environment
 
 MAKER = """
 import time
-from pipeline import scratch
+from pipeline.storage import scratch
 folder = scratch.make()
 open(folder + "/large", "w").close()
 print(folder, flush=True)

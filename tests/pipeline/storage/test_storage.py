@@ -1,4 +1,4 @@
-"""What storage promises: a file is there whole or not at all, and listings leave nothing out."""
+"""Storage: files are written completely or not at all, and listings are complete."""
 
 import errno
 import os
@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
+from pipeline.errors import JobError
+from pipeline.inputs import collection
 
 
 @pytest.fixture(params=["unnamed files", "named files"])
 def filesystem(request, monkeypatch):
-    """With O_TMPFILE, and as on a file system that lacks it."""
+    """A file system with O_TMPFILE, and one without it."""
     if request.param == "named files":
         without_unnamed_files(monkeypatch)
     return request.param
@@ -59,7 +61,7 @@ def test_a_file_is_replaced(tmp_path, filesystem):
     assert names(tmp_path) == ["a"]
 
 
-def test_an_existing_file_is_kept_where_its_name_stands_for_its_content(tmp_path, filesystem):
+def test_an_existing_file_can_be_kept(tmp_path, filesystem):
     path = tmp_path / "shard"
     storage.write(str(path), b"old", keep_existing=True)
     storage.write(str(path), b"new", keep_existing=True)
@@ -137,7 +139,7 @@ for turn in itertools.count():
 def test_a_writer_that_is_killed_leaves_no_half_file_under_any_name(tmp_path):
     for kill in range(12):
         writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+            [sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
         )
         writer.stdout.readline()
         stop = time.monotonic() + 0.02 + 0.01 * kill
@@ -155,11 +157,11 @@ def sizes(folder):
     for entry in os.scandir(folder):
         try:
             yield entry.stat().st_size
-        except FileNotFoundError:  # replaced since
+        except FileNotFoundError:  # replaced in the meantime
             continue
 
 
-def test_deleting_what_is_not_there_is_fine(tmp_path):
+def test_deleting_a_missing_file_is_not_an_error(tmp_path):
     storage.write(str(tmp_path / "a"), b"")
     storage.delete(str(tmp_path / "a"))
     storage.delete(str(tmp_path / "a"))
@@ -210,7 +212,7 @@ def test_a_link_that_leads_nowhere_is_listed_so_that_it_gets_a_record(tmp_path):
     ]
 
 
-def test_what_is_no_file_is_left_out(tmp_path):
+def test_pipes_are_not_listed(tmp_path):
     os.mkfifo(tmp_path / "pipe.tif")
     assert uris(tmp_path) == []
 
@@ -234,14 +236,14 @@ def test_folders_that_are_not_entered_are_not_listed(tmp_path):
     assert uris(tmp_path, enter=lambda folder: folder.endswith("/b")) == [f"{tmp_path}/b/1"]
 
 
-def test_reading_what_is_not_there_says_so(tmp_path):
+def test_reading_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         storage.read(str(tmp_path / "a"))
     assert storage.stat(str(tmp_path / "a")) is None
     assert storage.stat(str(tmp_path / "a/b")) is None
 
 
-def test_containing_sees_through_links_and_is_about_whole_names(tmp_path):
+def test_contains_resolves_links_and_compares_whole_names(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to("a")
     assert storage.contains(str(tmp_path / "a"), str(tmp_path / "link/b"))
@@ -252,7 +254,7 @@ def test_containing_sees_through_links_and_is_about_whole_names(tmp_path):
     assert not storage.contains("/", "gs://bucket/a")
 
 
-def test_the_users_words_become_one_form(monkeypatch, tmp_path):
+def test_paths_and_uris_are_normalized(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/ada")
     assert storage.normalize("a/../b/") == f"{tmp_path}/b"
@@ -361,19 +363,27 @@ def test_an_upload_too_long_for_one_request_is_tried_again(cloud, flaky):
 
 
 def test_a_bucket_that_stays_busy_is_an_error_in_the_end(cloud, flaky, monkeypatch):
-    monkeypatch.setattr(storage, "RETRY_SECONDS", 1)
-    storage._retry.cache_clear()
+    monkeypatch.setattr(storage.cloud, "RETRY_SECONDS", 1)
+    storage.cloud._retry.cache_clear()
     for _ in range(20):
         flaky.fail("read")
     try:
         with pytest.raises(OSError, match="503"):
             storage.read(f"{cloud}/flaky/busy")
     finally:
-        storage._retry.cache_clear()
+        storage.cloud._retry.cache_clear()
 
 
-def test_an_object_is_read_line_by_line_a_piece_at_a_time(cloud, flaky, monkeypatch):
-    monkeypatch.setattr(storage, "_CHUNK", 256 << 10)
+def test_without_the_client_gs_is_one_clear_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "google.cloud.storage", None)  # as if it were not installed
+    with pytest.raises(OSError, match="pip install 'google-cloud-storage"):
+        storage.read("gs://archive/a")
+    with pytest.raises(JobError, match="cannot use gs://archive/scans: .*pip install"):
+        collection.check_reachable("gs://archive/scans")
+
+
+def test_the_lines_of_an_object_are_read_in_chunks(cloud, flaky, monkeypatch):
+    monkeypatch.setattr(storage.cloud, "_CHUNK", 256 << 10)
     lines = [b"%07d" % number + b"x" * 93 + b"\n" for number in range(10_000)]
     storage.write(f"{cloud}/lines", b"".join(lines))
     flaky.fail("read", 3)
@@ -383,25 +393,25 @@ def test_an_object_is_read_line_by_line_a_piece_at_a_time(cloud, flaky, monkeypa
         next(storage.lines(f"{cloud}/none"))
 
 
-# What is no file, and what is written over
+# Irregular files and conditional writes
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "pipe", "folder"])
-def test_what_is_no_regular_file_is_not_read(tmp_path, path):
+def test_devices_pipes_and_folders_are_not_read(tmp_path, path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for read in (storage.read, lambda uri: list(storage.lines(uri))):
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             read(str(tmp_path / path))
 
 
-def test_a_line_without_an_end_is_not_held_whole(tmp_path, monkeypatch):
+def test_an_overlong_line_is_truncated(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "LONGEST_LINE", 10)
     (tmp_path / "a").write_bytes(b"x" * 1000 + b"\nshort\n")
     assert list(storage.lines(str(tmp_path / "a"))) == [b"x" * 10, b"short\n"]
 
 
-def test_only_the_version_that_was_looked_at_is_written_over(tmp_path, filesystem):
+def test_a_conditional_write_replaces_only_the_expected_version(tmp_path, filesystem):
     uri = str(tmp_path / "folder" / "a")
     storage.write(uri, b"first", over="")
     version = storage.stat(uri).version
@@ -425,7 +435,7 @@ def test_only_the_version_that_was_looked_at_is_written_over(tmp_path, filesyste
         ("a", ""),
     ],
 )
-def test_a_place_out_of_reach_is_told_by_its_scheme(uri, scheme):
+def test_unsupported_uris_are_recognised_by_their_scheme(uri, scheme):
     assert storage.foreign_scheme(uri) == scheme
 
 
