@@ -120,7 +120,7 @@ def settings(
     warm, warm_sha256 = _warm(arguments.warm, offline)
 
     from model.training import objectives
-    from pipeline.photographs.ingest import Ingestion
+    from pipeline.photographs.settings import Ingestion
     from tfx_pipeline.settings import Settings
 
     objectives.check(options)

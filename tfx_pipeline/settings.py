@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from model.training.options import Options
-from pipeline.photographs.ingest import Ingestion
+from pipeline.photographs.settings import Ingestion
 
 LATEST, SHIPPED, NONE = "latest", "shipped", "none"  # models to start from
 

@@ -19,27 +19,9 @@ from pipeline.inputs.snapshot import Entry
 from pipeline.photographs import groups
 from pipeline.photographs.examiner import Examined, GuardedExaminer
 from pipeline.photographs.groups import Groups, Seen
-from pipeline.photographs.splits import SHARES, part_of
+from pipeline.photographs.settings import Ingestion
+from pipeline.photographs.splits import part_of
 from pipeline.records.record import Reason, Record, Refusal
-
-
-@dataclass(frozen=True, slots=True)
-class Ingestion:
-    """Settings of an ingestion.
-
-    Attributes:
-      side: shorter side of the pictures as stored, pixels.
-      min_side: smallest shorter side that is accepted, pixels.
-      max_pixels: largest number of pixels that is accepted.
-      shares: shares of the parts train, eval and test; their sum is 1.
-      codec_timeout: seconds for one picture, plus one second per megapixel.
-    """
-
-    side: int = 256
-    min_side: int = 128
-    max_pixels: int = 250_000_000
-    shares: tuple[float, float, float] = SHARES
-    codec_timeout: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,14 +125,14 @@ def _copied(exported, tmp_path, **changes):
     ("changes", "words"),
     [
         ({"size": "remove"}, "lacks size"),
-        ({"size": 0}, "no usable size"),
-        ({"name": ""}, "no usable name"),
-        ({"name": "a\ud800"}, "no usable name"),
-        ({"version": "1\x01"}, "no usable version"),
-        ({"default_strength": "strong"}, "no usable default_strength"),
+        ({"size": 0}, "invalid values of size"),
+        ({"name": ""}, "invalid values of name"),
+        ({"name": "a\ud800"}, "invalid values of name"),
+        ({"version": "1\x01"}, "invalid values of version"),
+        ({"default_strength": "strong"}, "invalid values of default_strength"),
         ({"weights_sha256": "0" * 64}, "other weights"),
-        ({"gates": ["quality"]}, "no usable gates"),
-        ({"data": []}, "no usable data"),
+        ({"gates": ["quality"]}, "invalid values of gates"),
+        ({"data": []}, "invalid values of data"),
     ],
 )
 def test_a_card_with_a_fault_is_refused_with_one_line(exported, tmp_path, changes, words):

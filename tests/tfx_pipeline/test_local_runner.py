@@ -33,10 +33,10 @@ def manifest(tmp_path_factory):
         (("--terms", "/no/terms"), "cannot read --terms /no/terms"),
         (("--root", "gs://bucket/run"), "--root must be a local folder"),
         (("--root", f"{__file__}/run"), "cannot make the folder --root"),
-        (("--worker_python", "/no/python"), "--worker_python /no/python is no program that can be run"),
+        (("--worker_python", "/no/python"), "--worker_python /no/python cannot be run"),
         (("--colorize", "/no/scans", "/tmp/out"), "no such folder: /no/scans"),
         (("--colorize", "/tmp", "/tmp/out"), "the output /tmp/out overlaps the input /tmp"),
-        (("--weights", "harbor=2"), "--weights: there is no collection harbor; there are harbour"),
+        (("--weights", "harbor=2"), "--weights: there is no collection harbor; choose from harbour"),
         (("--schema", __file__), "is not a schema: "),
         (("--network", "gan"), "a GAN cannot start from a model: give --warm none"),
         (("--thresholds", str(arguments.SCHEMA)), "schema.pbtxt: not YAML: "),
@@ -62,13 +62,13 @@ def test_a_compared_feature_that_the_schema_lacks_is_named(manifest, tmp_path, c
     wrong.write_text(THRESHOLDS.replace("drift: {era: 0.2}", "drift: {epoch: 0.2}"))
     argv = ["--collections", str(manifest), "--root", str(tmp_path / "run"), "--thresholds", str(wrong)]
     assert main(argv) == 2
-    assert "the thresholds compare epoch, which is no feature of" in capsys.readouterr().err
+    assert "the thresholds compare epoch, which is not a feature in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("state", "push", "words"),
     [
-        ("complete", {"pushed": 1, "pushed_version": "2"}, "pushed: version 2 of fusion-small is in use now"),
+        ("complete", {"pushed": 1, "pushed_version": "2"}, "pushed: version 2 of fusion-small is the current model"),
         ("complete", {"pushed": 0, "pushed_version": "1"}, "the model is version 1 already; version 2 stays"),
         ("cached", {"pushed": 1, "pushed_version": "2"}, "the model is version 2 already; version 2 stays"),
     ],

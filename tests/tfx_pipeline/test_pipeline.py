@@ -67,7 +67,7 @@ def test_a_good_run_is_pushed(pipeline, good):
     card = read_card(model)
     assert (good.latest, card.version, card.name) == ("1", "1", "tiny")
     assert [gate["verdict"] for gate in card.gates] == ["passed"] * 3
-    assert "pushed: version 1 of tiny is in use now" in good.out
+    assert "pushed: version 1 of tiny is the current model" in good.out
     # The statistics, which the next span is compared with, are pushed together with the model.
     assert Path(model, STATISTICS, "Split-train", "FeatureStats.pb").is_file()
 
@@ -251,5 +251,5 @@ def test_a_second_run_in_the_same_root_is_refused(pipeline, good):
         result = pipeline.run(*SHORT)
     assert (result.code, result.err.strip()) == (
         2,
-        f"local_runner: another run is going on in {pipeline.root}",
+        f"local_runner: another run is active in {pipeline.root}",
     )

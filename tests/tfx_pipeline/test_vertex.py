@@ -124,10 +124,10 @@ def test_a_refusal_of_google_cloud_is_one_line(cloud, started, tmp_path, capsys,
     ("argv", "words"),
     [
         (["compile", "--root", "/tmp/x", "--image", "i"], "--root must be gs://"),
-        (["submit", *COMMON], "--collections is missing, which submit needs"),
+        (["submit", *COMMON], "submit needs --collections"),
         (
             ["schedule", *COMMON, "--collections", "gs://a/b", "--project", "p", "--region", "r"],
-            "--cron is missing, which schedule needs",
+            "schedule needs --cron",
         ),
         (["compile", *COMMON, "--collections", "photos"], "--collections must be gs://"),
         (["compile", *COMMON, "--dataflow"], "--dataflow needs --project and --region"),

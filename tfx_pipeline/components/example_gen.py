@@ -20,7 +20,8 @@ from tfx.utils import proto_utils
 
 from model.data import features
 from pipeline import storage
-from pipeline.photographs.ingest import Ingestion, Photograph, Quarantined, counts, ingest
+from pipeline.photographs.ingest import Photograph, Quarantined, counts, ingest
+from pipeline.photographs.settings import Ingestion
 from pipeline.photographs.splits import PARTS
 
 COUNTS = "ingestion.json"  # in the folder of the examples

@@ -30,7 +30,7 @@ def test_the_truth_has_hardly_any_error_and_all_of_its_colorfulness():
     measures = evaluation.measure(PHOTOS, SIZE, oracle)
     assert measures.rmse.max() < 1.5
     assert measures.ciede2000.max() < 1.5
-    np.testing.assert_allclose(measures.colorfulness, evaluation.truths_colorfulness(PHOTOS, SIZE), rtol=0.1)
+    np.testing.assert_allclose(measures.colorfulness, evaluation.true_colorfulness(PHOTOS, SIZE), rtol=0.1)
 
 
 def test_grey_errs_by_the_truths_own_chroma_and_is_not_colorful():
@@ -43,7 +43,7 @@ def test_grey_errs_by_the_truths_own_chroma_and_is_not_colorful():
 def test_the_operating_strength_gives_60_percent_of_the_truths_colorfulness():
     strength = evaluation.operating_strength(PHOTOS, SIZE, oracle)
     found = evaluation.measure(PHOTOS, SIZE, oracle, strength).colorfulness.mean()
-    assert found / evaluation.truths_colorfulness(PHOTOS, SIZE).mean() == pytest.approx(0.6, abs=0.02)
+    assert found / evaluation.true_colorfulness(PHOTOS, SIZE).mean() == pytest.approx(0.6, abs=0.02)
 
 
 def test_the_lightness_table_learns_colors_that_follow_from_lightness():

@@ -36,7 +36,7 @@ def trained(folder, backend: str, output: str, *words: str) -> str:
 def test_jax_trains_with_a_teacher_and_tensorflow_exports(folder):
     network = ["--layers", json.dumps(LAYERS), "--average", "0.5"]
     said = trained(folder, "jax", "teacher", *network, "--epochs", "1")
-    assert "--average 0.5 leaves 25% of the first weights in what is exported" in said
+    assert "--average 0.5 keeps 25% of the initial weights in the exported model" in said
     trained(folder, "tensorflow", "teacher", *network, "--epochs", "1")
     taught = [*network, "--teacher", "teacher"]
     said = trained(folder, "jax", "run", *taught, "--epochs", "1")

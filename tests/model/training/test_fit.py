@@ -289,7 +289,7 @@ import keras
 import tensorflow as tf
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
-from tests.model.training.test_fit import ALBUM, OPTIONS, training
+from tests.model.training.test_fit import ALBUM, OPTIONS, fit
 devices = fit._devices
 fit._devices = lambda: devices("CPU")
 class Replicas(keras.callbacks.Callback):

@@ -14,7 +14,7 @@ from model import default_model, release, serving
 from model.card import CardError
 from model.data.bins import BINS, read_bins
 from model.data.photos import Photo, Photos
-from model.training import fit, run_folder, warm_start
+from model.training import checkpoints, fit, run_folder, warm_start
 from model.training.options import Options
 from tests.model.conftest import landscape
 
@@ -32,7 +32,7 @@ class KilledBeforeItsFirstStep(keras.callbacks.Callback):
         self.state = state
 
     def on_train_begin(self, logs=None):
-        checkpoint = fit.Checkpoint(self.state, seconds=0, step=0)
+        checkpoint = checkpoints.Checkpoint(self.state, seconds=0, step=0)
         checkpoint.set_model(self.model)
         checkpoint.on_epoch_end(0)
         raise InterruptedError

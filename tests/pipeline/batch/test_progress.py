@@ -18,7 +18,7 @@ def test_records_of_this_run_are_counted_and_its_shards_read_once(cloud, tmp_pat
     output = str(tmp_path) if where == "here" else f"{cloud}/progress"
     monkeypatch.setattr(progress, "POLL_SECONDS", 0)
     monkeypatch.setattr(progress, "CLOUD_SECONDS", 0)
-    monkeypatch.setattr(progress, "LEISURE", 0)
+    monkeypatch.setattr(progress, "PAUSE", 0)
     read, seen = storage.read, []
     monkeypatch.setattr(storage, "read", lambda uri: seen.append(uri) or read(uri))
     watched = Progress(output, "run", 5)
@@ -36,7 +36,7 @@ def test_slow_polling_is_followed_by_a_longer_pause(tmp_path, monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(moments))
     watched = Progress(str(tmp_path), "run", 5)
     watched._count()
-    assert watched._next == 103.0 + 3.0 * progress.LEISURE
+    assert watched._next == 103.0 + 3.0 * progress.PAUSE
 
 
 def test_a_manifest_that_cannot_be_listed_stops_no_progress(tmp_path):

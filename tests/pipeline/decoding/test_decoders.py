@@ -227,7 +227,7 @@ def test_a_compression_whose_colours_are_not_known_is_refused_by_its_name(compre
     tifffile.imwrite(buffer, picture, photometric="rgb", compression=compression, metadata=None)
     refusal = by_us(buffer.getvalue())
     assert refusal.reason == Reason.UNSUPPORTED_MODE
-    assert "compressed" in refusal.detail
+    assert "its compression is not supported" in refusal.detail
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -345,7 +345,7 @@ def test_an_invalid_link_to_a_directory_is_only_noted(where):
     data[link : link + 4] = target.to_bytes(4, "little")
     scan = read_scan(bytes(data), output_format="png", max_pixels=10**7)
     assert np.array_equal(scan.luma, levels(8))
-    assert "leads" in scan.note
+    assert "the link behind directory 1 is broken" in scan.note
 
 
 # JPEG 2000

@@ -556,7 +556,7 @@ def test_the_further_pictures_of_a_jpeg_are_left_out_and_named(mode, format):
     master = save(photograph(mode), "MPO", save_all=True, append_images=[photograph(mode, 60, 45)])
     derivative, words = derive(master, format)
     assert opened(derivative).size == (120, 90)
-    assert words == "left out: the further pictures behind it (MPF)"
+    assert words == "left out: other pictures in the file (MPF)"
 
 
 def test_a_tag_of_a_tiff_whose_meaning_is_not_known_is_named():
@@ -572,7 +572,7 @@ def test_an_unusable_packet_is_named_and_the_rest_carried(kind, format):
     exif[270] = "Market"
     master = save(photograph("RGB"), kind, xmp=packet_with("<dc:a>" * 8_000), exif=exif)
     derivative, words = derive(master, format)
-    assert words == "left out: the XMP packet, which is nested more than 100 deep"
+    assert words == "left out: the XMP packet, which is nested more than 100 levels deep"
     assert bytes(embedded.read(derivative).exif[270].value) == b"Market\0"
     assert provenance.read_packet(embedded.packet(derivative)) is not None
 
@@ -606,7 +606,7 @@ def test_extended_xmp_is_carried(tmp_path, kind, format):
 @pytest.mark.parametrize("kind", ["grey.jpg", "rgb.jpg"])
 def test_extended_xmp_that_is_incomplete_is_named_and_its_note_removed(kind):
     derivative, words = derive(in_jpeg(bare(kind), *extended()[:-1]), "jpeg")
-    assert words == "left out: its ExtendedXMP, of which parts are missing"
+    assert words == "left out: its ExtendedXMP, which is incomplete"
     assert b"HasExtendedXMP" not in derivative and b"box 7" in derivative
 
 

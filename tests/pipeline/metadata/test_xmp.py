@@ -56,9 +56,9 @@ def test_rdf_needs_no_wrapper():
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        (b"", "cut short"),
-        (b"<x", "cut short"),
-        (TEXT.encode()[:-60], "cut short"),
+        (b"", "is truncated"),
+        (b"<x", "is truncated"),
+        (TEXT.encode()[:-60], "is truncated"),
         (b"\x00\xff<<", "not well-formed"),
         (b"<html/>", "no RDF"),
         (b"<x:xmpmeta></x:xmpmeta>", "unbound prefix"),

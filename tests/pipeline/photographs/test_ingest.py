@@ -19,7 +19,8 @@ from sklearn.datasets import load_sample_image
 
 from pipeline import storage
 from pipeline.inputs import snapshot
-from pipeline.photographs.ingest import Ingestion, Photograph, Quarantined, counts, ingest
+from pipeline.photographs.ingest import Photograph, Quarantined, counts, ingest
+from pipeline.photographs.settings import Ingestion
 from pipeline.records.record import Outcome, Reason, Record
 from tests.pipeline.codec.test_guard import DEADLY
 from tests.pipeline.inputs.test_snapshot import lines, write_manifest
