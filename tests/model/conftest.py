@@ -33,3 +33,13 @@ def album(tmp_path_factory):
     grey.save(folder / "coast" / "grey.png")
     (folder / "hills" / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     return folder
+
+
+@pytest.fixture
+def eagerly():
+    """Runs TensorFlow without graphs. A large network that is trained for a few steps is then tested much faster."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

@@ -68,7 +68,11 @@ def test_a_compared_feature_that_the_schema_lacks_is_named(manifest, tmp_path, c
 @pytest.mark.parametrize(
     ("state", "push", "words"),
     [
-        ("complete", {"pushed": 1, "pushed_version": "2"}, "pushed: version 2 of fusion-small is the current model"),
+        (
+            "complete",
+            {"pushed": 1, "pushed_version": "2"},
+            "pushed: version 2 of fusion-small is the current model",
+        ),
         ("complete", {"pushed": 0, "pushed_version": "1"}, "the model is version 1 already; version 2 stays"),
         ("cached", {"pushed": 1, "pushed_version": "2"}, "the model is version 2 already; version 2 stays"),
     ],

@@ -109,6 +109,7 @@ def test_classifier_weights_are_given_by_name_or_found_in_a_folder(tmp_path):
     assert compare._file(entry, str(tmp_path)) == str(file)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_row_on_classifier_features_resumes_with_its_saved_options(album, compared, tmp_path):
     row = "fusion-small on EfficientNet-Lite0"
     folder = comparison.folder_of(compared, row)

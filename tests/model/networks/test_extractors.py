@@ -223,6 +223,7 @@ def test_unknown_extractors_are_refused_with_the_valid_names(tmp_path):
         extractors.build(NAME, str(tmp_path / "missing.h5"))
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_run_is_trained_and_exported_with_the_extractor_of_its_file(files, album, tmp_path):
     layers = {"extractor": NAME, "weights": str(files[".weights.h5"]), "width": 0.05}
     command = ["--photos", str(album), "--output", str(tmp_path), "--network", "fusion"]

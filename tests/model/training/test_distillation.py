@@ -75,6 +75,7 @@ def test_the_share_of_the_teacher_determines_what_is_learned(
     assert (own[1] > 10) == like_teacher and (own[1] < -10) == (not like_teacher)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_run_holds_no_weights_of_its_teacher(teacher, tmp_path):
     fit.train(pictures(), SHORT, tmp_path / "alone", like=teacher)
     fit.train(pictures(), dataclasses.replace(SHORT, teacher=str(teacher)), tmp_path / "taught")
@@ -84,6 +85,7 @@ def test_a_run_holds_no_weights_of_its_teacher(teacher, tmp_path):
     assert bins[0] == bins[1] == read_bins(teacher)["centres"]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_run_that_stopped_goes_on_with_its_teacher(teacher, tmp_path):
     options = dataclasses.replace(SHORT, teacher=str(teacher))
     fit.train(pictures(), options, tmp_path / "whole")
@@ -146,6 +148,7 @@ def unexplained(run, teacher) -> float:
     return float((left.var(axis=0) / its.var(axis=0)).mean())
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_teacher_in_single_precision_teaches_in_mixed(teacher, tmp_path, monkeypatch):
     heard = []
     taught = teaching.taught
@@ -171,6 +174,7 @@ class StoppedAfterOne(keras.callbacks.Callback):
         self.model.stop_training = True
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_an_unsuitable_teacher_is_refused_before_anything_is_written(teacher, tmp_path):
     other = tmp_path / "other"
     fit.train(pictures(), SHORT, other)
@@ -206,6 +210,7 @@ def test_a_size_that_the_teacher_cannot_take_is_refused(teacher, tmp_path):
         fit.train(pictures(), options, tmp_path)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_networks_of_other_kinds_teach_each_other(teacher, tmp_path):
     """The older network has another architecture and another temperature for decoding bins."""
     older = dataclasses.replace(SHORT, network="classification", layers={"width": 0.1}, temperature=0.38)
@@ -214,6 +219,7 @@ def test_networks_of_other_kinds_teach_each_other(teacher, tmp_path):
     assert len(json.loads((tmp_path / "younger" / run_folder.HISTORY).read_text())) == SHORT.epochs
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_command_holds_out_only_photographs_unseen_by_the_teacher(album, tmp_path, capsys):
     layers = ["--layers", json.dumps(LAYERS)]
     short = [*layers, "--epochs", "1", "--steps", "2", "--batch", "2", "--sizes", "32", "--size", "32"]
@@ -253,6 +259,7 @@ def test_the_command_holds_out_only_photographs_unseen_by_the_teacher(album, tmp
     assert "of an exported run" in error and error.count("\n") == 1
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_network_on_a_classifiers_features_teaches_and_is_started_from(teacher, tmp_path, monkeypatch):
     layers = {"extractor": "efficientnet_lite0", "fused": 8, "decoder": ((8, 1), (8, 1))}
     large = dataclasses.replace(SHORT, layers=layers)

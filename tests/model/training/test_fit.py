@@ -22,6 +22,8 @@ from model.training import curves, fit, losses, objectives, run_folder
 from model.training.options import NETWORKS, Options, OptionsError, check, defaults
 from tests.model.conftest import landscape
 
+pytestmark = pytest.mark.usefixtures("eagerly")  # the runs are short
+
 SMALL = '{"stem": 8, "stages": [[8, 1], [8, 1], [8, 1], [8, 1]], "fused": 8, "decoder": [[8, 1], [8, 1]]}'
 TINY = [
     *["--layers", SMALL],
