@@ -6,7 +6,7 @@ import sys
 
 from model.card import CardError
 from pipeline import storage
-from pipeline.batch import options, registry, stopping
+from pipeline.batch import lease, options, registry, stopping
 from pipeline.console import complain, say
 from pipeline.errors import JobError
 from pipeline.inputs.collection import check_reachable
@@ -55,6 +55,23 @@ def status(argv: list[str]) -> int:
     if not summary.records:
         raise JobError(f"no manifest in {output}; is it the --output of a run?")
     say(describe(summary.to_dict()))
+    return 0
+
+
+def stop(argv: list[str]) -> int:
+    """`archive-colorize stop OUTPUT`: stops the job that writes to an output, from any machine."""
+    words = "Lets the job that writes to OUTPUT finish work in progress, and ends it."
+    chosen = _parse("stop", words, argv, "OUTPUT")
+    check_reachable(chosen.output)
+    output = storage.normalize(chosen.output)
+    try:
+        holder = lease.holder(output)
+        if holder is None:
+            raise JobError(f"no job writes to {output}")
+        stopping.Stop(stopping.file(output, holder["run"])).request()
+    except OSError as error:
+        raise JobError(f"cannot read or write {output}: {error.strerror or error}") from error
+    say(f"the job ({lease.described(holder)}) finishes work in progress and ends")
     return 0
 
 
@@ -124,4 +141,4 @@ def _parse(command: str, words: str, argv: list[str], *names: str) -> argparse.N
     return parser.parse_args(argv)
 
 
-COMMANDS = {"status": status, "models": models, "rollback": rollback}
+COMMANDS = {"status": status, "stop": stop, "models": models, "rollback": rollback}

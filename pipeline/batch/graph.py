@@ -9,6 +9,7 @@ by reference: a scan is decoded once, and its pixels never leave the codec proce
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -24,6 +25,7 @@ from pipeline import storage
 from pipeline.batch import worklist
 from pipeline.batch.inference import ColorizationHandler, Opened, Prediction
 from pipeline.batch.plan import Action, Task, derivatives, plan
+from pipeline.batch.stopping import Stop
 from pipeline.codec.guard import Guard
 from pipeline.codec.settings import Settings
 from pipeline.errors import JobError
@@ -38,7 +40,7 @@ from pipeline.records.sample import Sample
 from pipeline.records.summary import FILE, Summary
 
 SHARD_RECORDS = 500
-SHARD_SECONDS = {True: 2.0, False: 30.0}  # between commits, in local runs (for their progress) and others
+SHARD_SECONDS = {True: 2.0, False: 30.0}  # between commits; shorter in local runs
 
 KEPT, RECORDS, UNUSED = "kept", "records", "unused"
 
@@ -129,6 +131,7 @@ def colorize(
     opened = tasks | "Open" >> beam.ParDo(OpenScans(settings)).with_outputs(KEPT, RECORDS, main="opened")
     handler = ColorizationHandler(
         settings.model_uri,
+        settings.model_sha256,
         settings.side,
         batch_size=batch_size,
         max_batch_pixels=max_batch_pixels,
@@ -272,7 +275,7 @@ class PaintScans(beam.DoFn):
 
     def __init__(self, settings: Settings, gallery_size: int = 0):
         self._settings = settings
-        self._gallery_size = gallery_size if settings.stop_file else 0
+        self._gallery_size = gallery_size if settings.local else 0
         self._own: Guard | None = None
 
     def setup(self):
@@ -315,7 +318,7 @@ class CommitRecords(beam.DoFn):
 
     def __init__(self, settings: Settings):
         self._settings = settings
-        self._seconds = SHARD_SECONDS[bool(settings.stop_file)]
+        self._seconds = SHARD_SECONDS[settings.local]
 
     def start_bundle(self):
         self._records, self._since = [], time.monotonic()
@@ -409,8 +412,13 @@ def _plan(joined: tuple[bytes, dict], settings: Settings, on_existing: str) -> I
     yield from plan(items, records, derivative_bytes, settings, on_existing, hints)
 
 
+@functools.lru_cache(maxsize=4)
+def _stop(file: str, run: str) -> Stop:
+    return Stop(file)
+
+
 def _stopped(settings: Settings) -> bool:
-    return bool(settings.stop_file) and os.path.exists(settings.stop_file)
+    return _stop(settings.stop_file, settings.run).is_requested()
 
 
 # The codecs of this process by number, so that `PaintScans` finds the one that holds a scan.

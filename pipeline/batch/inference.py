@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
+from model import default_model
+from model.card import weights_sha256
 from model.color.srgb import LIGHTNESS
 from pipeline import storage
 from pipeline.codec.codec import View
@@ -21,6 +24,7 @@ from pipeline.inputs.collection import Item
 from pipeline.storage import scratch
 
 SIGNATURE = "serving_default"
+SHIPPED = "shipped"  # stands for the model in the installation of each worker
 _FULL = 1_000_000  # weight of a full batch
 
 
@@ -136,15 +140,34 @@ class LazyNetwork:
 _LOADING = threading.Lock()
 
 
-def load(model: str, side: int, batch_size: int, threads: int) -> Network:
-    """The network of this process. All threads share it. Raises ModelError like `Network`."""
+def load(model: str, sha256: str, side: int, batch_size: int, threads: int) -> Network:
+    """The network of this process. All threads share it.
+
+    Args:
+      model: folder or URI, or `SHIPPED`.
+      sha256: of its graph and weights, from its card.
+      side, batch_size, threads: as for `Network`.
+
+    Raises:
+      ModelError: the model cannot be loaded, is another one, or has another signature.
+    """
     with _LOADING:
-        return _load(model, side, batch_size, threads)
+        return _load(model, sha256, side, batch_size, threads)
 
 
 @functools.lru_cache(maxsize=1)
-def _load(model: str, side: int, batch_size: int, threads: int) -> Network:
-    return Network(local_copy(model), side, batch_size, threads)
+def _load(model: str, sha256: str, side: int, batch_size: int, threads: int) -> Network:
+    folder = local_copy(model)
+    try:
+        differs = folder != model and weights_sha256(folder) != sha256
+    except OSError as error:
+        raise ModelError(f"cannot read the model {model} on {socket.gethostname()}: {error}") from error
+    if differs:
+        raise ModelError(
+            f"the model {model} on the worker {socket.gethostname()} is not the one that this job was started with: "
+            "install the same version of this package everywhere, or push the model again"
+        )
+    return Network(folder, side, batch_size, threads)
 
 
 def try_out(network: Network, side: int) -> None:
@@ -163,13 +186,15 @@ def try_out(network: Network, side: int) -> None:
 class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
     """Loads the network once in each process. Batches are limited by tiles and by the pixels of their scans."""
 
-    def __init__(self, model: str, side: int, *, batch_size: int, max_batch_pixels: int, threads: int = 0):
+    def __init__(
+        self, model: str, sha256: str, side: int, *, batch_size: int, max_batch_pixels: int, threads: int = 0
+    ):
         super().__init__()
-        self._model, self._side, self._threads = model, side, threads
+        self._model, self._sha256, self._side, self._threads = model, sha256, side, threads
         self._batch_size, self._max_batch_pixels = batch_size, max_batch_pixels
 
     def load_model(self) -> "LazyNetwork":
-        return LazyNetwork(self._model, self._side, self._batch_size, self._threads)
+        return LazyNetwork(self._model, self._sha256, self._side, self._batch_size, self._threads)
 
     def run_inference(
         self, batch: Sequence[Opened], model: "LazyNetwork", inference_args: dict[str, Any] | None = None
@@ -231,6 +256,8 @@ def local_copy(model: str) -> str:
       JobError: there is no room for the copy.
       OSError: the model cannot be read.
     """
+    if model == SHIPPED:
+        return default_model()
     if not storage.is_gcs(model):
         return model
     target = Path(scratch.make())

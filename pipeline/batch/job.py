@@ -2,13 +2,13 @@
 
 import argparse
 import contextlib
-import difflib
 import json
 import logging
 import os
 import re
 import secrets
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -17,23 +17,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import (
-    DirectOptions,
-    GoogleCloudOptions,
-    PipelineOptions,
-    StandardOptions,
-)
+from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from model import default_model
 from model.card import CARD, CardError, ModelCard, read_card
 from pipeline import storage
-from pipeline.batch import graph, lease, registry, worklist
-from pipeline.batch.inference import ModelError, load, local_copy, try_out
+from pipeline.batch import graph, lease, registry, runners, stopping, worklist
+from pipeline.batch.inference import SHIPPED, ModelError, load, local_copy, try_out
 from pipeline.batch.plan import Action
 from pipeline.batch.progress import Progress
-from pipeline.batch.stopping import IGNORE_SIGNALS, Stopped, finishing_on_signals
+from pipeline.batch.runners import Engine
+from pipeline.batch.stopping import IGNORE_SIGNALS, Stop, Stopped, finishing_on_signals
 from pipeline.batch.worklist import Worklist
 from pipeline.codec.settings import Settings
 from pipeline.console import complain, one_line, say
@@ -44,8 +40,6 @@ from pipeline.records.summary import FILE, describe, describe_unused
 from pipeline.storage import scratch
 
 FAILURE = 1
-LOCAL_RUNNER = "FnApiRunner"  # by default, Beam would try to download another one
-LOCAL_RUNNERS = {LOCAL_RUNNER, "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner"}
 SCANS_PER_WORKER = 32  # fewer are not worth the start of another process
 
 
@@ -63,7 +57,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
       JobError: nothing was done; the message says what to do.
     """
     started = time.time()
-    beam_options = _beam_options(beam_argv)
+    engine = runners.engine(beam_argv, chosen.workers_share_files)
     for place in filter(None, (chosen.output, chosen.hints, chosen.model)):
         collection.check_reachable(place)
     output = storage.normalize(chosen.output)
@@ -72,16 +66,24 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     hints_folder = storage.normalize(chosen.hints) if chosen.hints else None
     if hints_folder:
         hint_files.check(hints_folder, chosen.input, output)
+    places = (
+        ("--input", chosen.input),
+        ("--output", output),
+        ("--hints", hints_folder),
+        ("--model", chosen.model),
+    )
+    runners.check_places(engine, places)
     folder, card = _card(chosen.model, chosen.allow_unblessed)
-    local = beam_options.view_as(StandardOptions).runner == LOCAL_RUNNER
+    run = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + "-" + secrets.token_hex(3)
+    stop = Stop(stopping.file(output, run))
     with scratch.folder() as made:
         settings = Settings(
             output=output,
-            run=time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + "-" + secrets.token_hex(3),
+            run=run,
             model=card.name,
             model_version=card.version,
             model_sha256=card.weights_sha256,
-            model_uri=folder,
+            model_uri=folder if chosen.model or engine.shares_files else SHIPPED,
             side=card.size,
             format=chosen.format,
             quality=chosen.quality,
@@ -90,40 +92,42 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             color_scans=chosen.color_scans,
             max_pixels=chosen.max_pixels,
             codec_timeout=chosen.codec_timeout,
-            stop_file=os.path.join(made, "stop") if local else "",
+            stop_file=stop.file,
+            local=engine.local,
         )
         if chosen.dry_run:
             return _dry_run(chosen, settings, hints_folder)
         if next(collection.expand(chosen.input), None) is None:
             raise JobError(f"nothing to do: no scans in {chosen.input}")
-        with lease.held(output, settings.run, settings.stop_file) as hold:
+        with lease.held(output, run, stop.request) as hold, _without_stop_files(output, stop):
             before = manifest.runs(output)
             planning = dict(hints_folder=hints_folder, on_existing=chosen.on_existing, since=hold.since)
             work, here = None, _Local()
-            if local:
+            if engine.local:
                 work = worklist.write(
                     made, chosen.input, settings, gallery_size=chosen.gallery_size, **planning
                 )
-                here = _local_runner(beam_options, beam_argv, work.todo)
+                here = _local_runner(engine.options, beam_argv, work.todo)
+            threads = here.threads if chosen.threads is None else chosen.threads
             if work is None or work.todo:
-                _try_model(folder, card, chosen.batch_size, here)
+                _try_model(folder, card, chosen.batch_size, here.workers, threads)
             build = dict(
                 batch_size=chosen.batch_size,
                 max_batch_pixels=chosen.max_batch_pixels,
-                threads=here.threads,
+                threads=threads,
                 gallery_size=chosen.gallery_size,
                 started=started,
             )
-            with finishing_on_signals(settings.stop_file) as stopped:
-                error = _execute(chosen.input, settings, here.runner, beam_options, work, planning, build)
+            with finishing_on_signals(stop.request) as stopped:
+                error = _execute(chosen.input, settings, here.runner, engine, work, planning, build, stopped)
             if error:
                 return _failed(error)
-            template = beam_options.view_as(GoogleCloudOptions).template_location
+            template = engine.options.view_as(GoogleCloudOptions).template_location
             if template:
                 say(f"nothing was run; the job is described in {template}")
                 return 0
             try:
-                code = _conclude(settings, work, stopped, chosen)
+                code = _conclude(settings, work, stop, stopped, chosen)
                 intruder = hold.lost or _intruder(settings, before)
             except (JobError, OSError) as error:
                 return _failed(f"{error}; what is finished is kept")
@@ -132,35 +136,50 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             return code
 
 
+@contextlib.contextmanager
+def _without_stop_files(output: str, stop: Stop) -> Iterator[None]:
+    """Removes the stop files of earlier runs before the block, and that of this run after it."""
+    try:
+        stopping.clear(output)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            storage.delete(stop.file)
+
+
 def _execute(
     source: str,
     settings: Settings,
     runner: FnApiRunner | None,
-    beam_options: PipelineOptions,
+    engine: Engine,
     work: Worklist | None,
     planning: dict,
     build: dict,
+    stopped: Stopped,
 ) -> str:
     """Runs the graph. Returns what stopped it, in words; empty if nothing did."""
-    progress: contextlib.AbstractContextManager = contextlib.nullcontext()
-    if work is not None:
-        progress = Progress(settings.output, settings.run, work.todo)
-    if work is not None:  # errors are reported here once; Beam would log them on every layer
+    progress = Progress(settings.output, settings.run, work.todo if work else None)
+    if engine.local:  # errors are reported here once; Beam would log them on every layer
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     try:
-        with progress, beam.Pipeline(runner, options=beam_options) as root:
-            if work is None:
-                tasks, unused = graph.planned(root, source, settings, **planning)
-                graph.colorize(tasks, settings, unused_hints=unused, **build)
-            else:
-                graph.colorize(
-                    graph.listed(root, work.file),
-                    settings,
-                    kept=work.kept,
-                    sample=work.sample,
-                    unused_hints=work.unused_hints,
-                    **build,
-                )
+        root = beam.Pipeline(runner, options=engine.options)
+        if work is None:
+            tasks, unused = graph.planned(root, source, settings, **planning)
+            graph.colorize(tasks, settings, unused_hints=unused, **build)
+        else:
+            graph.colorize(
+                graph.listed(root, work.file),
+                settings,
+                kept=work.kept,
+                sample=work.sample,
+                unused_hints=work.unused_hints,
+                **build,
+            )
+        with progress:
+            result = root.run()
+            stopped.cancel = result.cancel
+            stopped.rearm()  # a job server has taken SIGINT over
+            result.wait_until_finish()
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         if words := re.findall(r"(?:JobError|ModelError): (.*?)(?: \[while running|\n|$)", said):
@@ -187,34 +206,6 @@ def _failed(words: str) -> int:
     return FAILURE
 
 
-def _beam_options(argv: list[str]) -> PipelineOptions:
-    """Options of Beam, with the local runner as the default. Unknown options are errors; Beam would ignore them."""
-    known = argparse.ArgumentParser(prog="archive-colorize", add_help=False, allow_abbrev=False)
-    for kind in dict.fromkeys(_subclasses(PipelineOptions)):
-        with contextlib.suppress(argparse.ArgumentError):
-            kind._add_argparse_args(known)
-    _, unknown = known.parse_known_args(argv)
-    if unknown:
-        name = unknown[0].partition("=")[0]
-        names = [text for action in known._actions for text in action.option_strings]
-        close = difflib.get_close_matches(name, names, 1)
-        raise JobError(f"unknown option: {unknown[0]}" + (f" (did you mean {close[0]}?)" if close else ""))
-    beam_options = PipelineOptions(argv)
-    standard = beam_options.view_as(StandardOptions)
-    if standard.runner is None or standard.runner in LOCAL_RUNNERS:
-        standard.runner = LOCAL_RUNNER
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-        os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # of workers: each arena keeps what it once held
-    return beam_options
-
-
-def _subclasses(kind: type[PipelineOptions]) -> Iterator[type[PipelineOptions]]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _subclasses(child)
-
-
 def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard]:
     """Folder of the model, which a push during the job does not change, and its card."""
     try:
@@ -234,16 +225,16 @@ def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard]:
     return folder, card
 
 
-def _try_model(folder: str, card: ModelCard, batch_size: int, here: "_Local") -> None:
+def _try_model(folder: str, card: ModelCard, batch_size: int, workers: int, threads: int) -> None:
     """Tries the model out: in this process if it will do the work, otherwise in a process of its own."""
-    if here.workers == 1:
+    if workers == 1:
         try:
-            try_out(load(folder, card.size, batch_size, here.threads), card.size)
+            try_out(load(folder, card.weights_sha256, card.size, batch_size, threads), card.size)
         except ModelError as error:
             raise JobError(str(error)) from error
         return
     trial = subprocess.run(
-        [sys.executable, "-m", "pipeline.batch.trial", folder, str(card.size)],
+        [sys.executable, "-m", "pipeline.batch.trial", folder, card.weights_sha256, str(card.size)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -289,12 +280,18 @@ def _local_runner(beam_options: PipelineOptions, argv: list[str], todo: int) -> 
 class _Local:
     runner: FnApiRunner | None = None  # None for another runner, which is given by name
     workers: int = 0
-    threads: int = 0  # of the network in each worker; 0 lets TensorFlow choose
+    threads: int = 1  # of the network in each worker; 0 for one on each core
 
 
-def _conclude(settings: Settings, work: Worklist | None, stopped: Stopped, chosen: argparse.Namespace) -> int:
+def _conclude(
+    settings: Settings, work: Worklist | None, stop: Stop, stopped: Stopped, chosen: argparse.Namespace
+) -> int:
     """Prints the result of the run. Returns the exit code. Raises JobError if the summary is of another run."""
-    summary = json.loads(storage.read(storage.join(settings.output, FILE)))
+    try:
+        summary = json.loads(storage.read(storage.join(settings.output, FILE)))
+    except FileNotFoundError as error:
+        words = "do they share this folder? (--workers_share_files)" if work is None else "was it deleted?"
+        raise JobError(f"the workers wrote no {FILE} to {settings.output}: {words}") from error
     if summary["run"] != settings.run:
         raise JobError(f"{FILE} belongs to another run: two jobs write to {settings.output}")
     say(describe(summary))
@@ -311,12 +308,13 @@ def _conclude(settings: Settings, work: Worklist | None, stopped: Stopped, chose
         say(f"{name:<13} {uri}")
     if summary["unused_hints"]:
         say(describe_unused(summary["unused_hints"]))
-    if stopped.by is not None and work is not None:
-        left = work.kept.records + work.todo - summary["records"]
-        say(
-            f"\nstopped by {stopped.by.name}; {left:,} scans were not started; run the same command to continue"
-        )
-        return 128 + stopped.by
+    if stopped.by is not None or stop.is_requested():
+        by = stopped.by.name if stopped.by is not None else "archive-colorize stop"
+        left = f"{work.kept.records + work.todo - summary['records']:,} scans" if work else "the other scans"
+        say(f"\nstopped by {by}; {left} were not started; run the same command to continue")
+        return 128 + (stopped.by or signal.SIGTERM)
+    if not summary["records"]:
+        raise JobError(f"the workers see no scans in {chosen.input}, but this machine does")
     if failed:
         say("\nthe same command tries failed scans again; their records say what was wrong")
     if failed > chosen.max_failures * summary["records"]:

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -38,13 +38,13 @@ class Lease:
 
 
 @contextlib.contextmanager
-def held(output: str, run: str, stop_file: str) -> Iterator[Lease]:
+def held(output: str, run: str, stop: Callable[[], None] = lambda: None) -> Iterator[Lease]:
     """Holds the lease on an output while the block lasts.
 
     Args:
       output: a folder, which need not exist, or gs://.
       run: of this job.
-      stop_file: is made if the lease is lost, so that no new work is started; "" for none.
+      stop: is called if the lease is lost, so that no new work is started.
 
     Raises:
       JobError: another job holds the lease, or the output cannot be written to.
@@ -75,10 +75,9 @@ def held(output: str, run: str, stop_file: str) -> Iterator[Lease]:
                 info = _stat(file)
                 version = info.version if info else ""
             else:
-                lease.lost = f"{_who(other)} has taken over the output {output}"
-                if stop_file:
-                    with open(stop_file, "w"):
-                        pass
+                lease.lost = f"another job ({described(other)}) has taken over the output {output}"
+                with contextlib.suppress(OSError):
+                    stop()
                 return
 
     def release() -> None:
@@ -104,7 +103,7 @@ def _take(file: str, output: str, mine: dict) -> str:
         other = _read(file) if info else None
         if other and _is_alive(other):
             raise JobError(
-                f"{_who(other)} writes to the output {output}: wait until it ends, or choose another output "
+                f"another job ({described(other)}) writes to the output {output}: wait until it ends, or choose another output "
                 f"(the lease of a killed job ends after {EXPIRES.seconds // 60} minutes)"
             )
         try:
@@ -145,10 +144,16 @@ def _is_alive(other: dict) -> bool:
     return abs(datetime.now(UTC) - other["renewed"]) < EXPIRES
 
 
-def _who(other: dict) -> str:
+def holder(output: str) -> dict | None:
+    """The lease of the job that writes to the output now; None if there is none. Raises OSError."""
+    other = _read(storage.join(output, FILE))
+    return other if other and _is_alive(other) else None
+
+
+def described(other: dict) -> str:
+    """The holder of a lease in words."""
     return (
-        f"another job (run {other['run']}, process {other.get('pid')} on {other.get('host')}, "
-        f"since {other.get('started')})"
+        f"run {other['run']}, process {other.get('pid')} on {other.get('host')}, since {other.get('started')}"
     )
 
 

@@ -37,6 +37,7 @@ where it runs
 
 other commands
   archive-colorize status OUTPUT             counts the records in the manifest
+  archive-colorize stop OUTPUT               lets the job that writes to OUTPUT finish work in progress, and ends it
   archive-colorize models ROOT               lists the pushed models and marks the current one
   archive-colorize rollback ROOT [VERSION]   makes the previous model, or any other, the current one
 
@@ -44,7 +45,7 @@ exit codes
   0  every scan has its record; single scans may have failed, see the summary
   1  the job could not continue, or more scans failed than --max_failures allows
   2  nothing was done, because an option or the input is wrong
-  130, 143  stopped by SIGINT or SIGTERM; work in progress was finished
+  130, 143  stopped by SIGINT, or by SIGTERM or archive-colorize stop; work in progress was finished
 
 The shipped model was trained on photographs whose terms allow research use only. Read the licence note beside its
 weights before you publish its pictures, or train your own model (python -m model.train).
@@ -152,6 +153,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=120.0,
         metavar="S",
         help="time limit in seconds for decoding or encoding a scan, plus one per megapixel (default: 120)",
+    )
+    running.add_argument(
+        "--threads",
+        type=_whole(0, 1024),
+        metavar="N",
+        help="threads of the network in a worker, 0 for one on each core (default: on this machine, its cores divided "
+        "by its workers; elsewhere 1)",
+    )
+    running.add_argument(
+        "--workers_share_files",
+        action="store_true",
+        help="with a --runner whose workers are on other machines: they have the local paths mounted, too",
     )
     running.add_argument(
         "--gallery_size",

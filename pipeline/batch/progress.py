@@ -1,4 +1,4 @@
-"""Progress of a local run: finished records, rate and time left, from the growing manifest."""
+"""Progress of a run on any runner: finished records, rate and time left, from the growing manifest in the output."""
 
 import contextlib
 import sys
@@ -22,10 +22,10 @@ class Progress:
     Args:
       output: of the job.
       run: whose shards are counted.
-      todo: number of expected records.
+      todo: number of expected records; None if the workers make the plan.
     """
 
-    def __init__(self, output: str, run: str, todo: int):
+    def __init__(self, output: str, run: str, todo: int | None):
         self._output, self._run, self._todo = output, run, todo
         self._seen: set[str] = set()
         self._done = 0
@@ -84,8 +84,11 @@ class Progress:
             said = now
             self._count()
             rate = self._done / (now - started)
-            left = f", about {(self._todo - self._done) / rate:,.0f} s left" if self._done else ""
-            say(f"{self._done:,} of {self._todo:,} scans, {rate:.1f} a second{left}", error=True)
+            total = left = ""
+            if self._todo is not None:
+                total = f" of {self._todo:,}"
+                left = f", about {(self._todo - self._done) / rate:,.0f} s left" if self._done else ""
+            say(f"{self._done:,}{total} scans, {rate:.1f} a second{left}", error=True)
 
     def _count(self) -> int:
         """Number of records so far. Only the shards of this run are listed, and each is read once."""

@@ -1,4 +1,4 @@
-"""Loads a model and tries it out, in a process of its own: `python -m pipeline.batch.trial MODEL SIDE`.
+"""Loads a model and tries it out, in a process of its own: `python -m pipeline.batch.trial MODEL SHA256 SIDE`.
 
 Exits with 1 and one line on stdout if the batch job cannot use the model.
 """
@@ -10,10 +10,10 @@ from pipeline.batch.inference import ModelError, load, try_out
 from pipeline.errors import JobError
 
 
-def main(model: str, side: int) -> int:
+def main(model: str, sha256: str, side: int) -> int:
     console.prepare()
     try:
-        try_out(load(model, side, batch_size=1, threads=0), side)
+        try_out(load(model, sha256, side, batch_size=1, threads=0), side)
     except (ModelError, JobError) as error:
         print(error)
         return 1
@@ -21,4 +21,4 @@ def main(model: str, side: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

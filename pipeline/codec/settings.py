@@ -30,7 +30,8 @@ class Settings:
     color_scans: str = "skip"  # or colorize
     max_pixels: int = MAX_PIXELS
     codec_timeout: float = 120.0  # seconds for decoding or encoding a scan, plus one per megapixel
-    stop_file: str = ""  # if it exists, no new scan is started
+    stop_file: str = ""  # if it exists, no new scan is started; local or gs://
+    local: bool = True  # whether the launcher plans the run and starts the workers
 
     @property
     def options_sha256(self) -> str:

@@ -20,7 +20,7 @@ def opened(name, tiles, pixels=1000):
 
 
 def handler(**options):
-    return ColorizationHandler("", SIDE, **{"batch_size": 8, "max_batch_pixels": 10_000} | options)
+    return ColorizationHandler("", "", SIDE, **{"batch_size": 8, "max_batch_pixels": 10_000} | options)
 
 
 @pytest.mark.parametrize("first", [opened("panorama", 50), opened("map", 1, 10**9)])

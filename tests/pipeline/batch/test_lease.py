@@ -34,7 +34,7 @@ def of_another_machine(output, minutes_ago: float, **more) -> dict:
 
 def test_a_second_job_stops_before_any_work_with_one_line(colorize, tmp_path):
     archive, output = make_archive(tmp_path / "in", 2), tmp_path / "out"
-    with lease.held(str(output), "the first", ""):
+    with lease.held(str(output), "the first"):
         run = colorize(archive, output)
         assert (run.code, run.err.count("\n")) == (2, 1)
         assert "another job (run the first" in run.err
@@ -42,7 +42,7 @@ def test_a_second_job_stops_before_any_work_with_one_line(colorize, tmp_path):
         assert colorize(archive, output, "--dry_run").code == 0
     assert colorize(archive, output).code == 0
     assert not (output / lease.FILE).exists()
-    with lease.held(str(output), "the third", ""):
+    with lease.held(str(output), "the third"):
         assert main(["status", str(output)]) == 0
 
 
@@ -56,7 +56,7 @@ def test_a_job_that_stops_before_its_work_lets_go(colorize, tmp_path):
 HOLDER = """
 import sys, time
 from pipeline.batch import lease
-with lease.held(sys.argv[1], "killed", ""):
+with lease.held(sys.argv[1], "killed"):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -67,11 +67,11 @@ def test_a_killed_job_on_this_machine_holds_nothing(tmp_path):
         [sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, env=environment()
     )
     assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(JobError, match=f"process {holder.pid} "), lease.held(str(tmp_path), "mine", ""):
+    with pytest.raises(JobError, match=f"process {holder.pid} "), lease.held(str(tmp_path), "mine"):
         pass
     holder.kill()
     wait_for(lambda: lease._born(holder.pid) == "")  # the killed process is still a zombie
-    with lease.held(str(tmp_path), "mine", ""):
+    with lease.held(str(tmp_path), "mine"):
         assert json.loads((tmp_path / lease.FILE).read_text())["run"] == "mine"
     holder.wait()
     holder.stdout.close()
@@ -79,7 +79,7 @@ def test_a_killed_job_on_this_machine_holds_nothing(tmp_path):
 
 def test_a_process_number_that_another_process_has_by_now_holds_nothing(tmp_path):
     of_another_machine(tmp_path, 0, machine=lease._machine(), born="1")
-    with lease.held(str(tmp_path), "mine", ""):
+    with lease.held(str(tmp_path), "mine"):
         pass
 
 
@@ -87,12 +87,12 @@ def test_a_process_number_that_another_process_has_by_now_holds_nothing(tmp_path
 def test_a_job_on_another_machine_keeps_its_lease_while_it_renews(cloud, tmp_path, where):
     output = str(tmp_path) if where == "here" else f"{cloud}/leased"
     of_another_machine(output, 9)
-    with pytest.raises(JobError, match="on elsewhere"), lease.held(output, "mine", ""):
+    with pytest.raises(JobError, match="on elsewhere"), lease.held(output, "mine"):
         pass
     of_another_machine(output, 11)
-    with lease.held(output, "mine", ""):
+    with lease.held(output, "mine"):
         assert json.loads(storage.read(f"{output}/{lease.FILE}"))["run"] == "mine"
-        with pytest.raises(JobError, match="run mine"), lease.held(output, "second", ""):
+        with pytest.raises(JobError, match="run mine"), lease.held(output, "second"):
             pass
     assert storage.stat(f"{output}/{lease.FILE}") is None
 
@@ -100,7 +100,7 @@ def test_a_job_on_another_machine_keeps_its_lease_while_it_renews(cloud, tmp_pat
 @pytest.mark.parametrize("renewed", ["2099-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00", "2026-01-01"])
 def test_a_lease_dated_by_a_clock_that_was_wrong_holds_nothing(tmp_path, renewed):
     of_another_machine(tmp_path, 0, renewed=renewed)
-    with lease.held(str(tmp_path), "mine", ""):
+    with lease.held(str(tmp_path), "mine"):
         pass
 
 
@@ -111,7 +111,7 @@ def test_one_of_several_concurrent_jobs_gets_the_lease(tmp_path):
     def take(number):
         go.wait()
         try:
-            with lease.held(str(tmp_path), f"run{number}", ""):
+            with lease.held(str(tmp_path), f"run{number}"):
                 got.append(number)
                 done.wait(30)
         except JobError:
@@ -130,14 +130,14 @@ def test_one_of_several_concurrent_jobs_gets_the_lease(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"[]", b'{"run": 1, "renewed": "x"}'])
 def test_an_invalid_lease_file_is_ignored(tmp_path, content):
     (tmp_path / lease.FILE).write_bytes(content)
-    with lease.held(str(tmp_path), "mine", ""):
+    with lease.held(str(tmp_path), "mine"):
         pass
 
 
 def test_a_lease_is_renewed_and_its_loss_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
     output, stop = tmp_path / "out", tmp_path / "stop"
-    with lease.held(str(output), "mine", str(stop)) as hold:
+    with lease.held(str(output), "mine", stop.touch) as hold:
         first = (output / lease.FILE).stat().st_mtime_ns
         assert wait_for(lambda: (output / lease.FILE).stat().st_mtime_ns != first)
         of_another_machine(output, 0)

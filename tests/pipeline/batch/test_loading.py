@@ -14,7 +14,7 @@ def test_threads_that_ask_at_once_get_one_network(model, monkeypatch):
 
     def ask():
         go.wait()
-        found.append(inference.load(str(model), SIDE, 2, 0))
+        found.append(inference.load(str(model), "", SIDE, 2, 0))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
