@@ -103,8 +103,9 @@ def _take(file: str, output: str, mine: dict) -> str:
         other = _read(file) if info else None
         if other and _is_alive(other):
             raise JobError(
-                f"another job ({described(other)}) writes to the output {output}: wait until it ends, or choose another output "
-                f"(the lease of a killed job ends after {EXPIRES.seconds // 60} minutes)"
+                f"another job ({described(other)}) writes to the output {output}: wait until it ends, stop it with "
+                f"archive-colorize stop, or choose another output (the lease of a killed job ends after "
+                f"{EXPIRES.seconds // 60} minutes)"
             )
         try:
             version = _write(file, mine, info.version if info else "")
