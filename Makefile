@@ -59,6 +59,7 @@ clean: ## remove the environments and the output of the demonstration
 	@touch $@
 
 # uv finds Python 3.11 on this machine, or downloads it.
+.PRECIOUS: %/bin/python
 %/bin/python: | $(UV)
 	@$(UV) venv -q --seed --python 3.11 $* 2>.venv-uv/log || { echo "Python 3.11 is needed, was not found, and could not" \
 		"be downloaded: install it (Ubuntu: the deadsnakes packages; elsewhere: pyenv) and run make again" >&2; exit 1; }

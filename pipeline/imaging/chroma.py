@@ -75,15 +75,21 @@ def join_tiles(tiles: np.ndarray, canvas_shape: tuple[int, int]) -> np.ndarray:
     """Joins the chroma of tiles, float [K, S, S, 2], to that of the canvas, float32 [h, w, 2]. Overlaps are blended."""
     if len(tiles) == 1:
         return tiles[0].astype(np.float32)
-    side = tiles.shape[1]
+    side, along = tiles.shape[1], int(canvas_shape[1] > canvas_shape[0])
     ramp = np.minimum(np.arange(1, side + 1), np.arange(side, 0, -1)).astype(np.float32)
-    weight = ramp[:, None, None] if canvas_shape[0] > canvas_shape[1] else ramp[None, :, None]
-    total = np.zeros((*canvas_shape, 2), np.float32)
-    weights = np.zeros((*canvas_shape, 1), np.float32)
-    for window, tile in zip(_windows(canvas_shape, side), tiles, strict=True):
-        total[window] += weight * tile
-        weights[window] += weight
-    return total / weights
+    windows = list(_windows(canvas_shape, side))
+    weights = np.zeros(canvas_shape[along], np.float32)
+    for window in windows:
+        weights[window[along]] += ramp
+    height, width = canvas_shape
+    total = np.zeros(
+        (height, 2 * width), np.float32
+    )  # a* and b* side by side make rows that NumPy multiplies fast
+    for (rows, columns), tile in zip(windows, tiles.reshape(-1, side, 2 * side), strict=True):
+        share = ramp / weights[(rows, columns)[along]]
+        part = total[rows, 2 * columns.start : 2 * columns.stop]
+        part += tile.astype(np.float32) * (np.repeat(share, 2) if along else share[:, None])
+    return total.reshape(height, width, 2)
 
 
 def to_ycc(luma: np.ndarray, ab: np.ndarray) -> np.ndarray:

@@ -30,6 +30,8 @@ from tests.benchmarks.scans import make_scan
 
 QUALITY = 90
 SIDE = 192
+PANORAMA = 5016, 627  # width, height: 3 megapixels
+TILES = 11  # of the panorama
 KINDS = {
     "grafted: grey JPEG": ("L", "JPEG", 1.0),
     "composed: RGB JPEG": ("RGB", "JPEG", 2.0),
@@ -51,7 +53,14 @@ def main() -> None:
                 f"{kind:20} {ratio:5.2f} times Pillow's decode and encode (limit {bound}): "
                 f"{1000 * host:.1f} ms and {1000 * floor:.1f} ms of CPU per scan"
             )
+        panoramas = [make_scan(seed, *PANORAMA) for seed in range(arguments.scans)]
         items = _write(lumas, Path(folder) / "L" / "JPEG", "L", "JPEG")
+        wide = _write(panoramas, Path(folder) / "8:1", "L", "JPEG")
+        ratio, host, floor = _measure(wide, folder, arguments.rounds, items)
+        print(
+            f"{'panorama of 8:1':20} {ratio:5.2f} times a scan of 4:3 with as many pixels (limit 1.5): "
+            f"{1000 * host:.1f} ms and {1000 * floor:.1f} ms of CPU per scan"
+        )
         more, floor = _gallery(items, folder, arguments.rounds)
         print(
             f"{'gallery: grey JPEG':20} {more / floor:5.2f} times Pillow's thumbnails of both files: "
@@ -75,13 +84,21 @@ def _guard(folder: str) -> Guard:
     return Guard(Settings(output=f"{folder}/out", run="benchmark", model="none", side=SIDE, quality=QUALITY))
 
 
-def _colorize(guard: Guard, items: list[Item], show: bool = False) -> list[Record]:
+def _chroma() -> np.ndarray:
+    """Chroma float16 [TILES, SIDE, SIDE, 2] in place of the network's."""
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
-    chroma = np.float16(np.stack([30 * np.sin(5 * x + 3 * y), 40 * np.cos(4 * y - 2 * x)], -1))[None]
+    chroma = np.float16(np.stack([30 * np.sin(5 * x + 3 * y), 40 * np.cos(4 * y - 2 * x)], -1))
+    return np.stack([chroma] * TILES)
+
+
+CHROMA = _chroma()
+
+
+def _colorize(guard: Guard, items: list[Item], show: bool = False) -> list[Record]:
     records = []
     for item in items:
         view = guard.open(item)
-        records.append(guard.paint(item, chroma[: len(view.tiles)], 0.5, 0.0, view.pixels, show))
+        records.append(guard.paint(item, CHROMA[: len(view.tiles)], 0.5, 0.0, view.pixels, show))
         assert records[-1].outcome == Outcome.COLORIZED, records[-1]
         records[-1].to_json()
     return records
@@ -115,25 +132,30 @@ def _gallery(items: list[Item], folder: str, rounds: int) -> tuple[float, float]
     return shown - without, floor
 
 
-def _measure(items: list[Item], folder: str, rounds: int) -> tuple[float, float, float]:
-    """The ratio, and the CPU seconds per scan of the host code and of the floor."""
+def _measure(
+    items: list[Item], folder: str, rounds: int, others: list[Item] | None = None
+) -> tuple[float, float, float]:
+    """The ratio, and the CPU seconds per scan of the host code and of the floor: Pillow, or our work on `others`."""
     guard = _guard(folder)
     masters = [Path(item.source).read_bytes() for item in items]
 
     def ours() -> None:
         _colorize(guard, items)
 
-    def theirs() -> None:
+    def floor() -> None:
+        if others is not None:
+            _colorize(guard, others)
+            return
         for master in masters:
             Image.open(io.BytesIO(master)).convert("RGB").save(io.BytesIO(), "JPEG", quality=QUALITY)
 
     try:
-        ours(), theirs()  # warm-up
+        ours(), floor()  # warm-up
         (codec,) = psutil.Process().children()
-        spent = [(_cpu(ours, codec.pid), _cpu(theirs, codec.pid)) for _ in range(rounds)]
+        spent = [(_cpu(ours, codec.pid), _cpu(floor, codec.pid)) for _ in range(rounds)]
     finally:
         guard.close()
-    ratio = statistics.median(host / floor for host, floor in spent)
+    ratio = statistics.median(host / base for host, base in spent)
     return ratio, *(statistics.median(side) / len(items) for side in zip(*spent, strict=True))
 
 

@@ -136,6 +136,9 @@ class Pipeline:
         return self._result(code, *capfd.readouterr())
 
 
+PUSHED, DATA, QUALITY, SERVING = 0, 3, 4, 5
+
+
 def environment(source: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
 
@@ -180,3 +183,22 @@ def _spoilt(folder: Path) -> Path:
         "".join(json.dumps(line) + "\n" for line in sorted(lines, key=lambda line: line["key"]))
     )
     return manifest
+
+
+@pytest.fixture(scope="session")
+def good(pipeline):
+    """The first run. The tests of the pipeline run after it. It also colourises a small archive."""
+    scans = pipeline.root.parent / "scans"
+    scans.mkdir()
+    Image.fromarray(picture(500)).convert("L").save(scans / "a.jpg")
+    result = pipeline.run(*SHORT, "--colorize", str(scans), str(pipeline.root.parent / "colorized"))
+    assert result.code == PUSHED, result.out + result.err
+    return result
+
+
+@pytest.fixture
+def in_use(pipeline, good):
+    """The version in use. Fails if the test changes it."""
+    before = (pipeline.root / "pushed" / "latest").read_text()
+    yield before.strip()
+    assert (pipeline.root / "pushed" / "latest").read_text() == before
