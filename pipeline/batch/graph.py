@@ -8,15 +8,20 @@ the reshuffle, moves only paths. From there to `commit` everything runs in one f
 by reference: a scan is decoded once, and its pixels never leave the codec process.
 """
 
+import contextlib
 import dataclasses
 import functools
+import heapq
 import itertools
 import json
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.transforms.combiners import TupleCombineFn
 from apache_beam.transforms.window import GlobalWindows
@@ -39,8 +44,12 @@ from pipeline.records.record import Outcome, Reason, Record, Refusal
 from pipeline.records.sample import Sample
 from pipeline.records.summary import FILE, Summary
 
+NAMESPACE = "colorize"  # of the metrics
 SHARD_RECORDS = 500
+DEAD_LETTERS = 100_000  # largest number of records in the file of failed scans; the manifest has all
 SHARD_SECONDS = {True: 2.0, False: 30.0}  # between commits; shorter in local runs
+
+_LOGGER = logging.getLogger(__name__)
 
 KEPT, RECORDS, UNUSED = "kept", "records", "unused"
 
@@ -69,7 +78,12 @@ def planned(
     join = settings.output, settings.format
     inputs = {
         "items": once
-        | "Expand" >> beam.FlatMap(lambda _: collection.expand(source))
+        | "Parts" >> beam.FlatMap(lambda _: collection.parts(source))
+        | "Split" >> beam.FlatMap(partial(collection.split, source))
+        | "SpreadFolders" >> beam.Reshuffle()
+        | "SplitAgain" >> beam.FlatMap(partial(collection.split, source))
+        | "SpreadParts" >> beam.Reshuffle()
+        | "Expand" >> beam.FlatMap(partial(collection.expand_part, source))
         | "PackItem" >> beam.Map(_packed_item, *join),
         "records": once
         | "Shards" >> beam.FlatMap(lambda _: map(os.fsencode, manifest.shards(settings.output)))
@@ -136,6 +150,7 @@ def colorize(
         batch_size=batch_size,
         max_batch_pixels=max_batch_pixels,
         threads=threads,
+        gpu=settings.gpu,
     )
     paint_scans = PaintScans(settings, gallery_size)
     painted = opened.opened | "Infer" >> RunInference(handler) | "Paint" >> beam.ParDo(paint_scans)
@@ -147,7 +162,12 @@ def colorize(
     }
     account = TupleCombineFn(_SummaryFn(settings.run), _SampleFn(gallery_size)).with_common_input()
     accounts = [some | f"Account{name}" >> beam.CombineGlobally(account) for name, some in records.items()]
-    failures = [some | f"Failures{name}" >> beam.Filter(_failed) for name, some in records.items()]
+    letters = [
+        some
+        | f"Failures{name}" >> beam.Filter(_failed)
+        | f"Letters{name}" >> beam.CombineGlobally(_LettersFn())
+        for name, some in records.items()
+    ]
     (
         root
         | "Once" >> beam.Create([None])
@@ -155,7 +175,7 @@ def colorize(
         >> beam.FlatMap(
             report,
             beam.pvalue.AsList(accounts | "Accounts" >> beam.Flatten()),
-            beam.pvalue.AsIter(failures | "Failures" >> beam.Flatten()),
+            beam.pvalue.AsIter(letters | "Letters" >> beam.Flatten()),
             beam.pvalue.AsIter(unused_hints) if isinstance(unused_hints, beam.PCollection) else unused_hints,
             settings,
             (kept or Summary(), sample or Sample(gallery_size)),
@@ -168,7 +188,7 @@ def colorize(
 def report(
     _,
     accounts: Sequence[tuple[Summary, Sample]],
-    failures: Iterable[Record],
+    letters: Iterable[list[Record]],
     unused_hints: Iterable[str | bytes],
     settings: Settings,
     kept: tuple[Summary, Sample],
@@ -177,7 +197,7 @@ def report(
 ) -> Iterator[None]:
     """Writes the dead letters, the gallery and finally `summary.json`. Raises JobError if one cannot be written."""
     try:
-        _report([*accounts, kept], failures, unused_hints, settings, gallery_size, started)
+        _report([*accounts, kept], letters, unused_hints, settings, gallery_size, started)
     except OSError as error:
         raise JobError(manifest.unwritable(settings.output, error)) from error
     return iter(())
@@ -185,7 +205,7 @@ def report(
 
 def _report(
     accounts: Sequence[tuple[Summary, Sample]],
-    failures: Iterable[Record],
+    letters: Iterable[list[Record]],
     unused_hints: Iterable[str | bytes],
     settings: Settings,
     gallery_size: int,
@@ -193,8 +213,9 @@ def _report(
 ) -> None:
     summaries, samples = zip(*accounts, strict=True)
     summary = Summary().merge(summaries)
-    letters = "".join(record.to_json() + "\n" for record in failures)
-    storage.write(storage.join(settings.output, manifest.DEAD_LETTERS), letters.encode())
+    failures = _first(itertools.chain.from_iterable(letters))
+    lines = "".join(record.to_json() + "\n" for record in failures)
+    storage.write(storage.join(settings.output, manifest.DEAD_LETTERS), lines.encode())
     more: dict[str, object] = {
         "run": settings.run,
         "model": settings.model,
@@ -204,6 +225,7 @@ def _report(
         "output": settings.output,
         "manifest": manifest.folder(settings.output),
         "dead_letters": storage.join(settings.output, manifest.DEAD_LETTERS),
+        "dead_letters_left_out": summary.outcomes[Outcome.FAILED] - len(failures),
         "gallery": None,
         "unused_hints": sorted(map(os.fsdecode, unused_hints)),
         "stopped": _stopped(settings),
@@ -257,7 +279,8 @@ class OpenScans(beam.DoFn):
         ):
             item = task.item
             record = before.finish(source=item.source, source_version=item.version, run=self._settings.run)
-        answer = record or self._guard.open(task.item)
+        with _timed("open"):
+            answer = record or self._guard.open(task.item)
         if isinstance(answer, Record):
             return beam.pvalue.TaggedOutput(RECORDS, answer)
         return Opened(task.item, answer, self._number)
@@ -284,7 +307,9 @@ class PaintScans(beam.DoFn):
     def process(self, prediction: Prediction):
         # If a runner has moved the scan to another process, it is opened again.
         guard = _GUARDS.get(prediction.opened.codec) or self._spare()
-        record = paint(guard, prediction, self._settings, show=self._shown.wants(prediction.confidence))
+        _distribution("infer_milliseconds").update(round(1000 * prediction.seconds))
+        with _timed("paint"):
+            record = paint(guard, prediction, self._settings, show=self._shown.wants(prediction.confidence))
         self._shown.add(record)
         yield record
 
@@ -334,7 +359,37 @@ class CommitRecords(beam.DoFn):
     def _commit(self) -> list[Record]:
         records, self._records, self._since = self._records, [], time.monotonic()
         manifest.commit(self._settings.output, self._settings.run, records)
+        for record in records:
+            _count(record)
         return records
+
+
+_counter = functools.lru_cache(functools.partial(Metrics.counter, NAMESPACE))
+_distribution = functools.lru_cache(functools.partial(Metrics.distribution, NAMESPACE))
+
+
+def _count(record: Record) -> None:
+    """Counts a durable record in Beam's metrics, which every runner shows, and logs a failed one."""
+    _counter(str(record.outcome)).inc()
+    if record.reason:
+        _counter(f"reason_{record.reason}").inc()
+    if record.outcome == Outcome.COLORIZED:
+        _distribution("milliseconds").update(record.milliseconds)
+        _distribution("source_bytes").update(max(0, record.source_bytes))
+        _distribution("derivative_bytes").update(record.derivative_bytes)
+        _distribution("confidence_percent").update(round(100 * (record.confidence or 0)))
+        _distribution("colorfulness").update(round(record.colorfulness or 0))
+    elif record.outcome == Outcome.FAILED:
+        names = ("source", "key", "reason", "detail", "run")
+        _LOGGER.warning("%s", json.dumps({name: str(getattr(record, name)) for name in names}))
+
+
+@contextlib.contextmanager
+def _timed(stage: str) -> Iterator[None]:
+    """Adds the duration of the block to the metrics, in milliseconds."""
+    started = time.monotonic()
+    yield
+    _distribution(f"{stage}_milliseconds").update(round(1000 * (time.monotonic() - started)))
 
 
 def _failed(record: Record) -> bool:
@@ -356,6 +411,27 @@ class _SummaryFn(beam.CombineFn):
 
     def extract_output(self, summary: Summary) -> Summary:
         return summary
+
+
+def _first(records: Iterable[Record]) -> list[Record]:
+    return heapq.nsmallest(DEAD_LETTERS, records, key=lambda record: (record.key, record.source))
+
+
+class _LettersFn(beam.CombineFn):
+    """The first `DEAD_LETTERS` records by key, so that no worker holds more."""
+
+    def create_accumulator(self) -> list[Record]:
+        return []
+
+    def add_input(self, letters: list[Record], record: Record) -> list[Record]:
+        letters.append(record)
+        return _first(letters) if len(letters) >= 2 * DEAD_LETTERS else letters
+
+    def merge_accumulators(self, accumulators) -> list[Record]:
+        return _first(itertools.chain.from_iterable(accumulators))
+
+    def extract_output(self, letters: list[Record]) -> list[Record]:
+        return _first(letters)
 
 
 class _SampleFn(beam.CombineFn):

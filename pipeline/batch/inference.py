@@ -140,23 +140,26 @@ class LazyNetwork:
 _LOADING = threading.Lock()
 
 
-def load(model: str, sha256: str, side: int, batch_size: int, threads: int) -> Network:
+def load(model: str, sha256: str, side: int, batch_size: int, threads: int, gpu: bool = False) -> Network:
     """The network of this process. All threads share it.
 
     Args:
       model: folder or URI, or `SHIPPED`.
       sha256: of its graph and weights, from its card.
       side, batch_size, threads: as for `Network`.
+      gpu: whether this machine must have a GPU.
 
     Raises:
-      ModelError: the model cannot be loaded, is another one, or has another signature.
+      ModelError: the model cannot be loaded, is another one, or has another signature; or there is no GPU.
     """
     with _LOADING:
-        return _load(model, sha256, side, batch_size, threads)
+        return _load(model, sha256, side, batch_size, threads, gpu)
 
 
 @functools.lru_cache(maxsize=1)
-def _load(model: str, sha256: str, side: int, batch_size: int, threads: int) -> Network:
+def _load(model: str, sha256: str, side: int, batch_size: int, threads: int, gpu: bool) -> Network:
+    if gpu:
+        _require_gpu()
     folder = local_copy(model)
     try:
         differs = folder != model and weights_sha256(folder) != sha256
@@ -168,6 +171,16 @@ def _load(model: str, sha256: str, side: int, batch_size: int, threads: int) -> 
             "install the same version of this package everywhere, or push the model again"
         )
     return Network(folder, side, batch_size, threads)
+
+
+def _require_gpu() -> None:
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        raise ModelError(
+            f"the worker {socket.gethostname()} sees no GPU, but --gpu asks for one: check its driver, the image, and "
+            "that TensorFlow is installed with CUDA (the extra gpu)"
+        )
 
 
 def try_out(network: Network, side: int) -> None:
@@ -187,14 +200,22 @@ class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
     """Loads the network once in each process. Batches are limited by tiles and by the pixels of their scans."""
 
     def __init__(
-        self, model: str, sha256: str, side: int, *, batch_size: int, max_batch_pixels: int, threads: int = 0
+        self,
+        model: str,
+        sha256: str,
+        side: int,
+        *,
+        batch_size: int,
+        max_batch_pixels: int,
+        threads: int = 0,
+        gpu: bool = False,
     ):
         super().__init__()
         self._model, self._sha256, self._side, self._threads = model, sha256, side, threads
-        self._batch_size, self._max_batch_pixels = batch_size, max_batch_pixels
+        self._batch_size, self._max_batch_pixels, self._gpu = batch_size, max_batch_pixels, gpu
 
     def load_model(self) -> "LazyNetwork":
-        return LazyNetwork(self._model, self._sha256, self._side, self._batch_size, self._threads)
+        return LazyNetwork(self._model, self._sha256, self._side, self._batch_size, self._threads, self._gpu)
 
     def run_inference(
         self, batch: Sequence[Opened], model: "LazyNetwork", inference_args: dict[str, Any] | None = None

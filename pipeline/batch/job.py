@@ -17,14 +17,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
+from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from model import default_model
 from model.card import CARD, CardError, ModelCard, read_card
 from pipeline import storage
-from pipeline.batch import graph, lease, registry, runners, stopping, worklist
+from pipeline.batch import gpus, graph, lease, registry, runners, stopping, worklist
 from pipeline.batch.inference import SHIPPED, ModelError, load, local_copy, try_out
 from pipeline.batch.plan import Action
 from pipeline.batch.progress import Progress
@@ -40,6 +42,7 @@ from pipeline.records.summary import FILE, describe, describe_unused
 from pipeline.storage import scratch
 
 FAILURE = 1
+BATCH_SIZE = 8  # without a GPU
 SCANS_PER_WORKER = 32  # fewer are not worth the start of another process
 
 
@@ -57,7 +60,9 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
       JobError: nothing was done; the message says what to do.
     """
     started = time.time()
-    engine = runners.engine(beam_argv, chosen.workers_share_files)
+    engine = runners.engine(beam_argv, chosen.workers_share_files, chosen.gpu)
+    gpu = gpus.GPUS.get(chosen.gpu)
+    batch_size = chosen.batch_size or (gpu.batch_size if gpu else BATCH_SIZE)
     for place in filter(None, (chosen.output, chosen.hints, chosen.model)):
         collection.check_reachable(place)
     output = storage.normalize(chosen.output)
@@ -93,6 +98,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             max_pixels=chosen.max_pixels,
             codec_timeout=chosen.codec_timeout,
             stop_file=stop.file,
+            gpu=gpu is not None,
             local=engine.local,
         )
         if chosen.dry_run:
@@ -108,18 +114,20 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                     made, chosen.input, settings, gallery_size=chosen.gallery_size, **planning
                 )
                 here = _local_runner(engine.options, beam_argv, work.todo)
-            threads = here.threads if chosen.threads is None else chosen.threads
+            threads = (0 if gpu else here.threads) if chosen.threads is None else chosen.threads
             if work is None or work.todo:
-                _try_model(folder, card, chosen.batch_size, here.workers, threads)
+                _try_model(folder, card, batch_size, here.workers, threads, settings.gpu)
             build = dict(
-                batch_size=chosen.batch_size,
-                max_batch_pixels=chosen.max_batch_pixels,
+                batch_size=batch_size,
+                max_batch_pixels=max(1, chosen.max_batch_pixels // engine.bundles),
                 threads=threads,
                 gallery_size=chosen.gallery_size,
                 started=started,
             )
             with finishing_on_signals(stop.request) as stopped:
-                error = _execute(chosen.input, settings, here.runner, engine, work, planning, build, stopped)
+                error, stages = _execute(
+                    chosen.input, settings, here.runner, engine, work, planning, build, stopped
+                )
             if error:
                 return _failed(error)
             template = engine.options.view_as(GoogleCloudOptions).template_location
@@ -127,7 +135,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 say(f"nothing was run; the job is described in {template}")
                 return 0
             try:
-                code = _conclude(settings, work, stop, stopped, chosen)
+                code = _conclude(settings, work, stop, stopped, chosen, stages)
                 intruder = hold.lost or _intruder(settings, before)
             except (JobError, OSError) as error:
                 return _failed(f"{error}; what is finished is kept")
@@ -156,8 +164,8 @@ def _execute(
     planning: dict,
     build: dict,
     stopped: Stopped,
-) -> str:
-    """Runs the graph. Returns what stopped it, in words; empty if nothing did."""
+) -> tuple[str, dict]:
+    """Runs the graph. Returns what stopped it, in words, or an empty text; and the times of its stages."""
     progress = Progress(settings.output, settings.run, work.todo if work else None)
     if engine.local:  # errors are reported here once; Beam would log them on every layer
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
@@ -180,16 +188,34 @@ def _execute(
             stopped.cancel = result.cancel
             stopped.rearm()  # a job server has taken SIGINT over
             result.wait_until_finish()
+            stages = _stages(result)
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         if words := re.findall(r"(?:JobError|ModelError): (.*?)(?: \[while running|\n|$)", said):
-            return words[-1]
+            return words[-1], {}
         # An error of the machine:
         if words := re.findall(r"\[Errno \d+\] (.*?)(?: \[while running|\n|$)", said):
-            return f"the job stopped: {words[-1]}; what is finished is kept"
+            return f"the job stopped: {words[-1]}; what is finished is kept", {}
         logging.getLogger(__name__).error("the job stopped", exc_info=error)
-        return f"the job stopped: {type(error).__name__}: {_last_line(error)}; what is finished is kept"
-    return ""
+        return f"the job stopped: {type(error).__name__}: {_last_line(error)}; what is finished is kept", {}
+    return "", stages
+
+
+def _stages(result: PipelineResult) -> dict[str, dict[str, float]]:
+    """Number of scans and mean milliseconds of each stage, from Beam's metrics; empty if the runner has none."""
+    stages = {}
+    with contextlib.suppress(Exception):  # a runner without metrics, or a job that was not run
+        for metric in result.metrics().query(MetricsFilter().with_namespace(graph.NAMESPACE))[
+            "distributions"
+        ]:
+            name, figures = metric.key.metric.name, metric.committed or metric.attempted
+            if name in ("open_milliseconds", "infer_milliseconds", "paint_milliseconds") and figures.count:
+                count = figures.count
+                stages[name.partition("_")[0]] = {
+                    "scans": count,
+                    "milliseconds": round(figures.sum / count, 1),
+                }
+    return stages
 
 
 def _intruder(settings: Settings, before: Counter[str]) -> str:
@@ -225,11 +251,11 @@ def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard]:
     return folder, card
 
 
-def _try_model(folder: str, card: ModelCard, batch_size: int, workers: int, threads: int) -> None:
+def _try_model(folder: str, card: ModelCard, batch_size: int, workers: int, threads: int, gpu: bool) -> None:
     """Tries the model out: in this process if it will do the work, otherwise in a process of its own."""
     if workers == 1:
         try:
-            try_out(load(folder, card.weights_sha256, card.size, batch_size, threads), card.size)
+            try_out(load(folder, card.weights_sha256, card.size, batch_size, threads, gpu), card.size)
         except ModelError as error:
             raise JobError(str(error)) from error
         return
@@ -284,16 +310,24 @@ class _Local:
 
 
 def _conclude(
-    settings: Settings, work: Worklist | None, stop: Stop, stopped: Stopped, chosen: argparse.Namespace
+    settings: Settings,
+    work: Worklist | None,
+    stop: Stop,
+    stopped: Stopped,
+    chosen: argparse.Namespace,
+    stages: dict,
 ) -> int:
     """Prints the result of the run. Returns the exit code. Raises JobError if the summary is of another run."""
+    file = storage.join(settings.output, FILE)
     try:
-        summary = json.loads(storage.read(storage.join(settings.output, FILE)))
+        summary = json.loads(storage.read(file))
     except FileNotFoundError as error:
         words = "do they share this folder? (--workers_share_files)" if work is None else "was it deleted?"
         raise JobError(f"the workers wrote no {FILE} to {settings.output}: {words}") from error
     if summary["run"] != settings.run:
         raise JobError(f"{FILE} belongs to another run: two jobs write to {settings.output}")
+    if stages:
+        storage.write(file, (json.dumps(summary | {"stages": stages}, indent=2) + "\n").encode())
     say(describe(summary))
     done = summary["records"] - summary["kept"]
     if summary["kept"]:
@@ -306,6 +340,10 @@ def _conclude(
     rows += [("failed scans", summary["dead_letters"])] if failed else []
     for name, uri in rows:
         say(f"{name:<13} {uri}")
+    if left_out := summary["dead_letters_left_out"]:
+        say(
+            f"{left_out:,} more failed scans are only in the manifest; the same command tries them again, too"
+        )
     if summary["unused_hints"]:
         say(describe_unused(summary["unused_hints"]))
     if stopped.by is not None or stop.is_requested():
@@ -315,12 +353,25 @@ def _conclude(
         return 128 + (stopped.by or signal.SIGTERM)
     if not summary["records"]:
         raise JobError(f"the workers see no scans in {chosen.input}, but this machine does")
+    newer = _newer_model(chosen.model, settings.model_uri)
+    if newer:
+        say(f"\na newer model was pushed during the run: {newer}; the same command colours with it")
     if failed:
         say("\nthe same command tries failed scans again; their records say what was wrong")
     if failed > chosen.max_failures * summary["records"]:
         share = failed / summary["records"]
         return _failed(f"{share:.1%} of the scans failed, more than --max_failures")
     return 0
+
+
+def _newer_model(model: str | None, used: str) -> str:
+    """Folder of the current model if another one was current at the start; empty otherwise."""
+    if model is None:
+        return ""
+    with contextlib.suppress(registry.RegistryError, CardError, OSError):
+        current = registry.resolve(storage.normalize(model))
+        return current if current != used else ""
+    return ""
 
 
 def _last_line(error: Exception) -> str:

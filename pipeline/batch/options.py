@@ -15,7 +15,8 @@ the collection
   'GLOB'            such as 'scans/**/*.tif' (in quotes, so that the shell does not expand it)
   gs://BUCKET/PATH  all objects below it; this can be a glob, too
   FILE.jsonl        a manifest: one JSON object per line with "source" and optionally "key"; relative sources are
-                    relative to the folder of the manifest; OUTPUT/dead_letters.jsonl is one, too
+                    relative to the folder of the manifest; OUTPUT/dead_letters.jsonl is one, too; a glob such as
+                    'gs://BUCKET/lists/*.jsonl' names several
 
 hints, for example for the scan box/a.tif
   DIR/box/a.tif.txt  lines `x y colour`: pixels from the upper left corner of the upright scan, and #rrggbb or a
@@ -136,16 +137,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     running.add_argument(
         "--batch_size",
         type=_whole(1, 4096),
-        default=8,
         metavar="N",
-        help="views in a batch of the network (default: 8; 64 suits a GPU)",
+        help="views in a batch of the network (default: 8, or what suits the --gpu)",
     )
     running.add_argument(
         "--max_batch_pixels",
         type=_whole(1, 10**12),
         default=400_000_000,
         metavar="N",
-        help="pixels of the scans in a batch (default: 400000000)",
+        help="pixels of the scans that a worker holds in batches (default: 400000000, up to 4 bytes each; beside "
+        "these a worker needs about 1 GB for TensorFlow and 0.1 GB for each codec)",
     )
     running.add_argument(
         "--codec_timeout",
@@ -153,6 +154,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=120.0,
         metavar="S",
         help="time limit in seconds for decoding or encoding a scan, plus one per megapixel (default: 120)",
+    )
+    running.add_argument(
+        "--gpu",
+        choices=("none", "t4", "l4", "a100", "h100"),
+        help="GPU of the workers; on Dataflow it sets machine type, driver and codecs, everywhere the batch size; a "
+        "worker that sees no GPU ends the job with one line",
     )
     running.add_argument(
         "--threads",

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import (
+    DebugOptions,
     FlinkRunnerOptions,
     GoogleCloudOptions,
     PipelineOptions,
@@ -24,6 +25,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from pipeline import storage
+from pipeline.batch import gpus
 from pipeline.errors import JobError
 
 LOCAL = "FnApiRunner"  # by default, Beam would try to download another one
@@ -59,14 +61,16 @@ class Engine:
       options: of Beam, complete.
       local: whether this is Beam's local runner, for which the launcher plans the run.
       shares_files: whether the workers see the launcher's files.
+      bundles: number of bundles, each with a codec process, that a worker processes at the same time.
     """
 
     options: PipelineOptions
     local: bool
     shares_files: bool
+    bundles: int = 1
 
 
-def engine(argv: list[str], workers_share_files: bool = False) -> Engine:
+def engine(argv: list[str], workers_share_files: bool = False, gpu: str | None = None) -> Engine:
     """Parses and checks the options of Beam. The local runner is the default.
 
     Raises:
@@ -87,10 +91,12 @@ def engine(argv: list[str], workers_share_files: bool = False) -> Engine:
         _check_job_server(name, options, argv)
     if name == "DataflowRunner":
         _check_dataflow(options)
+        gpus.apply(gpu or "none", options) if gpu else gpus.check_accelerator(options)
     here = portable.environment_type == "LOOPBACK" or (
         name == "PrismRunner" and not portable.environment_type
     )
-    return Engine(options, local=False, shares_files=here or workers_share_files)
+    threads = options.view_as(DebugOptions).number_of_worker_harness_threads
+    return Engine(options, False, here or workers_share_files, bundles=threads or 1)
 
 
 def check_places(engine: Engine, places: Iterable[tuple[str, str | None]]) -> None:

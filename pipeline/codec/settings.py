@@ -31,6 +31,7 @@ class Settings:
     max_pixels: int = MAX_PIXELS
     codec_timeout: float = 120.0  # seconds for decoding or encoding a scan, plus one per megapixel
     stop_file: str = ""  # if it exists, no new scan is started; local or gs://
+    gpu: bool = False  # whether every worker must see a GPU
     local: bool = True  # whether the launcher plans the run and starts the workers
 
     @property

@@ -1,6 +1,7 @@
 """The input of a job: a folder, a glob, a gs:// prefix or a manifest, which is expanded to scans one by one."""
 
 import codecs
+import contextlib
 import hashlib
 import itertools
 import os
@@ -110,7 +111,7 @@ def check_input(source: str) -> None:
             raise JobError(f"{source} names no bucket: write gs://BUCKET/FOLDER")
         return
     if source.endswith(MANIFEST):
-        if not os.path.isfile(uri):
+        if not os.path.isfile(uri) and not (_is_glob(uri) and _manifests(uri)):
             raise JobError(f"no such manifest: {source}")
     elif not _is_glob(uri) and not os.path.isdir(uri):
         there = os.path.exists(uri)
@@ -140,14 +141,62 @@ def check_output(source: str, output: str) -> None:
         raise JobError(f"the output {output} overlaps the input {base}; choose a folder beside it")
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an input that can be listed by itself: a manifest, or a folder with or without those below it."""
+
+    uri: str
+    below: bool = True
+
+
 def expand(source: str) -> Iterator[Item]:
     """Yields all scans of the input in a fixed order, with bounded memory.
 
     Raises:
       JobError: a folder cannot be listed, or a manifest is not one.
     """
+    for part in parts(source):
+        yield from expand_part(source, part)
+
+
+def parts(source: str) -> list[Part]:
+    """The manifests of an input, or its base folder. Raises JobError like `expand`."""
+    base = base_folder(source)
+    if base is not None:
+        return [Part(base)]
+    uri = storage.normalize(source)
+    return [Part(manifest) for manifest in _manifests(uri)] if _is_glob(uri) else [Part(uri)]
+
+
+def split(source: str, part: Part) -> Iterator[Part]:
+    """Yields a folder without those below it, and each folder in it. Other parts stay as they are.
+
+    Raises:
+      JobError: the folder cannot be listed.
+    """
+    base = base_folder(source)
+    if base is None or not part.below:
+        yield part
+        return
+    yield Part(part.uri, below=False)
+    with _listing(source):
+        yield from map(Part, storage.list_folders(part.uri, root=base))
+
+
+def expand_part(source: str, part: Part) -> Iterator[Item]:
+    """Yields the scans of a part of the input. Raises JobError like `expand`."""
+    base = base_folder(source)
+    with _listing(source):
+        if base is None:
+            yield from (item for item, _ in manifest_lines(part.uri))
+        else:
+            yield from _listed(storage.normalize(source), base, part)
+
+
+@contextlib.contextmanager
+def _listing(source: str) -> Iterator[None]:
     try:
-        yield from _expand(source)
+        yield
     except OSError as error:
         raise JobError(f"cannot list {error.filename or source}: {error.strerror or error}") from error
 
@@ -161,12 +210,20 @@ def check_key(key: str) -> None:
         raise Refusal(Reason.BAD_KEY, f"no file can have the key {key!r}, because it is not valid Unicode")
 
 
-def _expand(source: str) -> Iterator[Item]:
-    base = base_folder(source)
-    if base is None:
-        yield from _manifest(storage.normalize(source))
-        return
-    source = storage.normalize(source)
+def _manifests(pattern: str) -> list[str]:
+    """URIs of the manifests that match a glob, in order."""
+    base = re.split(_WILDCARD, pattern, maxsplit=1)[0].rpartition("/")[0] or "/"
+    names = pattern[len(base) :].strip("/").split("/")
+
+    def relative(uri: str) -> list[str]:
+        return uri[len(base) :].strip("/").split("/")
+
+    with _listing(pattern):
+        found = storage.list_files(base, lambda folder: _may_lead_to(relative(folder), names))
+        return [info.uri for info in found if _matches(relative(info.uri), names)]
+
+
+def _listed(source: str, base: str, part: Part) -> Iterator[Item]:
     pattern = source[len(base) :].strip("/").split("/") if _is_glob(source) else ["**"]
 
     def relative(uri: str) -> str:
@@ -175,7 +232,7 @@ def _expand(source: str) -> Iterator[Item]:
     def enter(folder: str) -> bool:
         return _may_lead_to(relative(folder).split("/"), pattern)
 
-    for info in storage.list_files(base, enter):
+    for info in storage.list_files(part.uri, enter, below=part.below, root=base):
         key = relative(info.uri)
         if _matches(key.split("/"), pattern):
             yield Item(key, info.uri, info.size, info.version)
@@ -200,10 +257,6 @@ def _may_lead_to(names: Sequence[str], pattern: Sequence[str]) -> bool:
     if not names or pattern[:1] == ["**"]:
         return True
     return bool(pattern[1:]) and fnmatchcase(names[0], pattern[0]) and _may_lead_to(names[1:], pattern[1:])
-
-
-def _manifest(uri: str) -> Iterator[Item]:
-    return (item for item, _ in manifest_lines(uri))
 
 
 def manifest_lines(uri: str) -> Iterator[tuple[Item, dict]]:

@@ -5,9 +5,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pipeline.records.distribution import Distribution
 from pipeline.records.record import Outcome, Record
 
 FILE = "summary.json"
+FIGURES = ("confidence", "colorfulness", "milliseconds", "source_bytes", "derivative_bytes")
 
 
 @dataclass
@@ -20,6 +22,9 @@ class Summary:
     kept: int = 0  # records of earlier runs
     pixels: int = 0  # colourised in this run
     derivative_bytes: int = 0
+    figures: dict[str, Distribution] = field(
+        default_factory=lambda: {name: Distribution() for name in FIGURES}
+    )  # of the scans that were colourised in this run
 
     def add(self, record: Record, run: str = "") -> "Summary":
         self.outcomes[str(record.outcome)] += 1
@@ -32,6 +37,9 @@ class Summary:
             self.kept += 1
         elif record.outcome == Outcome.COLORIZED:
             self.pixels += record.width * record.height
+            for name, figure in self.figures.items():
+                if (value := getattr(record, name)) is not None:
+                    figure.add(max(0, value))
         return self
 
     def merge(self, others: Iterable["Summary"]) -> "Summary":
@@ -40,6 +48,8 @@ class Summary:
                 getattr(self, name).update(getattr(other, name))
             for name in ("kept", "pixels", "derivative_bytes"):
                 setattr(self, name, getattr(self, name) + getattr(other, name))
+            for name, figure in self.figures.items():
+                figure.merge([other.figures[name]])
         return self
 
     @property
@@ -55,6 +65,7 @@ class Summary:
             "kept": self.kept,
             "pixels": self.pixels,
             "derivative_bytes": self.derivative_bytes,
+            "figures": {name: figure.to_dict() for name, figure in self.figures.items() if figure.counts},
         }
 
     def to_json(self, **more) -> str:

@@ -32,6 +32,7 @@ __all__ = [
     "join",
     "lines",
     "list_files",
+    "list_folders",
     "normalize",
     "read",
     "stat",
@@ -52,7 +53,13 @@ def is_folder(uri: str) -> bool:
 
 
 def list_files(
-    folder: str, enter: Callable[[str], bool] = lambda folder: True, *, hidden: bool = False, prefix: str = ""
+    folder: str,
+    enter: Callable[[str], bool] = lambda folder: True,
+    *,
+    hidden: bool = False,
+    prefix: str = "",
+    below: bool = True,
+    root: str = "",
 ) -> Iterator[FileInfo]:
     """Yields all regular files below `folder` in a fixed order, with one directory in memory at a time.
 
@@ -64,13 +71,28 @@ def list_files(
       enter: whether to list a local folder, by its path.
       hidden: list names that begin with a dot, too.
       prefix: list only files whose first name below `folder` begins with it.
+      below: list files in folders below, too.
+      root: a folder above `folder`. Links to the folders from there on are not followed.
 
     Raises:
       OSError: a folder could not be listed, or is something else.
     """
     if is_gcs(folder):
-        return cloud.list_files(folder, hidden, prefix)
-    return local.list_files(folder, enter, hidden, prefix)
+        return cloud.list_files(folder, hidden, prefix, below)
+    return local.list_files(folder, enter if below else lambda folder: False, hidden, prefix, root)
+
+
+def list_folders(folder: str, *, root: str = "") -> Iterator[str]:
+    """Yields the folders directly in `folder`, in a fixed order, without those that begin with a dot.
+
+    Args:
+      folder: local or gs://.
+      root: as for `list_files`.
+
+    Raises:
+      OSError: the folder could not be listed.
+    """
+    return cloud.list_folders(folder) if is_gcs(folder) else local.list_folders(folder, root)
 
 
 def read(uri: str) -> bytes:

@@ -37,15 +37,33 @@ def stat(uri: str) -> FileInfo | None:
     return _info(blob, bucket) if blob else None
 
 
-def list_files(folder: str, hidden: bool, prefix: str) -> Iterator[FileInfo]:
+def list_files(folder: str, hidden: bool, prefix: str, below: bool) -> Iterator[FileInfo]:
+    """Lists objects; without `below`, only those directly in the folder."""
     bucket, name = split(folder)
     base = f"{name}/" if name else ""
-    fields = "items(name,size,generation),nextPageToken"
+    fields, delimiter = "items(name,size,generation),nextPageToken", None if below else "/"
     with _errors(folder):
-        blobs = _client().list_blobs(bucket, prefix=base + prefix, fields=fields, retry=_retry())
+        blobs = _client().list_blobs(
+            bucket, prefix=base + prefix, fields=fields, delimiter=delimiter, retry=_retry()
+        )
         for blob in blobs:
             if not blob.name.endswith("/") and (hidden or "/." not in f"/{blob.name[len(base) :]}"):
                 yield _info(blob, bucket)
+
+
+def list_folders(folder: str) -> Iterator[str]:
+    bucket, name = split(folder)
+    base = f"{name}/" if name else ""
+    with _errors(folder):
+        pages = (
+            _client()
+            .list_blobs(bucket, prefix=base, fields="prefixes,nextPageToken", delimiter="/", retry=_retry())
+            .pages
+        )
+        for page in pages:
+            for prefix in sorted(page.prefixes):
+                if not prefix[len(base) :].startswith("."):
+                    yield f"{GCS}{bucket}/{prefix.rstrip('/')}"
 
 
 def read(uri: str) -> bytes:

@@ -29,11 +29,22 @@ def is_folder(path: str) -> bool:
     return os.path.isdir(path)
 
 
-def list_files(folder: str, enter: Callable[[str], bool], hidden: bool, prefix: str) -> Iterator[FileInfo]:
+def list_files(
+    folder: str, enter: Callable[[str], bool], hidden: bool, prefix: str, root: str
+) -> Iterator[FileInfo]:
     if os.path.isdir(folder):
-        yield from _walk(folder, enter, hidden, frozenset(), prefix)
+        yield from _walk(folder, enter, hidden, _identities_above(folder, root), prefix)
     elif os.path.lexists(folder):
         raise _not_a_folder(folder)
+
+
+def list_folders(folder: str, root: str) -> Iterator[str]:
+    above = _identities_above(folder, root) | {_identity(folder)}
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    for path in (os.path.join(folder, name) for name in names):
+        if os.path.isdir(path) and _identity(path) not in above:
+            yield path
 
 
 def read(path: str) -> bytes:
@@ -64,6 +75,20 @@ def is_leftover(info: FileInfo, since: str) -> bool:
     """Whether a file is a temporary file of a killed process, older than a version of another file."""
     name = info.uri.rpartition("/")[2]
     return not is_gcs(info.uri) and bool(_LEFTOVER.fullmatch(name)) and int(info.version or 0) < int(since)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _identities_above(folder: str, root: str) -> frozenset[tuple[int, int]]:
+    """Identities of the folders from `root` to above `folder`. A link to one of them must not be followed."""
+    found = set()
+    while root and folder != root and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+        found.add(_identity(folder))
+    return frozenset(found)
 
 
 def _walk(

@@ -11,7 +11,7 @@ import pytest
 
 from model.card import CARD, CardError, read_card
 from pipeline import storage
-from pipeline.batch import registry
+from pipeline.batch import job, registry
 from pipeline.batch.inference import local_copy
 from tests.pipeline.conftest import ROOT, export_model, make_archive
 
@@ -183,6 +183,21 @@ def test_the_job_takes_the_version_in_use_and_records_it(models, root, colorize,
     assert {record.model_sha256 for record in run.records.values()} == {read_card(models[0]).weights_sha256}
     assert run.summary["model_uri"] == os.path.join(root, "1")
     assert f"model         {root}/1\n" in run.out
+
+
+def test_a_push_during_the_job_is_told_at_its_end(models, root, colorize, tmp_path, monkeypatch):
+    registry.push(models[0], root, gates=PASSED)
+    real = job._execute
+
+    def meanwhile(*arguments):
+        registry.push(models[1], root, gates=PASSED)
+        return real(*arguments)
+
+    monkeypatch.setattr(job, "_execute", meanwhile)
+    run = colorize(make_archive(tmp_path / "in", 1), tmp_path / "out", "--model", root)
+    assert run.code == 0
+    assert f"a newer model was pushed during the run: {os.path.join(root, '2')}" in run.out
+    assert run.summary["model_version"] == "1"
 
 
 @pytest.mark.parametrize("gates", [FAILED, []])

@@ -20,6 +20,9 @@ from pipeline.inputs.collection import (
     check_output,
     derivative_uri,
     expand,
+    expand_part,
+    parts,
+    split,
 )
 from pipeline.records.record import Reason, Refusal
 
@@ -295,6 +298,46 @@ def test_an_output_that_overlaps_the_input_is_refused(archive, output):
     for source in ("in", "in/*.tif"):
         with pytest.raises(JobError, match="overlaps"):
             check_output(source, output)
+
+
+def split_twice(source) -> list[str]:
+    """Keys of an input that is listed in parts, as on a cluster."""
+    first = [part for whole in parts(source) for part in split(source, whole)]
+    second = [part for one in first for part in split(source, one)]
+    assert len(set(second)) == len(second)
+    return [item.key for part in second for item in expand_part(source, part)]
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.tif", "/box/*", "/*/deep/*.tif"])
+@pytest.mark.parametrize("where", ["here", "cloud"])
+def test_the_parts_of_an_input_have_its_scans_once_each(archive, cloud, where, pattern):
+    (archive / ".hidden").mkdir()
+    (archive / ".hidden" / "x.tif").write_bytes(b"")
+    os.symlink(archive, archive / "box" / "deep" / "circle")
+    os.symlink(archive / "other", archive / "box" / "link")
+    source = str(archive) + pattern
+    if where == "cloud":
+        for item in expand(str(archive)):
+            storage.write(f"{cloud}/parts/{item.key}", b"scan")
+        storage.write(f"{cloud}/parts/.hidden/x.tif", b"scan")
+        source = f"{cloud}/parts{pattern}"
+    assert sorted(split_twice(source)) == sorted(keys(source)) != []
+
+
+@pytest.mark.parametrize("where", ["here", "cloud"])
+def test_a_glob_of_manifests_names_their_scans(tmp_path, cloud, where):
+    folder = str(tmp_path) if where == "here" else f"{cloud}/lists"
+    for name in ("a", "b"):
+        storage.write(f"{folder}/{name}.jsonl", json.dumps({"source": f"/{name}.jpg"}).encode())
+    storage.write(f"{folder}/c.txt", b"no manifest")
+    source = f"{folder}/*.jsonl"
+    check_input(source)
+    assert sorted(keys(source)) == sorted(split_twice(source)) == ["a.jpg", "b.jpg"]
+
+
+def test_a_glob_without_manifests_is_a_mistake(tmp_path):
+    with pytest.raises(JobError, match="no such manifest"):
+        check_input(f"{tmp_path}/*.jsonl")
 
 
 def test_an_output_that_holds_the_input_through_a_link_is_refused(archive):
