@@ -4,10 +4,10 @@ TFX := .venv-tfx/bin
 UV := .venv-uv/bin/uv
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo pipeline test lint bench lock clean
+.PHONY: help demo pipeline test test-prism lint bench lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: .venv/demo ## set up, and colourise a small archive of sample photographs
 	$(BIN)/python -m pipeline.demo
@@ -19,6 +19,10 @@ pipeline: .venv/demo .venv-tfx/ready ## set up, and run the training pipeline in
 test: .venv/test .venv-tfx/ready ## set up, and run all tests
 	$(BIN)/python -m pytest $(PARALLEL)
 	$(TFX)/python -m pytest $(PARALLEL) tests/tfx_pipeline
+
+test-prism: .venv/test ## build Prism, a second runner, with Go (minutes), and test the job on it
+	GOBIN=$(CURDIR)/scratch/go go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.73.0
+	PRISM=$(CURDIR)/scratch/go/prism $(BIN)/python -m pytest tests/pipeline/batch/on_prism.py
 
 lint: .venv/test ## check style, the map of imports, and types
 	$(BIN)/ruff check

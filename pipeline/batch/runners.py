@@ -78,9 +78,9 @@ def engine(argv: list[str], workers_share_files: bool = False, gpu: str | None =
     """
     options = _parsed(argv)
     standard = options.view_as(StandardOptions)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if standard.runner is None or standard.runner in _LOCAL_RUNNERS:
         standard.runner = LOCAL
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # of workers: each arena keeps what it once held
         return Engine(options, local=True, shares_files=True)

@@ -136,13 +136,15 @@ def test_the_graph_is_translated_for_dataflow(model, tmp_path):
         f"--staging_location={tmp_path / 'staging'}",
         f"--temp_location={tmp_path / 'temp'}",
         "--sdk_container_image=image",
-        "--worker_machine_type=n1-standard-8",
+        "--workers_share_files",
+        "--gpu=l4",
     )
     _, err = process.communicate(timeout=WAIT)
     assert template.exists(), err
     job = json.loads(template.read_text())
     pool = job["environment"]["workerPools"][0]
-    assert pool["machineType"] == "n1-standard-8"
+    assert pool["machineType"] == "g2-standard-12"
+    assert any("nvidia-l4" in option for option in job["environment"]["serviceOptions"])
     assert process.returncode == 0, err
 
 

@@ -110,7 +110,7 @@ def test_a_folder_with_a_wildcard_in_its_name_is_a_folder(archive):
 
 
 def test_a_prefix_and_a_glob_in_cloud_storage_have_keys_as_folders_do(archive, monkeypatch):
-    def listed(folder, enter):
+    def listed(folder, enter, **more):
         return (
             storage.FileInfo(f"gs://bucket/in/{key}", 4, "1") for key in ("a.tif", "box/b.tif", "box/c.jpg")
         )
@@ -326,7 +326,7 @@ def test_the_parts_of_an_input_have_its_scans_once_each(archive, cloud, where, p
 
 @pytest.mark.parametrize("where", ["here", "cloud"])
 def test_a_glob_of_manifests_names_their_scans(tmp_path, cloud, where):
-    folder = str(tmp_path) if where == "here" else f"{cloud}/lists"
+    folder = str(tmp_path) if where == "here" else f"{cloud}/several"
     for name in ("a", "b"):
         storage.write(f"{folder}/{name}.jsonl", json.dumps({"source": f"/{name}.jpg"}).encode())
     storage.write(f"{folder}/c.txt", b"no manifest")
