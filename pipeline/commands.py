@@ -6,7 +6,7 @@ import sys
 
 from model.card import CardError
 from pipeline import storage
-from pipeline.batch import options, registry, stopping
+from pipeline.batch import boot, options, registry, stopping
 from pipeline.console import complain, say
 from pipeline.errors import JobError
 from pipeline.inputs.collection import check_reachable
@@ -124,4 +124,10 @@ def _parse(command: str, words: str, argv: list[str], *names: str) -> argparse.N
     return parser.parse_args(argv)
 
 
-COMMANDS = {"status": status, "models": models, "rollback": rollback}
+COMMANDS = {
+    "status": status,
+    "models": models,
+    "rollback": rollback,
+    "worker": boot.worker,
+    "worker-pool": boot.worker_pool,
+}
