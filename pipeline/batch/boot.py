@@ -78,7 +78,9 @@ def worker_pool(argv: list[str]) -> int:
     from pipeline.batch.stopping import cleaning_up
 
     with contextlib.closing(Pool(f"{chosen.host}:{chosen.port}")) as pool, cleaning_up(pool.close):
-        say(f"starting workers for runners that call {chosen.host}:{pool.port}; Ctrl-C ends the pool and its workers")
+        say(
+            f"starting workers for runners that call {chosen.host}:{pool.port}; Ctrl-C ends the pool and its workers"
+        )
         pool.wait()
     return 0
 

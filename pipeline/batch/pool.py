@@ -34,7 +34,9 @@ class Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise JobError(f"cannot listen at {address}: is another pool running? (--port sets another port)") from error
+            raise JobError(
+                f"cannot listen at {address}: is another pool running? (--port sets another port)"
+            ) from error
         self._server.start()
 
     def StartWorker(self, request, context) -> beam_fn_api_pb2.StartWorkerResponse:
