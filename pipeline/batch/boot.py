@@ -40,9 +40,9 @@ def worker(argv: list[str]) -> int:
     for name in _UNUSED:  # of Beam's containers; the provision service has them, too
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     chosen = parser.parse_args(argv)
-    end_with_parent()
     os.environ["WORKER_ID"] = chosen.id  # Beam reads it during its import
     os.environ.update(_provisioned(chosen.id, chosen.provision_endpoint))
+    end_with_parent()
     import grpc
     from apache_beam.runners.worker import sdk_worker_main
 
