@@ -172,9 +172,8 @@ class Cluster:
         """Waits until that many TaskManagers are registered."""
         deadline = time.monotonic() + START_SECONDS
         while self.registered() < count:
-            if ended := [
-                process for process in (self.job_manager, *self.task_managers) if process and process.poll()
-            ]:
+            running = [self.job_manager, *self.task_managers]
+            if ended := [process for process in running if process and process.poll() is not None]:
                 raise FlinkError(
                     f"a process of the cluster ended with {ended[0].returncode}: {self._last_words()}"
                 )
@@ -244,10 +243,13 @@ def _free(port: int) -> int:
 
 
 def _run(port: int, task_managers: int) -> None:
+    cluster = Cluster(task_managers, port=port)
+    worker = Path(sys.executable).with_name("archive-colorize-worker")
+    if not worker.exists():
+        raise FlinkError(f"{worker} is missing: install the project there (pip install -e . or make demo)")
     began = time.monotonic()
     print(f"starting a JobManager and {task_managers} TaskManagers ...", flush=True)
-    with Cluster(task_managers, port=port) as cluster:
-        worker = Path(sys.executable).with_name("archive-colorize-worker")
+    with cluster:
         options = cluster.options(
             "--environment_type=PROCESS", f"--environment_option=process_command={worker}"
         )
