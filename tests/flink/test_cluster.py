@@ -1,11 +1,15 @@
-"""The job server's jar, put together from others."""
+"""The cluster on this machine, and the job server's jar."""
 
+import signal
 import subprocess
+import sys
 import zipfile
 
+import psutil
 import pytest
 
 from infra.flink import cluster, jars
+from tests.pipeline.conftest import ROOT, WAIT
 
 
 def test_a_merged_jar_runs_with_the_jars_beside_it(tmp_path):
@@ -51,3 +55,23 @@ def test_a_port_in_use_is_named_in_one_line(capsys):
         assert cluster.main(["run", f"--port={port}"]) == 2
     err = capsys.readouterr().err
     assert err == f"flink: port {port} is in use: is another cluster running? (--port sets another)\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_stays_when_the_program_that_started_them_is_stopped(number):
+    program = "from infra.flink.cluster import Cluster\nwith Cluster(1): print('runs', flush=True); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout.readline() == "runs\n"
+    started = psutil.Process(process.pid).children()
+    assert len(started) == 2
+    process.send_signal(number)
+    process.communicate(timeout=WAIT)
+    psutil.wait_procs(started, timeout=WAIT)
+    assert not any(one.is_running() for one in started)
