@@ -4,7 +4,7 @@ TFX := .venv-tfx/bin
 UV := .venv-uv/bin/uv
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo pipeline test test-prism lint bench lock clean
+.PHONY: help demo pipeline flink test test-prism test-flink lint bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -16,6 +16,9 @@ demo: .venv/demo ## set up, and colourise a small archive of sample photographs
 pipeline: .venv/demo .venv-tfx/ready ## set up, and run the training pipeline in miniature
 	$(TFX)/python -m tfx_pipeline.demo --worker_python $(BIN)/python
 
+flink: .venv/demo ## run a Flink cluster on this machine until Ctrl-C, and show how to use it
+	$(BIN)/python -m infra.flink.cluster run
+
 test: .venv/test .venv-tfx/ready ## set up, and run all tests
 	$(BIN)/python -m pytest $(PARALLEL)
 	$(TFX)/python -m pytest $(PARALLEL) tests/tfx_pipeline
@@ -23,6 +26,9 @@ test: .venv/test .venv-tfx/ready ## set up, and run all tests
 test-prism: .venv/test ## build Prism, a second runner, with Go (minutes), and test the job on it
 	GOBIN=$(CURDIR)/scratch/go go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.73.0
 	PRISM=$(CURDIR)/scratch/go/prism $(BIN)/python -m pytest tests/pipeline/batch/on_prism.py
+
+test-flink: .venv/test ## run the job on a Flink cluster, and kill its processes
+	$(BIN)/python -m pytest tests/flink
 
 lint: .venv/test ## check style, the map of imports, and types
 	$(BIN)/ruff check

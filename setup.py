@@ -94,5 +94,10 @@ setup(
         "test": TEST,
         "tfx": TFX,
     },
-    entry_points={"console_scripts": ["archive-colorize = pipeline.colorize:main"]},
+    entry_points={
+        "console_scripts": [
+            "archive-colorize = pipeline.colorize:main",
+            "archive-colorize-worker = pipeline.colorize:worker",
+        ]
+    },
 )

@@ -15,5 +15,10 @@ def main(argv: list[str] | None = None) -> int:
         return commands.run(sys.argv[1:] if argv is None else argv)
 
 
+def worker() -> int:
+    """The command `archive-colorize-worker`: runners call a command of one word."""
+    return main(["worker", *sys.argv[1:]])
+
+
 if __name__ == "__main__":
     sys.exit(main())

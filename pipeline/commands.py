@@ -6,7 +6,7 @@ import sys
 
 from model.card import CardError
 from pipeline import storage
-from pipeline.batch import lease, options, registry, stopping
+from pipeline.batch import boot, lease, options, registry, stopping
 from pipeline.console import complain, say
 from pipeline.errors import JobError
 from pipeline.inputs.collection import check_reachable
@@ -141,4 +141,11 @@ def _parse(command: str, words: str, argv: list[str], *names: str) -> argparse.N
     return parser.parse_args(argv)
 
 
-COMMANDS = {"status": status, "stop": stop, "models": models, "rollback": rollback}
+COMMANDS = {
+    "status": status,
+    "stop": stop,
+    "models": models,
+    "rollback": rollback,
+    "worker": boot.worker,
+    "worker-pool": boot.worker_pool,
+}

@@ -11,16 +11,21 @@ import threading
 import time
 
 
-def main() -> None:
-    logging.disable(logging.ERROR)
+def end_with_parent() -> None:
+    """Makes this process end within a second of the process that started it."""
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        os._exit(1)  # the job was killed
+        os._exit(1)  # the parent was killed
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def main() -> None:
+    logging.disable(logging.ERROR)
+    end_with_parent()
     from apache_beam.runners.worker import sdk_worker_main
 
     # Beam would print the traceback of a failed bundle.

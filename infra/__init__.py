@@ -1,0 +1,1 @@
+"""Where the job runs: for trials on this machine. Nothing of it is needed to use the packages."""
