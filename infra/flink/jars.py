@@ -85,7 +85,8 @@ def merge(jars: list[Path], target: Path, beside: list[str]) -> None:
       target: the jar.
       beside: names of jars in its folder that it needs, too.
     """
-    seen, services = set(), {}
+    seen: set[str] = set()
+    services: dict[str, list[str]] = {}
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as merged:
         merged.writestr("META-INF/MANIFEST.MF", _manifest(beside))
         for jar in jars:

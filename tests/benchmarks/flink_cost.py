@@ -77,6 +77,7 @@ def _cpu(runner, archive: Path, output: Path) -> float:
             "--output",
             output,
             "--gallery_size=0",
+            "--workers_share_files",
         ]
     )
     seconds, cpu = time.monotonic() - began, _children() - before

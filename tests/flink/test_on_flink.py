@@ -59,7 +59,8 @@ def test_an_external_pool_starts_the_workers(cluster, scans, model, tmp_path):
 
 
 def arguments(source: Path, output: Path, model: Path) -> list[str]:
-    return ["--input", str(source), "--output", str(output), "--model", str(model), "--gallery_size=0"]
+    places = ["--input", str(source), "--output", str(output), "--model", str(model)]
+    return [*places, "--workers_share_files", "--gallery_size=0"]
 
 
 def done(output: Path) -> int:

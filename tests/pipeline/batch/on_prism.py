@@ -1,5 +1,7 @@
-"""The job on Prism, Beam's portable runner for one machine. `make test-prism` builds it and runs this file, which pytest
-does not find by itself."""
+"""The job on Prism, Beam's portable runner for one machine.
+
+`make test-prism` builds Prism and runs this file. Pytest does not find it by itself.
+"""
 
 import hashlib
 import os
