@@ -81,6 +81,7 @@ setup(
     ),
     package_data={
         "pipeline": ["py.typed"],
+        "pipeline.batch": ["*.toml"],
         "pipeline.gallery": ["templates/*"],
         "tfx_pipeline": ["py.typed", "*.yaml", "*.pbtxt", "templates/*"],
         "model": ["py.typed", "pretrained/*", "pretrained/*/*", "pretrained/*/*/*"],

@@ -279,6 +279,7 @@ class OpenScans(beam.DoFn):
         ):
             item = task.item
             record = before.finish(source=item.source, source_version=item.version, run=self._settings.run)
+        self._guard.start()
         with _timed("open"):
             answer = record or self._guard.open(task.item)
         if isinstance(answer, Record):

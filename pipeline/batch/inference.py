@@ -141,7 +141,7 @@ _LOADING = threading.Lock()
 
 
 def load(model: str, sha256: str, side: int, batch_size: int, threads: int, gpu: bool = False) -> Network:
-    """The network of this process. All threads share it.
+    """The network of this process, loaded and tried out. All threads share it.
 
     Args:
       model: folder or URI, or `SHIPPED`.
@@ -150,7 +150,7 @@ def load(model: str, sha256: str, side: int, batch_size: int, threads: int, gpu:
       gpu: whether this machine must have a GPU.
 
     Raises:
-      ModelError: the model cannot be loaded, is another one, or has another signature; or there is no GPU.
+      ModelError: the model cannot be loaded, is another one, has another signature, or fails; or there is no GPU.
     """
     with _LOADING:
         return _load(model, sha256, side, batch_size, threads, gpu)
@@ -170,7 +170,9 @@ def _load(model: str, sha256: str, side: int, batch_size: int, threads: int, gpu
             f"the model {model} on the worker {socket.gethostname()} is not the one that this job was started with: "
             "install the same version of this package everywhere, or push the model again"
         )
-    return Network(folder, side, batch_size, threads)
+    network = Network(folder, side, batch_size, threads)
+    try_out(network, side)  # the first call takes longer; no scan shall wait for it
+    return network
 
 
 def _require_gpu() -> None:

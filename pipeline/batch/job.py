@@ -27,7 +27,7 @@ from model import default_model
 from model.card import CARD, CardError, ModelCard, read_card
 from pipeline import storage
 from pipeline.batch import gpus, graph, lease, registry, runners, stopping, worklist
-from pipeline.batch.inference import SHIPPED, ModelError, load, local_copy, try_out
+from pipeline.batch.inference import SHIPPED, ModelError, load, local_copy
 from pipeline.batch.plan import Action
 from pipeline.batch.progress import Progress
 from pipeline.batch.runners import Engine
@@ -135,7 +135,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 say(f"nothing was run; the job is described in {template}")
                 return 0
             try:
-                code = _conclude(settings, work, stop, stopped, chosen, stages)
+                code = _conclude(settings, work, stop, stopped, chosen, stages, here.workers)
                 intruder = hold.lost or _intruder(settings, before)
             except (JobError, OSError) as error:
                 return _failed(f"{error}; what is finished is kept")
@@ -255,7 +255,7 @@ def _try_model(folder: str, card: ModelCard, batch_size: int, workers: int, thre
     """Tries the model out: in this process if it will do the work, otherwise in a process of its own."""
     if workers == 1:
         try:
-            try_out(load(folder, card.weights_sha256, card.size, batch_size, threads, gpu), card.size)
+            load(folder, card.weights_sha256, card.size, batch_size, threads, gpu)
         except ModelError as error:
             raise JobError(str(error)) from error
         return
@@ -316,6 +316,7 @@ def _conclude(
     stopped: Stopped,
     chosen: argparse.Namespace,
     stages: dict,
+    processes: int,
 ) -> int:
     """Prints the result of the run. Returns the exit code. Raises JobError if the summary is of another run."""
     file = storage.join(settings.output, FILE)
@@ -327,7 +328,8 @@ def _conclude(
     if summary["run"] != settings.run:
         raise JobError(f"{FILE} belongs to another run: two jobs write to {settings.output}")
     if stages:
-        storage.write(file, (json.dumps(summary | {"stages": stages}, indent=2) + "\n").encode())
+        more = {"stages": stages} | ({"processes": processes} if processes else {})
+        storage.write(file, (json.dumps(summary | more, indent=2) + "\n").encode())
     say(describe(summary))
     done = summary["records"] - summary["kept"]
     if summary["kept"]:
