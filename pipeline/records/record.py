@@ -1,6 +1,7 @@
 """The record of a scan: a line of JSON that says what was done to which picture, by which model."""
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -141,8 +142,9 @@ class Record:
             raise ValueError('a manifest line must be a JSON object with a text "source"')
         if not isinstance(values.get("key", ""), str):
             raise ValueError('"key" must be text')
-        known = {name: value for name, value in values.items() if type(value) in _TYPES.get(name, ())}
-        return cls(**{"key": ""} | known)
+        names = _known(tuple(values), tuple(map(type, values.values())))
+        known = values if len(names) == len(values) else {name: values[name] for name in names}
+        return cls(**known) if "key" in known else cls(key="", **known)
 
 
 def joined(*words: str) -> str:
@@ -153,7 +155,7 @@ def joined(*words: str) -> str:
 def fields(line: str | bytes) -> dict:
     """Parses a line of a manifest. Raises ValueError with words for people if it is not a JSON object."""
     try:
-        values = json.loads(line)
+        values = json.loads(line if isinstance(line, str) else line.decode())
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except UnicodeDecodeError as error:
@@ -163,6 +165,12 @@ def fields(line: str | bytes) -> dict:
     if not isinstance(values, dict):
         raise ValueError('a manifest line must be a JSON object with a text "source"')
     return values
+
+
+@functools.lru_cache(maxsize=64)  # most lines of a manifest have the same fields
+def _known(names: tuple[str, ...], types: tuple[type, ...]) -> tuple[str, ...]:
+    """The names of fields of a record with values of the right types."""
+    return tuple(name for name, kind in zip(names, types, strict=True) if kind in _TYPES.get(name, ()))
 
 
 _NUMBER = (int, float, type(None))  # but not bool
