@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import operator
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -154,7 +153,7 @@ class Latest:
                     (
                         storage.as_bytes(record.key),
                         "{:d} {} {} {}".format(*rank(record, limit)),
-                        pickle.dumps(_values(record)),
+                        pickle.dumps(record.values()),
                     )
                     for record in read_shard(uri)
                 ),
@@ -168,9 +167,6 @@ class Latest:
     def __iter__(self) -> Iterator[Record]:
         for (packed,) in self._database.execute("SELECT record FROM records ORDER BY key"):
             yield Record(*pickle.loads(packed))
-
-
-_values = operator.attrgetter(*Record.__slots__)
 
 
 def latest(output: str) -> Iterator[Record]:

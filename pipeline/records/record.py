@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import operator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -124,6 +125,10 @@ class Record:
         """One line of ASCII. Names of files that are not valid UTF-8 have escaped surrogates."""
         return json.dumps({name: getattr(self, name) for name in _TYPES}, separators=(",", ":"))
 
+    def values(self) -> tuple:
+        """The values of all fields, in their order."""
+        return _values(self)
+
     @classmethod
     def from_json(cls, line: str | bytes) -> "Record":
         """Reads a line. Raises ValueError like `fields` and `from_fields`."""
@@ -173,6 +178,7 @@ def _known(names: tuple[str, ...], types: tuple[type, ...]) -> tuple[str, ...]:
     return tuple(name for name, kind in zip(names, types, strict=True) if kind in _TYPES.get(name, ()))
 
 
+_values = operator.attrgetter(*Record.__slots__)
 _NUMBER = (int, float, type(None))  # but not bool
 _EXACT: dict[object, tuple[type, ...]] = {str: (str,), int: (int,)}
 _TYPES = {field.name: _EXACT.get(field.type, _NUMBER) for field in dataclasses.fields(Record)}
