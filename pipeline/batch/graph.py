@@ -99,7 +99,7 @@ def planned(
             once
             | "ListHints" >> beam.FlatMap(lambda _: _listed_hints(hints_folder))
             | "SpreadHints" >> beam.Reshuffle()
-            | "PackHint" >> beam.MapTuple(_packed_hint, *join)
+            | "PackHint" >> beam.Map(_packed_hint, *join)
         )
     joined = inputs | "Join" >> beam.CoGroupByKey()
     planned = joined | "Plan" >> beam.FlatMap(_plan, settings, on_existing).with_outputs(UNUSED, main="tasks")
@@ -468,7 +468,8 @@ def _listed_hints(folder: str) -> Iterator[tuple[bytes, bytes]]:
     return ((os.fsencode(key), os.fsencode(uri)) for key, uri in hint_files.listing(folder))
 
 
-def _packed_hint(key: bytes, uri: bytes, output: str, format: str) -> tuple[bytes, bytes]:
+def _packed_hint(listed: tuple[bytes, bytes], output: str, format: str) -> tuple[bytes, bytes]:
+    key, uri = listed
     hint = hint_files.identified(os.fsdecode(uri))
     name = derivative_name(output, os.fsdecode(key), format)
     return name, json.dumps(dataclasses.astuple(hint)).encode()
