@@ -64,8 +64,13 @@ class Network:
     """
 
     def __init__(self, folder: str, side: int, batch_size: int = 8, threads: int = 0):
-        import tensorflow as tf
-
+        try:
+            import tensorflow as tf
+        except ModuleNotFoundError as error:
+            if error.name != "tensorflow":
+                raise
+            words = "TensorFlow is not installed: pip install 'archive-colorize[cpu]', or [gpu] for a GPU"
+            raise ModelError(words) from error
         if threads:
             with contextlib.suppress(
                 RuntimeError
@@ -180,8 +185,8 @@ def _require_gpu() -> None:
 
     if not tf.config.list_physical_devices("GPU"):
         raise ModelError(
-            f"the worker {socket.gethostname()} sees no GPU, but --gpu asks for one: check its driver, the image, and "
-            "that TensorFlow is installed with CUDA (the extra gpu)"
+            f"the worker {socket.gethostname()} sees no GPU, but --gpu asks for one: check its driver, that TensorFlow "
+            "is installed with CUDA (the extra gpu), and that LD_LIBRARY_PATH has the folders of CUDA (see the manual)"
         )
 
 
