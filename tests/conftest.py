@@ -31,26 +31,59 @@ def cloud():
     )
     before = os.environ.get("STORAGE_EMULATOR_HOST")
     os.environ["STORAGE_EMULATOR_HOST"] = f"http://localhost:{port}"
-    storage.cloud._client.cache_clear()
+    storage.gcs._client.cache_clear()
     yield "gs://archive"
     server.stop()
-    storage.cloud._client.cache_clear()
+    storage.gcs._client.cache_clear()
     os.environ.pop("STORAGE_EMULATOR_HOST")
     if before:
         os.environ["STORAGE_EMULATOR_HOST"] = before
 
 
+@pytest.fixture(scope="module")
+def s3():
+    """A bucket on a server with the interface of S3, accessed over HTTP."""
+    from pipeline.storage import s3 as store
+
+    servers = pytest.importorskip("moto.server", reason="moto is not installed")
+    server = servers.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    given = {
+        ENDPOINTS["s3"]: "http://{}:{}".format(*server.get_host_and_port()),
+        "AWS_ACCESS_KEY_ID": "somebody",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in given.items():
+            patch.setenv(name, value)
+        store._client.cache_clear()
+        store._client().create_bucket(Bucket="archive")
+        yield "s3://archive"
+        server.stop()
+    store._client.cache_clear()
+
+
+ENDPOINTS = {"gs": "STORAGE_EMULATOR_HOST", "s3": "AWS_ENDPOINT_URL_S3"}  # environment variables by scheme
+
+
+@pytest.fixture(params=["gs", "s3"])
+def bucket(request):
+    """A bucket of each object store in turn."""
+    return request.getfixturevalue({"gs": "cloud", "s3": "s3"}[request.param])
+
+
 @pytest.fixture
-def flaky(cloud):
-    """A proxy in front of the emulator (see `tests.flaky`). This process and its children use it."""
+def flaky(bucket):
+    """A proxy in front of the object store of `bucket` (see `tests.flaky`). This process and its children use it."""
     from pipeline import storage
     from tests.flaky import Flaky
 
-    emulator = os.environ["STORAGE_EMULATOR_HOST"]
-    proxy = Flaky(emulator)
-    os.environ["STORAGE_EMULATOR_HOST"] = proxy.url
-    storage.cloud._client.cache_clear()
-    yield proxy
-    os.environ["STORAGE_EMULATOR_HOST"] = emulator
-    storage.cloud._client.cache_clear()
+    variable, module = ENDPOINTS[bucket[:2]], storage._module(bucket)
+    proxy = Flaky(os.environ[variable])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(variable, proxy.url)
+        module._client.cache_clear()
+        yield proxy
+    module._client.cache_clear()
     proxy.close()

@@ -1,14 +1,21 @@
-"""A proxy in front of the Cloud Storage emulator. On request it answers 503 or closes the connection."""
+"""A proxy in front of an object store. On request it answers 503, closes or cuts a connection, or is slow."""
 
 import http.client
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 
 def kind(method: str, path: str) -> str:
-    """Kind of a request: upload, delete, list, read or stat."""
+    """Kind of a request to Cloud Storage or S3: upload, delete, list, read or stat."""
     parts = urlsplit(path)
+    if method == "PUT" and not parts.path.startswith("/upload/"):
+        return "upload"
+    if method == "HEAD":
+        return "stat"
+    if not parts.path.startswith(("/storage/", "/upload/", "/download/", "/batch")) and method == "GET":
+        return "list" if "list-type=2" in parts.query else "read"
     if method == "DELETE":
         return "delete"
     if parts.path.startswith("/upload/"):
@@ -36,23 +43,34 @@ class Flaky:
                 if failure == "hang up":
                     self.close_connection = True
                     return
-                if failure:
+                if isinstance(failure, int):
                     answer, headers, data = failure, [], b"busy"
                 else:
                     upstream = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
-                    upstream.request(self.command, self.path, body, dict(self.headers))
+                    headers = {name: value for name, value in self.headers.items() if name != "Expect"}
+                    upstream.request(self.command, self.path, body, headers)
                     response = upstream.getresponse()
                     answer, headers, data = response.status, response.getheaders(), response.read()
                     upstream.close()
                 self.send_response_only(answer)
                 for name, value in headers:
-                    if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                    kept = name.lower() == "content-length" and self.command == "HEAD"
+                    if kept or name.lower() not in ("content-length", "transfer-encoding", "connection"):
                         self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
+                if self.command != "HEAD" or isinstance(failure, int):
+                    self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
+                if failure == "cut":
+                    self.close_connection = True
+                    data = data[: len(data) // 2]
+                if failure == "slow":
+                    self.wfile.write(data[: len(data) // 2])
+                    self.wfile.flush()
+                    time.sleep(1)
+                    data = data[len(data) // 2 :]
                 self.wfile.write(data)
 
-            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = forward
+            do_HEAD = do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = forward
 
             def log_message(self, *_):
                 pass
@@ -63,7 +81,10 @@ class Flaky:
         self.url = f"http://localhost:{self._server.server_port}"
 
     def fail(self, wanted: str, number: int = 1, *, about: str = "", answer: int | str = 503) -> None:
-        """Make the nth request of a kind fail, counted from now. Only requests with `about` in URL or body count."""
+        """Make the nth request of a kind fail, counted from now. Only requests with `about` in URL or body count.
+
+        The answer is a status, or "hang up" (before the answer), "cut" (in the middle of it), or "slow".
+        """
         self._to_fail.append([wanted, about.encode(), number, answer])
 
     def close(self) -> None:

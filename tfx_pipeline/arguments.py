@@ -198,12 +198,12 @@ def _warm(model: str, offline: bool) -> tuple[str, str]:
         return model, ""
     if model == SHIPPED:
         folder = default_model()
-    elif offline and storage.is_gcs(model):
+    elif offline and storage.is_cloud(model):
         return storage.normalize(model), ""
     else:
         folder = registry.resolve(storage.normalize(model))
     try:
-        if storage.is_gcs(folder):
+        if storage.is_cloud(folder):
             file = storage.join(folder, CARD)
             return folder, parse_card(storage.read(file), file).weights_sha256
         return folder, read_card(folder).weights_sha256

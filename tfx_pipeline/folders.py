@@ -17,7 +17,7 @@ def copy(source: str, target: str) -> None:
 @contextlib.contextmanager
 def here(folder: str) -> Iterator[str]:
     """Yields a folder on this machine: the folder itself, or a temporary copy."""
-    if not storage.is_gcs(folder):
+    if not storage.is_cloud(folder):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="pipeline-") as local:
@@ -28,7 +28,7 @@ def here(folder: str) -> Iterator[str]:
 @contextlib.contextmanager
 def filled(folder: str) -> Iterator[str]:
     """Yields a folder on this machine to write into. Afterwards its files are in `folder`."""
-    if not storage.is_gcs(folder):
+    if not storage.is_cloud(folder):
         os.makedirs(folder, exist_ok=True)
         yield folder
         return

@@ -115,7 +115,7 @@ def _interrupt(number, _):
 
 def _run(chosen: argparse.Namespace, command: str, more: dict) -> int:
     root = storage.normalize(chosen.root)
-    if storage.is_gcs(root):
+    if storage.is_cloud(root):
         raise JobError("--root must be a local folder, because SQLite needs one; --pushed may be gs://")
     for source in chosen.collections:
         check_input(source)

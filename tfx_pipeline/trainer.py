@@ -114,7 +114,7 @@ def checkpoints(root: str, digest: str) -> Iterator[tuple[str, Saved]]:
     Both are deleted when the run is finished, because its model is an artifact then.
     """
     home = storage.join(storage.normalize(root), digest)
-    if not storage.is_gcs(home):
+    if not storage.is_cloud(home):
         os.makedirs(home, exist_ok=True)
         yield home, Saved(home, home)
         shutil.rmtree(home)

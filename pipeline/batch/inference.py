@@ -286,7 +286,7 @@ def local_copy(model: str) -> str:
     """
     if model == SHIPPED:
         return default_model()
-    if not storage.is_gcs(model):
+    if not storage.is_cloud(model):
         return model
     target = Path(scratch.make())
     for info in storage.list_files(model):

@@ -236,7 +236,7 @@ def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard]:
     """Folder of the model, which a push during the job does not change, and its card."""
     try:
         folder = registry.resolve(storage.normalize(model)) if model else default_model()
-        if storage.is_gcs(folder) and not storage.is_folder(folder):
+        if storage.is_cloud(folder) and not storage.is_folder(folder):
             raise JobError(f"no such model: {folder}")
         card = read_card(local_copy(folder))
         reason = registry.why_unblessed(folder, card)

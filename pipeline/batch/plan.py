@@ -118,8 +118,8 @@ def _task(
     try:
         check_key(item.key)
         if not storage.can_be_named(derivative_uri(settings.output, item.key, settings.format)):
-            raise Refusal(Reason.BAD_KEY, "the key is not UTF-8, as names in Cloud Storage must be")
-        if storage.is_gcs(item.source) == storage.is_gcs(settings.output) and PurePosixPath(
+            raise Refusal(Reason.BAD_KEY, "the key is not UTF-8, as names in an object store must be")
+        if storage.scheme(item.source) == storage.scheme(settings.output) and PurePosixPath(
             item.source
         ).is_relative_to(settings.output):
             raise Refusal(Reason.BAD_KEY, "the source is in the output folder, so it is not a master")

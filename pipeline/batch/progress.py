@@ -101,6 +101,6 @@ class Progress:
                     self._done += storage.read(uri).count(b"\n")
                     self._seen.add(uri)
         now = time.monotonic()
-        pause = CLOUD_SECONDS if storage.is_gcs(self._output) else POLL_SECONDS
+        pause = CLOUD_SECONDS if storage.is_cloud(self._output) else POLL_SECONDS
         self._next = now + max(pause, PAUSE * (now - began))
         return self._done

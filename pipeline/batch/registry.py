@@ -223,7 +223,7 @@ def _publish(folder: str, target: str, card: ModelCard) -> None:
     start = len(folder.rstrip("/")) + 1
     files = {info.uri[start:]: info.uri for info in storage.list_files(folder.rstrip("/"))}
     del files[CARD]
-    if storage.is_gcs(target):
+    if storage.is_cloud(target):
         _claim(target)
         _copy(files, target, text)
         return

@@ -102,7 +102,7 @@ def engine(argv: list[str], workers_share_files: bool = False, gpu: str | None =
 def check_places(engine: Engine, places: Iterable[tuple[str, str | None]]) -> None:
     """Raises JobError if the workers cannot see a place, given as (option, path or URI)."""
     for option, place in places:
-        if place and not engine.shares_files and not storage.is_gcs(place):
+        if place and not engine.shares_files and not storage.is_cloud(place):
             runner = engine.options.view_as(StandardOptions).runner
             raise JobError(
                 f"the workers of {runner} may not see {option} {place}, because it is on this machine: use gs://, or "

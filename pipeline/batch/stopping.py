@@ -83,7 +83,7 @@ class Stop:
             return self._seen
         with contextlib.suppress(OSError):
             self._seen = storage.stat(self.file) is not None
-        self._next = now + _POLL_SECONDS[storage.is_gcs(self.file)]
+        self._next = now + _POLL_SECONDS[storage.is_cloud(self.file)]
         return self._seen
 
 

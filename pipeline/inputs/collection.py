@@ -74,7 +74,7 @@ def derivative_uri(output: str, key: str, format: str) -> str:
     A local name of more than 255 bytes is cut and ends with a digest.
     """
     ending = SUFFIX + EXTENSIONS[format]
-    if storage.is_gcs(output):
+    if storage.is_cloud(output):
         return storage.join(output, key + ending)
     *folders, name = key.split("/")
     return storage.join(output, *map(_fitting, folders), _fitting(name, ending))
@@ -105,10 +105,10 @@ def check_input(source: str) -> None:
     """Raises JobError if the input does not exist. (An empty input is found when it is expanded.)"""
     check_reachable(source)
     uri = storage.normalize(source)
-    if storage.is_gcs(uri):
-        bucket, name = storage.cloud.split(uri)
+    if storage.is_cloud(uri):
+        bucket, name = storage.split(uri)
         if _WILDCARD.search(bucket) or (source.endswith(MANIFEST) and not name):
-            raise JobError(f"{source} names no bucket: write gs://BUCKET/FOLDER")
+            raise JobError(f"{source} names no bucket: write {storage.scheme(uri)}BUCKET/FOLDER")
         return
     if source.endswith(MANIFEST):
         if not os.path.isfile(uri) and not (_is_glob(uri) and _manifests(uri)):
@@ -122,11 +122,11 @@ def check_input(source: str) -> None:
 def check_reachable(uri: str) -> None:
     """Raises JobError for a URI that is neither a local path nor in a bucket, or that cannot be a name."""
     if scheme := storage.foreign_scheme(uri):
-        raise JobError(f"{scheme}:// is not supported: {uri} (use a local path or gs://)")
-    if re.match(r"gs:(?!//[^/])", uri):
-        raise JobError(f"{uri} names no bucket: write gs://BUCKET/FOLDER")
-    if storage.is_gcs(uri) and not storage.cloud.is_installed():
-        raise JobError(f"cannot use {uri}: {storage.cloud.MISSING}")
+        raise JobError(f"{scheme}:// is not supported: {uri} (use a local path, gs:// or s3://)")
+    if start := re.match(r"(gs|s3):(?!//[^/])", uri):
+        raise JobError(f"{uri} names no bucket: write {start[1]}://BUCKET/FOLDER")
+    if missing := storage.missing_client(uri):
+        raise JobError(f"cannot use {uri}: {missing}")
     if not storage.can_be_named(uri):
         raise JobError(f"no folder or file can have the name {uri!r}")
 
@@ -240,7 +240,7 @@ def _listed(source: str, base: str, part: Part) -> Iterator[Item]:
 
 def _is_glob(uri: str) -> bool:
     """Whether a URI has wildcards. The name of an existing local file may have such characters, too."""
-    return bool(_WILDCARD.search(uri)) and (storage.is_gcs(uri) or not os.path.exists(uri))
+    return bool(_WILDCARD.search(uri)) and (storage.is_cloud(uri) or not os.path.exists(uri))
 
 
 def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -298,24 +298,25 @@ def _item(line: Record, manifest: str) -> Item:
         return Item(key, line.source, reason=Reason.UNSUPPORTED_SOURCE, detail=words)
     source = _located(line.source, manifest)
     info = _look_up(source)
-    key = line.key or source.removeprefix(storage.GCS).lstrip("/")
+    key = line.key or source.removeprefix(storage.scheme(source)).lstrip("/")
     return Item(_as_listed(key), source, info.size, info.version)
 
 
 def _located(source: str, manifest: str) -> str:
     """URI of a source. A relative source is relative to the folder of the manifest."""
-    if storage.is_gcs(source) or source.startswith(("/", "~", "file://")):
+    if storage.is_cloud(source) or source.startswith(("/", "~", "file://")):
         return _as_listed(storage.normalize(source))
     folder = manifest.rpartition("/")[0]
-    if storage.is_gcs(manifest):
-        return storage.GCS + posixpath.normpath(f"{folder.removeprefix(storage.GCS)}/{source}")
+    if storage.is_cloud(manifest):
+        start = storage.scheme(manifest)
+        return start + posixpath.normpath(f"{folder.removeprefix(start)}/{source}")
     return _as_listed(os.path.normpath(os.path.join(folder, source)))
 
 
 def _as_listed(name: str) -> str:
     """A name as a listing gives it: escaped bytes of a local name that are valid UTF-8 become text."""
     try:
-        return name if storage.is_gcs(name) else os.fsdecode(os.fsencode(name))
+        return name if storage.is_cloud(name) else os.fsdecode(os.fsencode(name))
     except UnicodeEncodeError:
         return name
 

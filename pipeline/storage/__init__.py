@@ -1,31 +1,36 @@
-"""Files on local disks and in Google Cloud Storage (gs://): one set of functions for both."""
+"""Files on local disks, in Google Cloud Storage (gs://) and in S3 (s3://): one set of functions for all."""
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from pipeline.storage import cloud, local
+from pipeline.storage import gcs, local, s3
 from pipeline.storage.local import is_leftover
 from pipeline.storage.names import (
     GCS,
+    S3,
     FileInfo,
     as_bytes,
     can_be_named,
     contains,
     foreign_scheme,
+    is_cloud,
     is_gcs,
     join,
     normalize,
+    scheme,
 )
 
 __all__ = [
     "GCS",
+    "S3",
     "FileInfo",
     "as_bytes",
     "can_be_named",
     "contains",
     "delete",
     "foreign_scheme",
+    "is_cloud",
     "is_folder",
     "is_gcs",
     "is_leftover",
@@ -33,23 +38,43 @@ __all__ = [
     "lines",
     "list_files",
     "list_folders",
+    "missing_client",
     "normalize",
     "read",
+    "scheme",
+    "split",
     "stat",
     "write",
 ]
 
 LONGEST_LINE = 16 << 20  # bytes; longer lines, as in binary files, are cut
+_CLOUDS: dict[str, Any] = {GCS: gcs, S3: s3}  # modules with the same functions
+
+
+def _module(uri: str) -> Any:
+    """The module for the object store of a URI, or `local`."""
+    return _CLOUDS.get(scheme(uri), local)
+
+
+def missing_client(uri: str) -> str:
+    """What to install before this object store can be used; empty if it is installed, or for a local file."""
+    module = _CLOUDS.get(scheme(uri))
+    return "" if module is None or module.is_installed() else module.MISSING
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and name of an object."""
+    return _module(uri).split(uri)
 
 
 def stat(uri: str) -> FileInfo | None:
     """Information about a file, or None if it does not exist. Raises OSError if this is unknown."""
-    return cloud.stat(uri) if is_gcs(uri) else local.stat(uri)
+    return _module(uri).stat(uri)
 
 
 def is_folder(uri: str) -> bool:
-    """Whether a folder exists; in Cloud Storage, whether there is an object below `uri/`."""
-    return next(list_files(uri), None) is not None if is_gcs(uri) else local.is_folder(uri)
+    """Whether a folder exists; in an object store, whether there is an object below `uri/`."""
+    return next(list_files(uri), None) is not None if is_cloud(uri) else local.is_folder(uri)
 
 
 def list_files(
@@ -67,7 +92,7 @@ def list_files(
     files.
 
     Args:
-      folder: local or gs://.
+      folder: local, gs:// or s3://.
       enter: whether to list a local folder, by its path.
       hidden: list names that begin with a dot, too.
       prefix: list only files whose first name below `folder` begins with it.
@@ -77,8 +102,8 @@ def list_files(
     Raises:
       OSError: a folder could not be listed, or is something else.
     """
-    if is_gcs(folder):
-        return cloud.list_files(folder, hidden, prefix, below)
+    if is_cloud(folder):
+        return _module(folder).list_files(folder, hidden, prefix, below)
     return local.list_files(folder, enter if below else lambda folder: False, hidden, prefix, root)
 
 
@@ -86,13 +111,13 @@ def list_folders(folder: str, *, root: str = "") -> Iterator[str]:
     """Yields the folders directly in `folder`, in a fixed order, without those that begin with a dot.
 
     Args:
-      folder: local or gs://.
+      folder: local, gs:// or s3://.
       root: as for `list_files`.
 
     Raises:
       OSError: the folder could not be listed.
     """
-    return cloud.list_folders(folder) if is_gcs(folder) else local.list_folders(folder, root)
+    return _module(folder).list_folders(folder) if is_cloud(folder) else local.list_folders(folder, root)
 
 
 def read(uri: str) -> bytes:
@@ -100,9 +125,9 @@ def read(uri: str) -> bytes:
 
     Raises:
       FileNotFoundError: there is no such file.
-      OSError: it cannot be read, or is a device, a pipe or a folder. Errors of Cloud Storage are converted, too.
+      OSError: it cannot be read, or is a device, a pipe or a folder. Errors of object stores are converted, too.
     """
-    return cloud.read(uri) if is_gcs(uri) else local.read(uri)
+    return _module(uri).read(uri)
 
 
 def lines(uri: str) -> Iterator[bytes]:
@@ -111,7 +136,7 @@ def lines(uri: str) -> Iterator[bytes]:
     Raises:
       OSError: as `read`.
     """
-    with cloud.opened(uri) if is_gcs(uri) else local.open_regular(uri) as file:
+    with _module(uri).opened(uri) as file:
         yield from _lines(file)
 
 
@@ -130,13 +155,13 @@ def write(uri: str, data: bytes, *, keep_existing: bool = False, over: str | Non
       FileExistsError: there is another version than `over`.
       OSError: the file could not be written; nothing is left behind.
     """
-    (cloud if is_gcs(uri) else local).write(uri, data, keep_existing, over)
+    _module(uri).write(uri, data, keep_existing, over)
 
 
 def delete(uri: str) -> None:
     """Removes a file, if it exists."""
     with contextlib.suppress(FileNotFoundError):
-        cloud.delete(uri) if is_gcs(uri) else local.delete(uri)
+        _module(uri).delete(uri)
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:

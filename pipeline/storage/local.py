@@ -11,7 +11,7 @@ import stat as stat_module
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from pipeline.storage.names import FileInfo, is_gcs
+from pipeline.storage.names import FileInfo, is_cloud
 
 _TEMPORARY = ".archive-colorize-"  # prefix of files that are being written
 _LEFTOVER = re.compile(re.escape(_TEMPORARY) + "[0-9a-f]{16}")
@@ -48,11 +48,11 @@ def list_folders(folder: str, root: str) -> Iterator[str]:
 
 
 def read(path: str) -> bytes:
-    with open_regular(path) as file:
+    with opened(path) as file:
         return file.read()
 
 
-def open_regular(path: str) -> BinaryIO:
+def opened(path: str) -> BinaryIO:
     """Opens a regular file for reading. Reading a device or a pipe might never end, or never begin."""
     mode = os.stat(path).st_mode
     if stat_module.S_ISDIR(mode):
@@ -74,7 +74,7 @@ def delete(path: str) -> None:
 def is_leftover(info: FileInfo, since: str) -> bool:
     """Whether a file is a temporary file of a killed process, older than a version of another file."""
     name = info.uri.rpartition("/")[2]
-    return not is_gcs(info.uri) and bool(_LEFTOVER.fullmatch(name)) and int(info.version or 0) < int(since)
+    return not is_cloud(info.uri) and bool(_LEFTOVER.fullmatch(name)) and int(info.version or 0) < int(since)
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -1,11 +1,12 @@
-"""Names of files, local and in Cloud Storage."""
+"""Names of files, local and in object stores."""
 
 import os
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-GCS = "gs://"
+GCS, S3 = "gs://", "s3://"
+CLOUDS = (GCS, S3)
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -14,24 +15,34 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 class FileInfo:
     uri: str
     size: int  # bytes
-    version: str  # changes with the content: modification time in ns, or generation of the object
+    version: str  # changes with the content: modification time in ns, generation or entity tag
 
 
 def is_gcs(uri: str) -> bool:
     return uri.startswith(GCS)
 
 
+def is_cloud(uri: str) -> bool:
+    """Whether a URI is in an object store."""
+    return uri.startswith(CLOUDS)
+
+
+def scheme(uri: str) -> str:
+    """`gs://`, `s3://`, or an empty text for a local file."""
+    return uri[:5] if is_cloud(uri) else ""
+
+
 def normalize(uri: str) -> str:
-    """Makes a local path absolute; removes trailing slashes of a gs:// URI."""
-    if is_gcs(uri):
-        return GCS + uri.removeprefix(GCS).rstrip("/")
+    """Makes a local path absolute; removes trailing slashes of a URI in an object store."""
+    if is_cloud(uri):
+        return uri[:5] + uri[5:].rstrip("/")
     return os.path.abspath(os.path.expanduser(uri.removeprefix("file://")))
 
 
 def foreign_scheme(uri: str) -> str:
-    """Scheme of a URI that is not supported, such as `https` or `s3`; empty for other URIs."""
-    scheme = _SCHEME.match(uri)
-    return "" if scheme is None or uri.startswith((GCS, "file://")) else scheme[1]
+    """Scheme of a URI that is not supported, such as `https`; empty for other URIs."""
+    found = _SCHEME.match(uri)
+    return "" if found is None or uri.startswith((*CLOUDS, "file://")) else found[1]
 
 
 def as_bytes(name: str) -> bytes:
@@ -47,9 +58,9 @@ def as_bytes(name: str) -> bytes:
 
 
 def can_be_named(uri: str) -> bool:
-    """Whether a file can have this name. In Cloud Storage it must be valid Unicode."""
+    """Whether a file can have this name. In an object store it must be valid Unicode."""
     try:
-        uri.encode() if is_gcs(uri) else os.fsencode(uri)
+        uri.encode() if is_cloud(uri) else os.fsencode(uri)
     except UnicodeEncodeError:
         return False
     return "\0" not in uri
@@ -61,8 +72,8 @@ def join(base: str, *parts: str) -> str:
 
 def contains(folder: str, uri: str) -> bool:
     """Whether `uri` is `folder` or is in it, after resolving symbolic links."""
-    if is_gcs(folder) != is_gcs(uri):
+    if scheme(folder) != scheme(uri):
         return False
-    if not is_gcs(folder):
+    if not is_cloud(folder):
         folder, uri = os.path.realpath(folder), os.path.realpath(uri)
     return PurePosixPath(uri).is_relative_to(PurePosixPath(folder))
