@@ -44,6 +44,9 @@ _JAVA = [f"--add-exports=java.base/{name}=ALL-UNNAMED" for name in ("sun.net.uti
 _JOB_MANAGER_JAVA = ["-Xmx768m", "-XX:MaxMetaspaceSize=256m"]
 _TASK_MANAGER_JAVA = ["-Xmx640m", "-XX:MaxDirectMemorySize=768m", "-XX:MaxMetaspaceSize=256m"]
 # Every size of memory is given, as Flink's scripts reckon them, so that they agree with the options of Java above.
+# The delay of a restart is longer than the heartbeat's timeout, after which Flink knows that a TaskManager is lost, and
+# than the cache of workers (see `Cluster.options`). A lost TaskManager costs two restarts: after the first, Flink asks
+# it for data.
 _CONFIGURATION = """\
 jobmanager.rpc.address: 127.0.0.1
 jobmanager.rpc.port: {rpc}
@@ -67,8 +70,8 @@ taskmanager.memory.jvm-overhead.min: 192m
 taskmanager.memory.jvm-overhead.max: 192m
 classloader.resolve-order: parent-first
 restart-strategy.type: fixed-delay
-restart-strategy.fixed-delay.attempts: 3
-restart-strategy.fixed-delay.delay: 10 s
+restart-strategy.fixed-delay.attempts: 10
+restart-strategy.fixed-delay.delay: 15 s
 heartbeat.interval: 2000
 heartbeat.timeout: 10000
 io.tmp.dirs: {temporary}
