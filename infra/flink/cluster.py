@@ -265,6 +265,7 @@ def _run(port: int, task_managers: int) -> None:
             "--environment_type=PROCESS", f"--environment_option=process_command={worker}"
         )
         command = [str(worker.with_name("archive-colorize")), "--input", "SCANS", "--output", "DERIVATIVES"]
+        command.append("--workers_share_files")
         print(f"Flink runs after {time.monotonic() - began:.0f} s: http://127.0.0.1:{port}\n")
         print("to colourise a collection on it, in another terminal:\n")
         print(" \\\n  ".join([shlex.join(command), *map(shlex.quote, options)]))
