@@ -2,6 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TFX := .venv-tfx/bin
 UV := .venv-uv/bin/uv
+COMPILE := $(UV) pip compile -q setup.py --no-header --no-annotate
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo pipeline flink test test-prism test-flink lint bench lock clean
@@ -44,13 +45,12 @@ bench: .venv/test ## run the benchmarks of the hot paths
 	$(BIN)/python -m tests.benchmarks.resume_cost
 	$(BIN)/python -m tests.benchmarks.lab_records
 
-lock: .venv/demo ## resolve the three lock files from setup.py
-	$(UV) pip compile -q setup.py --extra demo --no-header --no-annotate -o requirements.lock
-	$(UV) pip compile -q setup.py --extra demo --extra gcp --extra test -c requirements.lock --no-header --no-annotate \
-		-o requirements-test.lock
+lock: .venv/demo ## resolve the four lock files from setup.py
+	$(COMPILE) --extra cpu --extra demo -o requirements.lock
+	$(COMPILE) --extra cpu --extra demo --extra gcp --extra test -c requirements.lock -o requirements-test.lock
+	$(COMPILE) --extra gpu --extra gcp -c requirements-test.lock -o requirements-gpu.lock
 	echo "tensorflow-cpu; sys_platform == 'never'" > .venv/override # TFX asks for `tensorflow`, the same package by another name
-	$(UV) pip compile -q setup.py --extra tfx --extra test -c requirements-test.lock --override .venv/override \
-		--no-header --no-annotate -o requirements-tfx.lock
+	$(COMPILE) --extra tfx --extra test -c requirements-test.lock --override .venv/override -o requirements-tfx.lock
 
 clean: ## remove the environments and the output of the demonstration
 	rm -rf .venv .venv-tfx .venv-uv scratch

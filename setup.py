@@ -16,9 +16,13 @@ RUNTIME = [
     "rich>=13",
     "scipy>=1.12",
     "tifffile>=2025.10",
+]
+# TensorFlow, one of the two. It is not in RUNTIME, or an installation would put the one without CUDA over the other.
+CPU = [
     "tensorflow-cpu>=2.16.2,<2.17; platform_machine == 'x86_64'",
     "tensorflow>=2.16.2,<2.17; platform_machine != 'x86_64'",
 ]
+GPU = ["tensorflow[and-cuda]>=2.16.2,<2.17"]
 # For gs:// and Dataflow.
 GCP = ["apache-beam[gcp]>=2.72,<2.73", "google-cloud-storage>=2.19,<3"]
 # These packages bring the photographs of the demonstration.
@@ -81,12 +85,15 @@ setup(
     ),
     package_data={
         "pipeline": ["py.typed"],
+        "pipeline.batch": ["*.toml"],
         "pipeline.gallery": ["templates/*"],
         "tfx_pipeline": ["py.typed", "*.yaml", "*.pbtxt", "templates/*"],
         "model": ["py.typed", "pretrained/*", "pretrained/*/*", "pretrained/*/*/*"],
     },
     install_requires=RUNTIME,
     extras_require={
+        "cpu": CPU,
+        "gpu": GPU,
         "demo": DEMO,
         "gcp": GCP,
         "train": ["matplotlib>=3.9"],

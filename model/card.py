@@ -43,6 +43,8 @@ class ModelCard:
         command: the training command.
         terms: terms of use of the training data.
         confidence: what the confidence means.
+        ranges: quantiles at 5, 50 and 95 % of `confidence` and `colorfulness` of the test pictures, coloured at the
+            default strength. The batch job warns when the median of a collection is outside.
         limits: what the model does badly.
     """
 
@@ -64,6 +66,7 @@ class ModelCard:
     terms: str
     confidence: str
     limits: list[str]
+    ranges: dict = field(default_factory=dict)
     gates: list = field(default_factory=list)
     data: dict = field(default_factory=dict)
     pushed: str = ""
@@ -151,6 +154,7 @@ def _checked(entries, path: str) -> ModelCard:
     wrong += [] if _is_positive(card.default_strength) else ["default_strength"]
     wrong += [] if isinstance(card.gates, list) and all(map(_is_verdict, card.gates)) else ["gates"]
     wrong += [name for name in ("metrics", "data") if not isinstance(getattr(card, name), dict)]
+    wrong += [] if isinstance(card.ranges, dict) and all(map(_is_range, card.ranges.values())) else ["ranges"]
     wrong += [] if isinstance(card.pushed, str) else ["pushed"]
     if wrong:
         raise CardError(f"the model card has invalid values of {', '.join(wrong)}: {path}")
@@ -159,6 +163,12 @@ def _checked(entries, path: str) -> ModelCard:
 
 def _is_verdict(gate) -> bool:
     return isinstance(gate, dict) and all(isinstance(gate.get(name), str) for name in ("gate", "verdict"))
+
+
+def _is_range(values) -> bool:
+    """Whether these are three numbers in ascending order."""
+    numbers = isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) for v in values)
+    return numbers and values[0] <= values[1] <= values[2]
 
 
 def _is_positive(value) -> bool:

@@ -93,6 +93,7 @@ def release(
         git_revision=git_revision(),
         command=command,
         terms=terms,
+        ranges=evaluation.ranges(photos.test or validation, options.size, predictor, options.strength),
         confidence=CONFIDENCE + (SPREAD if spreads else NEGATIVE_CHROMA),
         limits=[GUESSES, *limits, AGED.format(options.aging) if options.aging else CLEAN],
     )

@@ -6,7 +6,7 @@ import sys
 
 from model.card import CardError
 from pipeline import storage
-from pipeline.batch import boot, lease, options, registry, stopping
+from pipeline.batch import boot, capacity, lease, options, registry, stopping
 from pipeline.console import complain, say
 from pipeline.errors import JobError
 from pipeline.inputs.collection import check_reachable
@@ -142,6 +142,7 @@ def _parse(command: str, words: str, argv: list[str], *names: str) -> argparse.N
 
 
 COMMANDS = {
+    "plan": capacity.main,
     "status": status,
     "stop": stop,
     "models": models,

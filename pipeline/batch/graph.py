@@ -84,12 +84,12 @@ def planned(
         | "SplitAgain" >> beam.FlatMap(partial(collection.split, source))
         | "SpreadParts" >> beam.Reshuffle()
         | "Expand" >> beam.FlatMap(partial(collection.expand_part, source))
-        | "PackItem" >> beam.Map(_packed_item, *join),
+        | "PackItem" >> beam.Map(packed_item, *join),
         "records": once
         | "Shards" >> beam.FlatMap(lambda _: map(os.fsencode, manifest.shards(settings.output)))
         | "Spread" >> beam.Reshuffle()
         | "ReadRecords" >> beam.FlatMap(lambda shard: manifest.read_shard(os.fsdecode(shard)))
-        | "PackRecord" >> beam.Map(_packed_record, *join),
+        | "PackRecord" >> beam.Map(packed_record, *join),
         "derivatives": once
         | "Derivatives"
         >> beam.FlatMap(lambda _: derivatives(*join, since)).with_output_types(tuple[bytes, int]),
@@ -99,7 +99,7 @@ def planned(
             once
             | "ListHints" >> beam.FlatMap(lambda _: _listed_hints(hints_folder))
             | "SpreadHints" >> beam.Reshuffle()
-            | "PackHint" >> beam.MapTuple(_packed_hint, *join)
+            | "PackHint" >> beam.Map(_packed_hint, *join)
         )
     joined = inputs | "Join" >> beam.CoGroupByKey()
     planned = joined | "Plan" >> beam.FlatMap(_plan, settings, on_existing).with_outputs(UNUSED, main="tasks")
@@ -279,6 +279,7 @@ class OpenScans(beam.DoFn):
         ):
             item = task.item
             record = before.finish(source=item.source, source_version=item.version, run=self._settings.run)
+        self._guard.start()
         with _timed("open"):
             answer = record or self._guard.open(task.item)
         if isinstance(answer, Record):
@@ -454,20 +455,21 @@ class _SampleFn(beam.CombineFn):
 # Joined values are packed as bytes, which are much smaller than objects; a runner may hold all of them.
 
 
-def _packed_item(item: Item, output: str, format: str) -> tuple[bytes, bytes]:
+def packed_item(item: Item, output: str, format: str) -> tuple[bytes, bytes]:
     values = [item.key, item.source, item.size, item.version, item.reason, item.detail]
     return derivative_name(output, item.key, format), json.dumps(values).encode()
 
 
-def _packed_record(record: Record, output: str, format: str) -> tuple[bytes, bytes]:
-    return derivative_name(output, record.key, format), record.to_json().encode()
+def packed_record(record: Record, output: str, format: str) -> tuple[bytes, bytes]:
+    return derivative_name(output, record.key, format), json.dumps(record.values()).encode()
 
 
 def _listed_hints(folder: str) -> Iterator[tuple[bytes, bytes]]:
     return ((os.fsencode(key), os.fsencode(uri)) for key, uri in hint_files.listing(folder))
 
 
-def _packed_hint(key: bytes, uri: bytes, output: str, format: str) -> tuple[bytes, bytes]:
+def _packed_hint(listed: tuple[bytes, bytes], output: str, format: str) -> tuple[bytes, bytes]:
+    key, uri = listed
     hint = hint_files.identified(os.fsdecode(uri))
     name = derivative_name(output, os.fsdecode(key), format)
     return name, json.dumps(dataclasses.astuple(hint)).encode()
@@ -480,7 +482,7 @@ def _plan(joined: tuple[bytes, dict], settings: Settings, on_existing: str) -> I
     for packed in found["items"]:
         key, source, size, version, reason, detail = json.loads(packed)
         items.append(Item(key, source, size, version, reason=reason, detail=detail))
-    records = map(Record.from_json, found["records"])
+    records = (Record(*json.loads(packed)) for packed in found["records"])
     derivative_bytes = next(iter(found["derivatives"]), None)
     hints = [Hint(*json.loads(packed)) for packed in found.get("hints", ())]
     if not items:

@@ -64,8 +64,13 @@ class Network:
     """
 
     def __init__(self, folder: str, side: int, batch_size: int = 8, threads: int = 0):
-        import tensorflow as tf
-
+        try:
+            import tensorflow as tf
+        except ModuleNotFoundError as error:
+            if error.name != "tensorflow":
+                raise
+            words = "TensorFlow is not installed: pip install 'archive-colorize[cpu]', or [gpu] for a GPU"
+            raise ModelError(words) from error
         if threads:
             with contextlib.suppress(
                 RuntimeError
@@ -141,7 +146,7 @@ _LOADING = threading.Lock()
 
 
 def load(model: str, sha256: str, side: int, batch_size: int, threads: int, gpu: bool = False) -> Network:
-    """The network of this process. All threads share it.
+    """The network of this process, loaded and tried out. All threads share it.
 
     Args:
       model: folder or URI, or `SHIPPED`.
@@ -150,7 +155,7 @@ def load(model: str, sha256: str, side: int, batch_size: int, threads: int, gpu:
       gpu: whether this machine must have a GPU.
 
     Raises:
-      ModelError: the model cannot be loaded, is another one, or has another signature; or there is no GPU.
+      ModelError: the model cannot be loaded, is another one, has another signature, or fails; or there is no GPU.
     """
     with _LOADING:
         return _load(model, sha256, side, batch_size, threads, gpu)
@@ -170,7 +175,9 @@ def _load(model: str, sha256: str, side: int, batch_size: int, threads: int, gpu
             f"the model {model} on the worker {socket.gethostname()} is not the one that this job was started with: "
             "install the same version of this package everywhere, or push the model again"
         )
-    return Network(folder, side, batch_size, threads)
+    network = Network(folder, side, batch_size, threads)
+    try_out(network, side)  # the first call takes longer; no scan shall wait for it
+    return network
 
 
 def _require_gpu() -> None:
@@ -178,8 +185,8 @@ def _require_gpu() -> None:
 
     if not tf.config.list_physical_devices("GPU"):
         raise ModelError(
-            f"the worker {socket.gethostname()} sees no GPU, but --gpu asks for one: check its driver, the image, and "
-            "that TensorFlow is installed with CUDA (the extra gpu)"
+            f"the worker {socket.gethostname()} sees no GPU, but --gpu asks for one: check its driver, that TensorFlow "
+            "is installed with CUDA (the extra gpu), and that LD_LIBRARY_PATH has the folders of CUDA (see the manual)"
         )
 
 

@@ -27,7 +27,7 @@ from model import default_model
 from model.card import CARD, CardError, ModelCard, read_card
 from pipeline import storage
 from pipeline.batch import gpus, graph, lease, registry, runners, stopping, worklist
-from pipeline.batch.inference import SHIPPED, ModelError, load, local_copy, try_out
+from pipeline.batch.inference import SHIPPED, ModelError, load, local_copy
 from pipeline.batch.plan import Action
 from pipeline.batch.progress import Progress
 from pipeline.batch.runners import Engine
@@ -37,8 +37,8 @@ from pipeline.codec.settings import Settings
 from pipeline.console import complain, one_line, say
 from pipeline.errors import JobError
 from pipeline.inputs import collection, hint_files
-from pipeline.records import manifest
-from pipeline.records.summary import FILE, describe, describe_unused
+from pipeline.records import drift, manifest
+from pipeline.records.summary import FILE, RANGED, describe, describe_unused
 from pipeline.storage import scratch
 
 FAILURE = 1
@@ -135,7 +135,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 say(f"nothing was run; the job is described in {template}")
                 return 0
             try:
-                code = _conclude(settings, work, stop, stopped, chosen, stages)
+                code = _conclude(settings, work, stop, stopped, chosen, stages, here.workers, card)
                 intruder = hold.lost or _intruder(settings, before)
             except (JobError, OSError) as error:
                 return _failed(f"{error}; what is finished is kept")
@@ -255,7 +255,7 @@ def _try_model(folder: str, card: ModelCard, batch_size: int, workers: int, thre
     """Tries the model out: in this process if it will do the work, otherwise in a process of its own."""
     if workers == 1:
         try:
-            try_out(load(folder, card.weights_sha256, card.size, batch_size, threads, gpu), card.size)
+            load(folder, card.weights_sha256, card.size, batch_size, threads, gpu)
         except ModelError as error:
             raise JobError(str(error)) from error
         return
@@ -316,6 +316,8 @@ def _conclude(
     stopped: Stopped,
     chosen: argparse.Namespace,
     stages: dict,
+    processes: int,
+    card: ModelCard,
 ) -> int:
     """Prints the result of the run. Returns the exit code. Raises JobError if the summary is of another run."""
     file = storage.join(settings.output, FILE)
@@ -326,8 +328,12 @@ def _conclude(
         raise JobError(f"the workers wrote no {FILE} to {settings.output}: {words}") from error
     if summary["run"] != settings.run:
         raise JobError(f"{FILE} belongs to another run: two jobs write to {settings.output}")
+    comparable = RANGED if settings.strength == card.default_strength else ("confidence",)
+    drifted = drift.drift(summary["collections"], card.ranges, comparable)
+    more: dict[str, object] = {"drift": drifted}
     if stages:
-        storage.write(file, (json.dumps(summary | {"stages": stages}, indent=2) + "\n").encode())
+        more |= {"stages": stages} | ({"processes": processes} if processes else {})
+    storage.write(file, (json.dumps(summary | more, indent=2) + "\n").encode())
     say(describe(summary))
     done = summary["records"] - summary["kept"]
     if summary["kept"]:
@@ -353,6 +359,8 @@ def _conclude(
         return 128 + (stopped.by or signal.SIGTERM)
     if not summary["records"]:
         raise JobError(f"the workers see no scans in {chosen.input}, but this machine does")
+    if drifted:
+        say("\n" + drift.describe(drifted))
     newer = _newer_model(chosen.model, settings.model_uri)
     if newer:
         say(f"\na newer model was pushed during the run: {newer}; the same command colours with it")

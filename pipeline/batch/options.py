@@ -37,6 +37,7 @@ where it runs
   --flink_master=..., --direct_num_workers=1.
 
 other commands
+  archive-colorize plan --input SRC ...      forecasts time, workers and cost (see archive-colorize plan --help)
   archive-colorize status OUTPUT             counts the records in the manifest
   archive-colorize stop OUTPUT               lets the job that writes to OUTPUT finish work in progress, and ends it
   archive-colorize models ROOT               lists the pushed models and marks the current one

@@ -6,14 +6,14 @@ Exits with 1 and one line on stdout if the batch job cannot use the model.
 import sys
 
 from pipeline import console
-from pipeline.batch.inference import ModelError, load, try_out
+from pipeline.batch.inference import ModelError, load
 from pipeline.errors import JobError
 
 
 def main(model: str, sha256: str, side: int) -> int:
     console.prepare()
     try:
-        try_out(load(model, sha256, side, batch_size=1, threads=0), side)
+        load(model, sha256, side, batch_size=1, threads=0)
     except (ModelError, JobError) as error:
         print(error)
         return 1

@@ -64,7 +64,7 @@ def write(
                     kept.add(task.record, settings.run)
                     sample.add(task.record)
                 else:
-                    lines.write(_packed(task))
+                    lines.write(packed(task))
                     todo += 1
     except OSError as error:
         raise JobError(scratch.no_room(error)) from error
@@ -82,7 +82,7 @@ def unpacked(line: bytes) -> Task:
     return Task(Action(action), _item(item), why, Record.from_fields(record) if record else None)
 
 
-def _packed(task: Task) -> bytes:
+def packed(task: Task) -> bytes:
     record = "null" if task.record is None or task.action == Action.COLORIZE else task.record.to_json()
     head = json.dumps([task.action, _values(task.item), task.why])
     return f"{head[:-1]}, {record}]\n".encode()

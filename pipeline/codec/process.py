@@ -76,7 +76,7 @@ class GuardedProcess:
           pixels: of the picture, if known; they extend the time limit.
         """
         allowed = self.settings.codec_timeout + seconds_for(pixels)
-        channel = self._channel or self._start()
+        channel = self.start()
         try:
             channel.send((method, arguments, allowed))
             answer, until = Pixels(0), time.monotonic() + allowed
@@ -97,8 +97,15 @@ class GuardedProcess:
     def _failed(self, item: Item, reason: Reason, detail: str) -> Record:
         return self.settings.record(item).refuse(Refusal(reason, detail))
 
+    def start(self) -> Connection:
+        """Starts the process if it does not run, and returns its channel.
+
+        Raises:
+          RuntimeError: it does not start, and no scan could be processed.
+        """
+        return self._channel or self._start()
+
     def _start(self) -> Connection:
-        """Starts the process. Raises RuntimeError if this fails, because no scan could be processed."""
         ours, theirs = socket.socketpair()
         with contextlib.closing(theirs):
             root = str(Path(__file__).resolve().parents[2])

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -78,11 +79,6 @@ def read_shard(uri: str) -> Iterator[Record]:
       JobError: it cannot be read, or a line is not a record: the file is foreign, edited, or from a later version
         of this program.
     """
-    return (record for record, _ in _read(uri))
-
-
-def _read(uri: str) -> Iterator[tuple[Record, bytes]]:
-    """Yields records with their lines."""
     try:
         lines = storage.read(uri).splitlines()
     except OSError as error:
@@ -99,19 +95,26 @@ def _read(uri: str) -> Iterator[tuple[Record, bytes]]:
                 f"{uri}, line {number}: a later version of archive-colorize wrote this record (schema "
                 f"{schema}, this one knows {SCHEMA}): update the program, or choose another output"
             )
-        yield record, line
+        yield record
 
 
-def rank(record: Record, now: datetime | None = None) -> tuple:
+def rank(record: Record, limit: str = "") -> tuple:
     """Sort key for the records of a scan; the one with the greatest key counts.
 
-    This is the record that was finished last. A record dated more than `CLOCKS_APART` after now comes from a
-    machine with a wrong clock. It ranks below all others, so that it does not hide later results. For equal times
-    the choice is deterministic.
+    This is the record that was finished last. A record dated after the limit comes from a machine with a wrong
+    clock. It ranks below all others, so that it does not hide later results. For equal times the choice is
+    deterministic.
+
+    Args:
+      limit: the latest time that is believed; see `latest_time`, which is the default.
     """
-    latest = (now or datetime.now(UTC)) + CLOCKS_APART
-    believed = record.finished <= latest.isoformat(timespec="milliseconds")
+    believed = record.finished <= (limit or latest_time())
     return (believed, record.finished, record.outcome, record.derivative_sha256)
+
+
+def latest_time() -> str:
+    """The latest time that a record can have now, in the form of `Record.finished`."""
+    return (datetime.now(UTC) + CLOCKS_APART).isoformat(timespec="milliseconds")
 
 
 def later(a: Record, b: Record) -> Record:
@@ -139,27 +142,31 @@ class Latest:
         self._stack.__exit__(*raised)
 
     def _fill(self) -> None:
-        now = datetime.now(UTC)
+        limit = latest_time()
         # Rows are large. A table WITHOUT ROWID would hold few of them in a page, half of it empty.
-        self._database.execute("CREATE TABLE records (key BLOB PRIMARY KEY, rank TEXT, line BLOB)")
+        self._database.execute("CREATE TABLE records (key BLOB PRIMARY KEY, rank TEXT, record BLOB)")
         for uri in shards(self._output):
             self._database.executemany(
                 "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
-                "SET rank = excluded.rank, line = excluded.line WHERE excluded.rank > rank",
+                "SET rank = excluded.rank, record = excluded.record WHERE excluded.rank > rank",
                 (
-                    (storage.as_bytes(record.key), "{:d} {} {} {}".format(*rank(record, now)), line)
-                    for record, line in _read(uri)
+                    (
+                        storage.as_bytes(record.key),
+                        "{:d} {} {} {}".format(*rank(record, limit)),
+                        pickle.dumps(record.values()),
+                    )
+                    for record in read_shard(uri)
                 ),
             )
 
     def get(self, key: str) -> Record | None:
         """The record of a scan, or None."""
-        found = self._database.execute("SELECT line FROM records WHERE key = ?", (storage.as_bytes(key),))
-        return next((Record.from_json(line) for (line,) in found), None)
+        found = self._database.execute("SELECT record FROM records WHERE key = ?", (storage.as_bytes(key),))
+        return next((Record(*pickle.loads(packed)) for (packed,) in found), None)
 
     def __iter__(self) -> Iterator[Record]:
-        for (line,) in self._database.execute("SELECT line FROM records ORDER BY key"):
-            yield Record.from_json(line)
+        for (packed,) in self._database.execute("SELECT record FROM records ORDER BY key"):
+            yield Record(*pickle.loads(packed))
 
 
 def latest(output: str) -> Iterator[Record]:

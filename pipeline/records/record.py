@@ -1,7 +1,9 @@
 """The record of a scan: a line of JSON that says what was done to which picture, by which model."""
 
 import dataclasses
+import functools
 import json
+import operator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -123,6 +125,10 @@ class Record:
         """One line of ASCII. Names of files that are not valid UTF-8 have escaped surrogates."""
         return json.dumps({name: getattr(self, name) for name in _TYPES}, separators=(",", ":"))
 
+    def values(self) -> tuple:
+        """The values of all fields, in their order."""
+        return _values(self)
+
     @classmethod
     def from_json(cls, line: str | bytes) -> "Record":
         """Reads a line. Raises ValueError like `fields` and `from_fields`."""
@@ -141,8 +147,9 @@ class Record:
             raise ValueError('a manifest line must be a JSON object with a text "source"')
         if not isinstance(values.get("key", ""), str):
             raise ValueError('"key" must be text')
-        known = {name: value for name, value in values.items() if type(value) in _TYPES.get(name, ())}
-        return cls(**{"key": ""} | known)
+        names = _known(tuple(values), tuple(map(type, values.values())))
+        known = values if len(names) == len(values) else {name: values[name] for name in names}
+        return cls(**known) if "key" in known else cls(key="", **known)
 
 
 def joined(*words: str) -> str:
@@ -153,7 +160,7 @@ def joined(*words: str) -> str:
 def fields(line: str | bytes) -> dict:
     """Parses a line of a manifest. Raises ValueError with words for people if it is not a JSON object."""
     try:
-        values = json.loads(line)
+        values = json.loads(line if isinstance(line, str) else line.decode())
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except UnicodeDecodeError as error:
@@ -165,6 +172,13 @@ def fields(line: str | bytes) -> dict:
     return values
 
 
+@functools.lru_cache(maxsize=64)  # most lines of a manifest have the same fields
+def _known(names: tuple[str, ...], types: tuple[type, ...]) -> tuple[str, ...]:
+    """The names of fields of a record with values of the right types."""
+    return tuple(name for name, kind in zip(names, types, strict=True) if kind in _TYPES.get(name, ()))
+
+
+_values = operator.attrgetter(*Record.__slots__)
 _NUMBER = (int, float, type(None))  # but not bool
 _EXACT: dict[object, tuple[type, ...]] = {str: (str,), int: (int,)}
 _TYPES = {field.name: _EXACT.get(field.type, _NUMBER) for field in dataclasses.fields(Record)}

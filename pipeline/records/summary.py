@@ -9,7 +9,10 @@ from pipeline.records.distribution import Distribution
 from pipeline.records.record import Outcome, Record
 
 FILE = "summary.json"
-FIGURES = ("confidence", "colorfulness", "milliseconds", "source_bytes", "derivative_bytes")
+COLLECTIONS = 200  # largest number of collections that are told apart
+OTHERS = "(others)"
+RANGED = ("confidence", "colorfulness")
+FIGURES = (*RANGED, "milliseconds", "source_bytes", "derivative_bytes")
 
 
 @dataclass
@@ -25,6 +28,7 @@ class Summary:
     figures: dict[str, Distribution] = field(
         default_factory=lambda: {name: Distribution() for name in FIGURES}
     )  # of the scans that were colourised in this run
+    collections: dict[str, dict[str, Distribution]] = field(default_factory=dict)  # the same, by first folder
 
     def add(self, record: Record, run: str = "") -> "Summary":
         self.outcomes[str(record.outcome)] += 1
@@ -40,7 +44,15 @@ class Summary:
             for name, figure in self.figures.items():
                 if (value := getattr(record, name)) is not None:
                     figure.add(max(0, value))
+            for name, figure in self._collection(record.key.rpartition("/")[0].partition("/")[0]).items():
+                if (value := getattr(record, name)) is not None:
+                    figure.add(value)
         return self
+
+    def _collection(self, name: str) -> dict[str, Distribution]:
+        if name not in self.collections and len(self.collections) >= COLLECTIONS:
+            name = OTHERS
+        return self.collections.setdefault(name, {name: Distribution() for name in RANGED})
 
     def merge(self, others: Iterable["Summary"]) -> "Summary":
         for other in others:
@@ -50,6 +62,9 @@ class Summary:
                 setattr(self, name, getattr(self, name) + getattr(other, name))
             for name, figure in self.figures.items():
                 figure.merge([other.figures[name]])
+            for collection, figures in other.collections.items():
+                for name, figure in self._collection(collection).items():
+                    figure.merge([figures[name]])
         return self
 
     @property
@@ -66,6 +81,10 @@ class Summary:
             "pixels": self.pixels,
             "derivative_bytes": self.derivative_bytes,
             "figures": {name: figure.to_dict() for name, figure in self.figures.items() if figure.counts},
+            "collections": {
+                collection: {name: figure.to_dict() for name, figure in figures.items()}
+                for collection, figures in sorted(self.collections.items())
+            },
         }
 
     def to_json(self, **more) -> str:

@@ -132,6 +132,7 @@ def _copied(exported, tmp_path, **changes):
         ({"default_strength": "strong"}, "invalid values of default_strength"),
         ({"weights_sha256": "0" * 64}, "other weights"),
         ({"gates": ["quality"]}, "invalid values of gates"),
+        ({"ranges": {"confidence": [0.9, 0.5, 0.1]}}, "invalid values of ranges"),
         ({"data": []}, "invalid values of data"),
     ],
 )

@@ -46,6 +46,13 @@ def test_the_operating_strength_gives_60_percent_of_the_truths_colorfulness():
     assert found / evaluation.true_colorfulness(PHOTOS, SIZE).mean() == pytest.approx(0.6, abs=0.02)
 
 
+def test_the_ranges_are_those_of_the_colored_pictures():
+    found = evaluation.ranges(PHOTOS, SIZE, oracle, 1.0)
+    assert found["confidence"] == pytest.approx([0.35, 3.5, 6.65])
+    truth = np.quantile(evaluation.true_colorfulness(PHOTOS, SIZE), (0.05, 0.5, 0.95))
+    np.testing.assert_allclose(found["colorfulness"], truth, rtol=0.1)
+
+
 def test_the_lightness_table_learns_colors_that_follow_from_lightness():
     table = luminance_table.predictor(luminance_table.fit(PHOTOS, SIZE))
     errors = [evaluation.measure(PHOTOS, SIZE, who).rmse.mean() for who in (table, evaluation.grey)]
