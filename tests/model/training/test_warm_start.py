@@ -21,7 +21,7 @@ from tests.model.conftest import landscape
 pytestmark = pytest.mark.usefixtures("eagerly")  # the runs are short
 
 LAYERS = {"stem": 8, "stages": ((8, 1),) * 4, "fused": 8, "decoder": ((8, 1), (8, 1))}
-OPTIONS = Options(layers=LAYERS, epochs=2, steps=200, batch=8, sizes=(32,), size=32, rate=0.02, uniform=0.3)
+OPTIONS = Options(layers=LAYERS, epochs=2, steps=60, batch=8, sizes=(32,), size=32, rate=0.02, uniform=0.3)
 ALBUM = [Photo(f"{seed}.png", "coast", f"{seed:064x}", landscape(seed)) for seed in range(12)]
 PHOTOS = Photos(train=ALBUM, validation=[], test=[], grey={}, broken={})
 
