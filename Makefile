@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TFX := .venv-tfx/bin
 UV := .venv-uv/bin/uv
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo pipeline flink test test-prism test-flink lint bench lock clean
 
