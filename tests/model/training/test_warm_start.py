@@ -9,6 +9,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from model import default_model, release, serving
 from model.card import CardError
@@ -69,7 +70,9 @@ def base(tmp_path_factory):
 def warm(base, tmp_path_factory):
     """The folder of a run of one short epoch that started from `base`."""
     run = tmp_path_factory.mktemp("warm")
+    tf.config.run_functions_eagerly(True)
     fit.train(PHOTOS, dataclasses.replace(OPTIONS, epochs=1, steps=4, rate=0.001), run, warm=base)
+    tf.config.run_functions_eagerly(False)
     return run
 
 
