@@ -83,34 +83,34 @@ def catches(pid, number):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_job_leaves_nothing_half_done_and_the_next_run_completes_it(
-    model, colorize, tmp_path, workers
+    model, colorize, many, tmp_path, workers
 ):
-    archive, output = make_archive(tmp_path / "in", 150, 400, 300), tmp_path / "out"
+    output = tmp_path / "out"
     arguments = ("--model", model, "--gallery_size", "0", "--direct_num_workers", workers)
-    process = start("--input", archive, "--output", output, *arguments)
+    process = start("--input", many, "--output", output, *arguments)
     assert wait_for(lambda: len(derivatives(output)) >= 12)
     family = children(process.pid)
     process.kill()
     process.communicate()
     assert wait_for(lambda: not alive(family), 60), "workers and codecs outlive their job"
     there = derivatives(output)
-    assert 0 < len(there) < 150
+    assert 0 < len(there) < 400
     for path in there:
         Image.open(path).load()
     other = {path.name for path in output.rglob("*") if path.is_file()} - {path.name for path in there}
     assert {name for name in other if not name.endswith(".jsonl")} == {lease.FILE}
-    again = colorize(archive, output, *ONE)
+    again = colorize(many, output, *ONE)
     assert again.code == 0, again.err
-    assert len(again.records) == 150, "a scan has two records, or none"
-    assert len(derivatives(output)) == 150
+    assert len(again.records) == 400, "a scan has two records, or none"
+    assert len(derivatives(output)) == 400
 
 
 @pytest.mark.parametrize(("sent", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
-def test_a_signal_lets_what_is_in_flight_finish(model, colorize, tmp_path, sent, workers):
-    archive, output = make_archive(tmp_path / "in", 80, 400, 300), tmp_path / "out"
+def test_a_signal_lets_what_is_in_flight_finish(model, colorize, many, tmp_path, sent, workers):
+    output = tmp_path / "out"
     process = start(
         "--input",
-        archive,
+        many,
         "--output",
         output,
         "--model",
@@ -132,10 +132,10 @@ def test_a_signal_lets_what_is_in_flight_finish(model, colorize, tmp_path, sent,
     assert done == {str(path) for path in derivatives(output)}, (
         "a derivative without a record, or the reverse"
     )
-    assert len(done) < 80
-    again = colorize(archive, output, *ONE)
+    assert len(done) < 400
+    again = colorize(many, output, *ONE)
     assert again.code == 0
-    assert len(again.records) == 80
+    assert len(again.records) == 400
 
 
 def made_up_formats(folder):
