@@ -3,7 +3,7 @@ BIN := .venv/bin
 TFX := .venv-tfx/bin
 UV := .venv-uv/bin/uv
 COMPILE := $(UV) pip compile -q setup.py --no-header --no-annotate
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo pipeline flink test test-prism test-flink lint bench lock clean
 

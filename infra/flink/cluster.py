@@ -44,8 +44,9 @@ _JAVA = [f"--add-exports=java.base/{name}=ALL-UNNAMED" for name in ("sun.net.uti
 _JOB_MANAGER_JAVA = ["-Xmx768m", "-XX:MaxMetaspaceSize=256m"]
 _TASK_MANAGER_JAVA = ["-Xmx640m", "-XX:MaxDirectMemorySize=768m", "-XX:MaxMetaspaceSize=256m"]
 # Every size of memory is given, as Flink's scripts reckon them, so that they agree with the options of Java above.
-# The delay of a restart is longer than the heartbeat's timeout, because an earlier one asks the lost TaskManager for
-# data and fails. It is also longer than the cache of workers (see `Cluster.options`).
+# The delay of a restart is longer than the heartbeat's timeout, after which Flink knows that a TaskManager is lost, and
+# than the cache of workers (see `Cluster.options`). A lost TaskManager costs two restarts: after the first, Flink asks
+# it for data.
 _CONFIGURATION = """\
 jobmanager.rpc.address: 127.0.0.1
 jobmanager.rpc.port: {rpc}
@@ -264,6 +265,7 @@ def _run(port: int, task_managers: int) -> None:
             "--environment_type=PROCESS", f"--environment_option=process_command={worker}"
         )
         command = [str(worker.with_name("archive-colorize")), "--input", "SCANS", "--output", "DERIVATIVES"]
+        command.append("--workers_share_files")
         print(f"Flink runs after {time.monotonic() - began:.0f} s: http://127.0.0.1:{port}\n")
         print("to colourise a collection on it, in another terminal:\n")
         print(" \\\n  ".join([shlex.join(command), *map(shlex.quote, options)]))

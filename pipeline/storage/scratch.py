@@ -30,9 +30,12 @@ def make() -> str:
         _clear(tempfile.gettempdir())
         while True:
             folder = tempfile.mkdtemp(prefix=PREFIX)
-            fd = _lock(folder)
+            try:
+                fd = _lock(folder)
+            except FileNotFoundError:
+                continue  # another process has just removed it
             if fd is not None and os.path.isdir(folder):
-                break  # otherwise another process has just removed it
+                break  # otherwise another process is removing it or has just removed it
             if fd is not None:
                 os.close(fd)
     except OSError as error:

@@ -1,5 +1,7 @@
 """Small synthetic collections whose colours can be learned in seconds, and real pipeline runs on them."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -126,14 +128,18 @@ class Pipeline:
         reports = sorted(self.root.glob("runs/*/report.html"))
         return Result(code, out, err, self.root, reports[-1].read_text() if reports else "")
 
-    def call(self, capfd, *more: str, manifests: list[Path] | None = None, **settings) -> Result:
+    def call(self, *more: str, manifests: list[Path] | None = None, **settings) -> Result:
         """Run the command in this process, where TFX is already loaded. `sys.argv` has unrelated arguments."""
         from tfx_pipeline.local_runner import main
 
-        capfd.readouterr()
-        with mock.patch.object(sys, "argv", ["pytest", "-v", "--durations=0"]):
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.object(sys, "argv", ["pytest", "-v", "--durations=0"]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
             code = main(self.options(*more, manifests=manifests), **settings)
-        return self._result(code, *capfd.readouterr())
+        return self._result(code, out.getvalue(), err.getvalue())
 
 
 PUSHED, DATA, QUALITY, SERVING = 0, 3, 4, 5
@@ -191,7 +197,7 @@ def good(pipeline):
     scans = pipeline.root.parent / "scans"
     scans.mkdir()
     Image.fromarray(picture(500)).convert("L").save(scans / "a.jpg")
-    result = pipeline.run(*SHORT, "--colorize", str(scans), str(pipeline.root.parent / "colorized"))
+    result = pipeline.call(*SHORT, "--colorize", str(scans), str(pipeline.root.parent / "colorized"))
     assert result.code == PUSHED, result.out + result.err
     return result
 

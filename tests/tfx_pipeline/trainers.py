@@ -1,4 +1,4 @@
-"""Faulty trainers: replacements for `tfx_pipeline.trainer.run_fn` that export a defective model."""
+"""A faulty trainer: a replacement for `tfx_pipeline.trainer.run_fn` that exports a defective model."""
 
 import dataclasses
 from pathlib import Path
@@ -8,26 +8,9 @@ import tensorflow as tf
 from model.card import SIGNATURE, read_card, weights_sha256, write_card
 from tfx_pipeline import trainer
 
-_GREEDY_MB = 1500
-
 
 def without_confidence(arguments) -> None:
     """Export a model without `confidence`. The batch job needs this output; the quality gate does not."""
-    _reexport(arguments, lambda answer, _: {"chroma": answer["chroma"]})
-
-
-def greedy(arguments) -> None:
-    """Export a model that allocates far too much memory."""
-
-    def waste(answer, lightness):
-        numbers = _GREEDY_MB * 2**20 // 4
-        waste = tf.random.uniform([numbers]) + lightness[0, 0, 0, 0]
-        return answer | {"chroma": answer["chroma"] + 0 * tf.reduce_max(waste)}
-
-    _reexport(arguments, waste)
-
-
-def _reexport(arguments, change) -> None:
     trainer.run_fn(arguments)
     folder = Path(arguments.serving_model_dir)
     card = read_card(folder)
@@ -38,7 +21,7 @@ def _reexport(arguments, change) -> None:
 
     @tf.function(input_signature=[spec])
     def serve(lightness):
-        return change(loaded.signatures[SIGNATURE](lightness=lightness), lightness)
+        return {"chroma": loaded.signatures[SIGNATURE](lightness=lightness)["chroma"]}
 
     tf.saved_model.save(spoilt, str(folder), signatures={SIGNATURE: serve})
     write_card(folder, dataclasses.replace(card, weights_sha256=weights_sha256(folder)))

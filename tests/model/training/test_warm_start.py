@@ -9,6 +9,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from model import default_model, release, serving
 from model.card import CardError
@@ -21,7 +22,7 @@ from tests.model.conftest import landscape
 pytestmark = pytest.mark.usefixtures("eagerly")  # the runs are short
 
 LAYERS = {"stem": 8, "stages": ((8, 1),) * 4, "fused": 8, "decoder": ((8, 1), (8, 1))}
-OPTIONS = Options(layers=LAYERS, epochs=2, steps=200, batch=8, sizes=(32,), size=32, rate=0.02, uniform=0.3)
+OPTIONS = Options(layers=LAYERS, epochs=2, steps=60, batch=8, sizes=(32,), size=32, rate=0.02, uniform=0.3)
 ALBUM = [Photo(f"{seed}.png", "coast", f"{seed:064x}", landscape(seed)) for seed in range(12)]
 PHOTOS = Photos(train=ALBUM, validation=[], test=[], grey={}, broken={})
 
@@ -69,7 +70,9 @@ def base(tmp_path_factory):
 def warm(base, tmp_path_factory):
     """The folder of a run of one short epoch that started from `base`."""
     run = tmp_path_factory.mktemp("warm")
+    tf.config.run_functions_eagerly(True)
     fit.train(PHOTOS, dataclasses.replace(OPTIONS, epochs=1, steps=4, rate=0.001), run, warm=base)
+    tf.config.run_functions_eagerly(False)
     return run
 
 

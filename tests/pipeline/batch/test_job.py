@@ -285,14 +285,6 @@ def test_lossless_derivatives_have_the_scans_own_luma(mixed, colorize, tmp_path,
         assert difference.mean() < 0.5
 
 
-def test_several_workers_share_the_work_and_lose_nothing(colorize, tmp_path):
-    archive = make_archive(tmp_path / "in", 40)
-    run = colorize(archive, tmp_path / "out", "--direct_num_workers", 2, process=True)
-    assert run.code == 0, run.err
-    assert len(run.records) == 40
-    assert run.summary["outcomes"]["colorized"] == 40
-
-
 def test_a_manifest_may_name_masters_anywhere(colorize, tmp_path):
     archive = make_archive(tmp_path / "in", 3)
     manifest = tmp_path / "wanted.jsonl"
@@ -418,30 +410,43 @@ def test_a_scan_with_the_longest_of_names_is_coloured_and_current_in_the_second_
     assert colorize(archive, tmp_path / "out").summary["kept"] == 3
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_names_that_are_not_utf8_are_accepted_in_every_path(model, colorize, tmp_path, workers):
+@pytest.fixture
+def oddly_named(tmp_path):
+    """A folder whose name is not UTF-8, with the environment of a command that has its files there."""
     base = Path(os.fsdecode(os.fsencode(tmp_path) + b"/B\xfccher \n1890"))
-    archive = make_archive(base / "in", 2)
+    base.mkdir()
+    return base, environment(PYTHONIOENCODING="ascii:strict", TMPDIR=str(base))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_names_that_are_not_utf8_are_accepted_in_every_path(model, colorize, oddly_named, workers):
+    base, ascii = oddly_named
+    archive = make_archive(base / "in", 2 if workers == 1 else 39)
     (archive / os.fsdecode(b"Stra\xdfe.jpg")).write_bytes(jpeg(picture(5)))
     shutil.copytree(model, base / "model")
     (base / "hints" / "box0").mkdir(parents=True)
     (base / "hints" / "box0" / "scan0000.jpg.txt").write_text("3 3 red\n")
     (base / "hints" / os.fsdecode(b"\xff.txt")).write_text("3 3 red\n")
-    options = ("--model", base / "model", "--hints", base / "hints", "--gallery_size", 9)
+    options = ("--model", base / "model", "--hints", base / "hints", "--gallery_size", 40)
     options += ("--direct_num_workers", workers)
-    ascii = environment(PYTHONIOENCODING="ascii:strict", TMPDIR=str(base))
     run = colorize(archive, base / "out", *options, process=True, env=ascii)
     assert (run.code, run.err) == (0, "")
+    assert len(run.records) == (3 if workers == 1 else 40)
     assert {record.outcome for record in run.records.values()} == {Outcome.COLORIZED}
     assert run.records["box0/scan0000.jpg"].detail == "corrected by 1 point"
     assert (base / "out" / os.fsdecode(b"Stra\xdfe.jpg_color.jpg")).exists()
     assert 'href="../Stra%DFe.jpg_color.jpg"' in (base / "out/gallery/index.html").read_text()
     assert run.summary["unused_hints"] == [str(base / "hints" / "\udcff.txt")]
     assert "B\\udcfccher" in run.out
+
+
+def test_names_that_are_not_utf8_are_accepted_around_a_manifest_and_in_messages(colorize, oddly_named):
+    base, ascii = oddly_named
+    make_archive(base / "in", 2)
     wanted = write_manifest(base / "list.jsonl", {"source": "in/box0/scan0001.jpg", "key": "listed.jpg"})
-    listed = colorize(wanted, base / "out2", process=True, env=ascii)
+    listed = colorize(wanted, base / "out", process=True, env=ascii)
     assert listed.records["listed.jpg"].outcome == Outcome.COLORIZED
-    wrong = colorize(base / "none", base / "out3", process=True, env=ascii)
+    wrong = colorize(base / "none", base / "out2", process=True, env=ascii)
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)
     assert "B\\udcfccher \\n1890/none" in wrong.err
 

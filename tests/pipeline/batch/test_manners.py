@@ -13,7 +13,8 @@ from tests.pipeline.conftest import WAIT, make_archive, start
 
 def test_a_job_is_stopped_from_another_process_and_continued(model, colorize, tmp_path, capsys):
     archive, output = make_archive(tmp_path / "in", 120, 400, 300), tmp_path / "out"
-    process = start("--input", archive, "--output", output, "--model", model, "--gallery_size", "0")
+    one = ("--direct_num_workers", 1)
+    process = start("--input", archive, "--output", output, "--model", model, "--gallery_size", "0", *one)
     deadline = time.monotonic() + WAIT
     while not list(output.rglob("*_color.jpg")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -23,7 +24,7 @@ def test_a_job_is_stopped_from_another_process_and_continued(model, colorize, tm
     assert process.returncode == 143
     assert "stopped by archive-colorize stop" in out
     assert not list(output.glob(".archive-colorize-*")), "neither lease nor stop file stay behind"
-    run = colorize(archive, output)
+    run = colorize(archive, output, *one)
     assert (run.code, run.summary["outcomes"]["colorized"]) == (0, 120)
     assert main(["stop", str(output)]) == 2
     assert "no job writes to" in capsys.readouterr().err

@@ -54,6 +54,20 @@ def test_a_killed_processs_folder_is_removed_by_the_next_and_a_living_ones_is_no
     assert place.parent.exists()
 
 
+def test_a_folder_that_another_process_removes_before_it_is_locked_is_made_again(place, monkeypatch):
+    lock, removed = scratch._lock, []
+
+    def late(folder):
+        if not removed:
+            removed.append(folder)
+            os.rmdir(folder)
+        return lock(folder)
+
+    monkeypatch.setattr(scratch, "_lock", late)
+    with scratch.folder() as made:
+        assert os.path.isdir(made) and removed and made not in removed
+
+
 def fill():
     with scratch.database() as database:
         database.execute("CREATE TABLE a (b BLOB)")
