@@ -1,4 +1,4 @@
-"""Folders of artifacts, on this machine or in Cloud Storage."""
+"""Folders of artifacts, on this machine or in an object store."""
 
 import contextlib
 import os

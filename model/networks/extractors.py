@@ -242,7 +242,7 @@ def _load(classifier: keras.Model, path: Path, name: str, weights: str) -> None:
 
 @contextlib.contextmanager
 def _local(weights: str) -> Iterator[Path]:
-    """Yields a local file: the file itself, or a temporary copy of an object in Cloud Storage."""
+    """Yields a local file: the file itself, or a temporary copy of an object in a bucket."""
     if not storage.is_cloud(weights):
         path = Path(weights).expanduser()
         if not path.is_file():

@@ -278,7 +278,7 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
 
 
 def local_copy(model: str) -> str:
-    """Folder of a model on this machine. A model in Cloud Storage is copied (TensorFlow's reader ignores emulators).
+    """Folder of a model on this machine. A model in an object store is copied.
 
     Raises:
       JobError: there is no room for the copy.

@@ -13,7 +13,7 @@ EPILOG = """\
 the collection
   FOLDER            all files below it, except those whose names begin with a dot
   'GLOB'            such as 'scans/**/*.tif' (in quotes, so that the shell does not expand it)
-  gs://BUCKET/PATH  all objects below it; this can be a glob, too
+  gs://BUCKET/PATH  all objects below it, in Cloud Storage or (s3://BUCKET/PATH) in S3; this can be a glob, too
   FILE.jsonl        a manifest: one JSON object per line with "source" and optionally "key"; relative sources are
                     relative to the folder of the manifest; OUTPUT/dead_letters.jsonl is one, too; a glob such as
                     'gs://BUCKET/lists/*.jsonl' names several
@@ -58,13 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the job to a parser."""
     work = parser.add_argument_group("what to do")
     work.add_argument(
-        "--input", metavar="SRC", help="the collection: a folder, a glob, gs://... or a manifest"
+        "--input", metavar="SRC", help="the collection: a folder, a glob, gs://..., s3://... or a manifest"
     )
-    work.add_argument("--output", metavar="DST", help="folder or gs://... of the derivatives, not in SRC")
+    work.add_argument(
+        "--output", metavar="DST", help="folder, gs://... or s3://... of the derivatives, not in SRC"
+    )
     work.add_argument(
         "--model",
         metavar="M",
-        help="folder of an exported model, or of pushed models, whose current one is taken; local or gs:// "
+        help="folder of an exported model, or of pushed models, whose current one is taken; local, gs:// or s3:// "
         "(default: the shipped model)",
     )
     work.add_argument(
@@ -91,8 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     look.add_argument(
         "--hints",
         metavar="DIR",
-        help="folder, local or gs://, with colours for single scans: KEY.txt or KEY.png for the scan KEY (see below); "
-        "scans with new, changed or deleted hints are repeated",
+        help="folder, local, gs:// or s3://, with colours for single scans: KEY.txt or KEY.png for the scan "
+        "KEY (see below); scans with new, changed or deleted hints are repeated",
     )
     look.add_argument(
         "--format",

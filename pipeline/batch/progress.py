@@ -11,7 +11,7 @@ from pipeline.errors import JobError
 from pipeline.records import manifest
 
 POLL_SECONDS = 0.5
-CLOUD_SECONDS = 10.0  # between listings of a manifest in Cloud Storage, which cost money
+CLOUD_SECONDS = 10.0  # between listings of a manifest in an object store, which cost money
 PAUSE = 20  # pause between listings, in units of the time that a listing takes
 LINE_SECONDS = 30.0  # between lines, without a terminal
 

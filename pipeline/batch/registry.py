@@ -241,7 +241,7 @@ def _publish(folder: str, target: str, card: ModelCard) -> None:
 
 
 def _claim(target: str) -> None:
-    """Claims a number in Cloud Storage, where folders cannot be renamed. Raises FileExistsError if it is taken."""
+    """Claims a number in an object store, where folders cannot be renamed. Raises FileExistsError if it is taken."""
     claim, token = storage.join(target, ".claim"), secrets.token_bytes(16)
     storage.write(claim, token, keep_existing=True)
     if storage.read(claim) != token:

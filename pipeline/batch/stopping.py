@@ -21,7 +21,7 @@ _FILE = ".archive-colorize-stop-"  # in the output, with the identity of the run
 _POLL_SECONDS = {
     False: 0.0,
     True: 5.0,
-}  # between looks for the stop file, on a file system and in Cloud Storage
+}  # between looks for the stop file, on a file system and in an object store
 _CLEANUP_SECONDS = 5  # time limit of the clean-up after a signal
 _CANCEL_SECONDS = 30  # time limit for cancelling a job on its runner
 

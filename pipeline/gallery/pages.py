@@ -23,7 +23,7 @@ from pipeline.imaging.thumbnail import SIDE
 from pipeline.records.record import SKIPS, Outcome, Reason, Record
 
 PAGE = 48  # scans
-WRITERS = 8  # files that are written at the same time, because Cloud Storage is slow for each one
+WRITERS = 8  # files that are written at the same time, because object stores are slow for each one
 
 _OURS = re.compile(
     r"(index|page-\d+|(colorized|skipped|failed)(-\d+)?)\.html|gallery\.(css|js)|"

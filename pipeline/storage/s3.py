@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from pipeline.storage.names import S3, FileInfo
 
-MISSING = "the client of S3 is not installed: pip install boto3"
+MISSING = "the client of S3 is not installed: pip install boto3 (the extra s3)"
 
 _ATTEMPTS = 10  # of a call, with pauses of up to 20 s: about two minutes
 _CHUNK = 8 << 20  # bytes of an object per request

@@ -9,7 +9,7 @@ import pytest
 from pipeline import storage
 from pipeline.records import manifest
 from pipeline.records.record import Outcome
-from tests.pipeline.conftest import WAIT, jpeg, picture, start
+from tests.pipeline.conftest import WAIT, jpeg, picture, start, told
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_temporary_errors_do_not_affect_the_result(place, flaky, model, colorize
     flaky.fail("read", about="todo.jsonl", answer="hang up")
     flaky.fail("read", about="1.jpg", answer="cut")
     run = colorize(f"{place}/todo.jsonl", output, "--gallery_size", "10")
-    assert (run.code, run.err) == (0, "")
+    assert (run.code, told(run.err)) == (0, "")
     assert "2 colorized" in run.out
     assert len(flaky.failed) >= 12
     names = {info.uri[len(output) + 1 :] for info in storage.list_files(output, hidden=True)}
@@ -102,15 +102,23 @@ def test_a_killed_job_is_continued(place, model):
 
 
 @pytest.mark.parametrize("name", ["input", "output", "model", "hints"])
-def test_a_bucket_that_is_not_there_is_one_line(bucket, model, colorize, tmp_path, name):
-    upload(f"{bucket}/one", 1)
-    places = {
-        "input": f"{bucket}/one",
-        "output": f"{bucket}/one-out",
-        "model": str(model),
-        "hints": f"{bucket}/hints",
-    }
+def test_a_bucket_that_is_not_there_is_one_line(bucket, model, colorize, name):
+    places = {"input": f"{bucket}/one", "output": f"{bucket}/one-out", "model": str(model)}
+    upload(places["input"], 1)
     places[name] = f"{storage.scheme(bucket)}no-such-bucket/x"
-    run = colorize(places["input"], places["output"], "--model", places["model"], "--hints", places["hints"])
+    options = [
+        text for option in places.keys() - {"input", "output"} for text in (f"--{option}", places[option])
+    ]
+    run = colorize(places["input"], places["output"], *options)
     assert (run.code, run.err.count("\n")) == (2, 1), run.err
     assert "no-such-bucket" in run.err
+
+
+@pytest.mark.parametrize(("kind", "name"), [("list", "scans"), ("upload", "lease"), ("read", "tiny")])
+def test_a_forbidden_bucket_is_one_line(place, flaky, model, colorize, kind, name):
+    upload(f"{place}/scans", 1)
+    other = upload_model(model, f"{place}/models/tiny")
+    flaky.fail(kind, about=name, answer=403)
+    run = colorize(f"{place}/scans", f"{place}/out", "--model", other)
+    assert (run.code, run.err.count("\n")) == (2, 1), run.err
+    assert not list(storage.list_files(f"{place}/out"))

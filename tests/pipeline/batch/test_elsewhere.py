@@ -1,11 +1,9 @@
-"""The job outside a checkout and a local folder: Cloud Storage, Dataflow, a wheel and a notebook."""
+"""The job outside a checkout: Dataflow, a wheel and a notebook."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,115 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pipeline import storage
-from pipeline.colorize import main
-from pipeline.records.record import Outcome, Record, Refusal
-from tests.flaky import Flaky
-from tests.pipeline.conftest import ROOT, WAIT, environment, jpeg, make_archive, picture, start, told
-
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory):
-    """URL of a Cloud Storage emulator with a bucket, running in a separate process."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("cloud")
-    command = [
-        sys.executable,
-        "-m",
-        "gcp_storage_emulator",
-        "start",
-        "--host=localhost",
-        f"--port={port}",
-        "--in-memory",
-        "--default-bucket=archive",
-    ]
-    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(300):
-        with socket.socket() as probe:
-            if probe.connect_ex(("localhost", port)) == 0:
-                break
-        time.sleep(0.1)
-    yield f"http://localhost:{port}"
-    server.terminate()
-    server.wait()
-
-
-@pytest.fixture
-def cloud_here(cloud, monkeypatch):
-    """Makes this process use the emulator, too."""
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", cloud)
-    storage.cloud._client.cache_clear()
-    yield
-    storage.cloud._client.cache_clear()
-
-
-@pytest.fixture
-def bucket(cloud):
-    from google.auth.credentials import AnonymousCredentials
-    from google.cloud import storage
-
-    client = storage.Client("test", AnonymousCredentials(), client_options={"api_endpoint": cloud})
-    return client.bucket("archive")
-
-
-@pytest.mark.usefixtures("cloud_here")
-def test_a_collection_in_cloud_storage_is_coloured_there(cloud, bucket, model, capsys):
-    for number in range(3):
-        bucket.blob(f"scans/box 1/{number}.jpg").upload_from_string(jpeg(picture(number)))
-    bucket.blob("scans/broken.jpg").upload_from_string(b"no picture")
-    for path in model.rglob("*"):
-        if path.is_file():
-            bucket.blob(f"models/tiny/{path.relative_to(model)}").upload_from_string(path.read_bytes())
-    arguments = ["--input", "gs://archive/scans", "--output", "gs://archive/out"]
-    arguments += ["--model", "gs://archive/models/tiny"]
-    process = start(*arguments, env=environment(STORAGE_EMULATOR_HOST=cloud))
-    _, err = process.communicate(timeout=WAIT)
-    assert process.returncode == 0, err
-    for kept in (0, 3):
-        if kept:
-            assert main(arguments) == 0
-        summary = json.loads(bucket.blob("out/summary.json").download_as_bytes())
-        assert summary["outcomes"] == {"colorized": 3, "skipped": 0, "failed": 1}
-        assert summary["kept"] == kept
-    names = {blob.name for blob in bucket.list_blobs(prefix="out/")}
-    assert {"out/box 1/0.jpg_color.jpg", "out/gallery/index.html", "out/dead_letters.jsonl"} <= names
-    shards = bucket.list_blobs(prefix="out/manifest/")
-    records = [Record.from_json(line) for blob in shards for line in blob.download_as_bytes().splitlines()]
-    first = next(record for record in records if record.key == "box 1/0.jpg")
-    assert (first.source, first.outcome) == ("gs://archive/scans/box 1/0.jpg", Outcome.COLORIZED)
-    capsys.readouterr()
-    assert main([*arguments[:-1], "gs://archive/models/none"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_temporary_storage_errors_do_not_affect_the_result(cloud, bucket, model):
-    for number in range(2):
-        bucket.blob(f"busy/{number}.jpg").upload_from_string(jpeg(picture(number)))
-    bucket.blob("busy.jsonl").upload_from_string(
-        b"".join(b'{"source": "busy/%d.jpg", "key": "%d.jpg"}\n' % (number, number) for number in range(2))
-    )
-    bucket.blob("busy-out/gallery/page-7.html").upload_from_string(b"of an earlier run")
-    proxy = Flaky(cloud)
-    for kind in ("list", "stat", "read", "upload", "delete"):
-        proxy.fail(kind)
-    for name in ("_color.jpg", "manifest/", "gallery/pictures", "index.html", "summary.json", "lease"):
-        proxy.fail("upload", about=name)
-    proxy.fail("read", about="busy.jsonl", answer="hang up")
-    process = start(
-        *("--input", "gs://archive/busy.jsonl", "--output", "gs://archive/busy-out", "--model", model),
-        env=environment(STORAGE_EMULATOR_HOST=proxy.url),
-    )
-    out, err = process.communicate(timeout=WAIT)
-    proxy.close()
-    assert (process.returncode, told(err)) == (0, "")
-    assert "2 colorized" in out
-    assert len(proxy.failed) >= 11
-    names = {blob.name for blob in bucket.list_blobs(prefix="busy-out/")}
-    assert "busy-out/gallery/page-7.html" not in names
-    assert "busy-out/.archive-colorize-lease" not in names
-    assert {"busy-out/0.jpg_color.jpg", "busy-out/gallery/index.html"} <= names
+from pipeline.records.record import Refusal
+from tests.pipeline.conftest import ROOT, WAIT, make_archive, picture, start
 
 
 def test_the_graph_is_translated_for_dataflow(model, tmp_path):

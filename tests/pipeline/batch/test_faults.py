@@ -470,11 +470,11 @@ def test_a_bucket_that_is_not_there(cloud, colorize, tmp_path, capsys, where):
 
 
 @pytest.mark.parametrize("option", ["input", "output", "hints", "model"])
-def test_a_place_that_is_neither_local_nor_in_cloud_storage(colorize, tmp_path, option, capsys):
+def test_a_place_that_is_neither_local_nor_in_an_object_store(colorize, tmp_path, option, capsys):
     archive = make_archive(tmp_path / "in", 1)
-    places = {"--input": archive, "--output": tmp_path / "out"} | {f"--{option}": "s3://bucket/x"}
+    places = {"--input": archive, "--output": tmp_path / "out"} | {f"--{option}": "ftp://bucket/x"}
     code = main([str(text) for pair in places.items() for text in pair])
-    assert_one_line(Run(code, *capsys.readouterr(), tmp_path / "out"), "s3:// is not supported")
+    assert_one_line(Run(code, *capsys.readouterr(), tmp_path / "out"), "ftp:// is not supported")
 
 
 @pytest.mark.parametrize("place", ["gs://", "gs:///x", "gs:/bucket/x", "gs://bucket/\ud800", "\ud800/x"])

@@ -228,7 +228,7 @@ def test_surrogate_escapes_of_a_utf_8_name_are_decoded(tmp_path):
     assert (item.source, item.key) == ("/é.jpg", "é.jpg")
 
 
-@pytest.mark.parametrize("source", ["https://archive.example/a.jpg", "s3://bucket/a.jpg", "HTTP://a/b.jpg"])
+@pytest.mark.parametrize("source", ["https://archive.example/a.jpg", "ftp://bucket/a.jpg", "HTTP://a/b.jpg"])
 def test_an_unsupported_source_is_reported(tmp_path, source):
     (item,) = expand(manifest(tmp_path, {"source": source, "key": "a.jpg"}))
     assert (item.reason, item.source) == (Reason.UNSUPPORTED_SOURCE, source)
@@ -266,7 +266,10 @@ def test_relative_sources_are_relative_to_a_manifest_in_cloud_storage(cloud):
         "gs:///a",
         "gs://buck*/a",
         "https://a/b",
-        "s3://a/b",
+        "ftp://a/b",
+        "s3://",
+        "s3:///a",
+        "s3://buck*/a",
     ],
 )
 def test_an_input_that_is_not_there_is_one_clear_line(archive, source):
@@ -277,7 +280,7 @@ def test_an_input_that_is_not_there_is_one_clear_line(archive, source):
 
 
 @pytest.mark.parametrize(
-    "source", ["in", "in/", "in/*.tif", "in/none/*.tif", "gs://bucket", "gs://bucket/a/*"]
+    "source", ["in", "in/", "in/*.tif", "in/none/*.tif", "gs://bucket", "gs://bucket/a/*", "s3://bucket/a"]
 )
 def test_an_input_that_may_be_there_is_not_refused(archive, source):
     check_input(source)
