@@ -73,6 +73,15 @@ def bucket(request):
     return request.getfixturevalue({"gs": "cloud", "s3": "s3"}[request.param])
 
 
+@pytest.fixture(params=["here", "gs", "s3"])
+def anywhere(request, tmp_path):
+    """A folder of the test alone: on this machine, and in a bucket of each object store."""
+    if request.param == "here":
+        return str(tmp_path / "anywhere")
+    bucket = request.getfixturevalue({"gs": "cloud", "s3": "s3"}[request.param])
+    return f"{bucket}/{request.node.originalname}"
+
+
 @pytest.fixture
 def flaky(bucket):
     """A proxy in front of the object store of `bucket` (see `tests.flaky`). This process and its children use it."""

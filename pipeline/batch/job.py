@@ -78,7 +78,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
         ("--model", chosen.model),
     )
     runners.check_places(engine, places)
-    folder, card = _card(chosen.model, chosen.allow_unblessed)
+    folder, card, why = _card(chosen.model, chosen.allow_unblessed)
     run = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + "-" + secrets.token_hex(3)
     stop = Stop(stopping.file(output, run))
     with scratch.folder() as made:
@@ -135,7 +135,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 say(f"nothing was run; the job is described in {template}")
                 return 0
             try:
-                code = _conclude(settings, work, stop, stopped, chosen, stages, here.workers, card)
+                code = _conclude(settings, work, stop, stopped, chosen, stages, here.workers, card, why)
                 intruder = hold.lost or _intruder(settings, before)
             except (JobError, OSError) as error:
                 return _failed(f"{error}; what is finished is kept")
@@ -232,14 +232,14 @@ def _failed(words: str) -> int:
     return FAILURE
 
 
-def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard]:
-    """Folder of the model, which a push during the job does not change, and its card."""
+def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard, str]:
+    """Folder of the model, which a push during the job does not change, its card, and why it was taken."""
     try:
         folder = registry.resolve(storage.normalize(model)) if model else default_model()
         if storage.is_cloud(folder) and not storage.is_folder(folder):
             raise JobError(f"no such model: {folder}")
         card = read_card(local_copy(folder))
-        reason = registry.why_unblessed(folder, card)
+        reason, why = registry.why_unblessed(folder, card), registry.why(model, folder, card)
     except CardError as error:
         raise JobError(f"{error} (--model needs the folder of an exported model with its {CARD})") from error
     except registry.RegistryError as error:
@@ -248,7 +248,7 @@ def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard]:
         raise JobError(f"cannot read the model {model}: {error.strerror or error}") from error
     if reason and not allow_unblessed:
         raise JobError(f"the model in {folder} is not blessed: {reason} (--allow_unblessed overrides)")
-    return folder, card
+    return folder, card, why
 
 
 def _try_model(folder: str, card: ModelCard, batch_size: int, workers: int, threads: int, gpu: bool) -> None:
@@ -318,6 +318,7 @@ def _conclude(
     stages: dict,
     processes: int,
     card: ModelCard,
+    why: str,
 ) -> int:
     """Prints the result of the run. Returns the exit code. Raises JobError if the summary is of another run."""
     file = storage.join(settings.output, FILE)
@@ -330,7 +331,7 @@ def _conclude(
         raise JobError(f"{FILE} belongs to another run: two jobs write to {settings.output}")
     comparable = RANGED if settings.strength == card.default_strength else ("confidence",)
     drifted = drift.drift(summary["collections"], card.ranges, comparable)
-    more: dict[str, object] = {"drift": drifted}
+    more: dict[str, object] = {"model_why": why, "drift": drifted}
     if stages:
         more |= {"stages": stages} | ({"processes": processes} if processes else {})
     storage.write(file, (json.dumps(summary | more, indent=2) + "\n").encode())
@@ -341,7 +342,7 @@ def _conclude(
     say(f"{done:,} in this run, {summary['seconds']:,} s, {summary['pictures_per_second']:g} a second\n")
     failed = summary["outcomes"]["failed"]
     rows = [("derivatives", settings.output), ("manifest", summary["manifest"])]
-    rows += [("model", summary["model_uri"])]
+    rows += [("model", f"{summary['model_uri']} ({why})")]
     rows += [("gallery", summary["gallery"])] if summary["gallery"] else []
     rows += [("failed scans", summary["dead_letters"])] if failed else []
     for name, uri in rows:

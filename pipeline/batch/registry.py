@@ -166,6 +166,28 @@ def why_unblessed(folder: str, card: ModelCard) -> str | None:
     return ", ".join(gates) or "it has no gates"
 
 
+def why(model: str | None, folder: str, card: ModelCard) -> str:
+    """Why a job takes a model, in words for its summary.
+
+    Args:
+      model: as the user named it: None, an exported model, or a folder of pushed models.
+      folder: of the model that was taken.
+      card: its card.
+    """
+    root = None if model is None else storage.normalize(model)
+    if root is None:
+        words = "the shipped model"
+    elif folder == root:
+        words = "named by --model"
+    else:
+        words, newest = f"the current version in {root}", _numbers(root)[-1]
+        if newest != os.path.basename(folder):
+            words += f", after a rollback from version {newest}"
+    if unblessed := why_unblessed(folder, card):
+        return f"{words}; not blessed: {unblessed}"
+    return words + (f"; passed: {', '.join(gate['gate'] for gate in card.gates)}" if card.gates else "")
+
+
 def _blessed(card: ModelCard) -> bool:
     return bool(card.gates) and is_blessed(card)
 

@@ -101,19 +101,6 @@ def test_a_killed_job_is_continued(place, model):
     assert not [info.uri for info in storage.list_files(output, hidden=True) if "/.archive" in info.uri]
 
 
-@pytest.mark.parametrize("name", ["input", "output", "model", "hints"])
-def test_a_bucket_that_is_not_there_is_one_line(bucket, model, colorize, name):
-    places = {"input": f"{bucket}/one", "output": f"{bucket}/one-out", "model": str(model)}
-    upload(places["input"], 1)
-    places[name] = f"{storage.scheme(bucket)}no-such-bucket/x"
-    options = [
-        text for option in places.keys() - {"input", "output"} for text in (f"--{option}", places[option])
-    ]
-    run = colorize(places["input"], places["output"], *options)
-    assert (run.code, run.err.count("\n")) == (2, 1), run.err
-    assert "no-such-bucket" in run.err
-
-
 @pytest.mark.parametrize(("kind", "name"), [("list", "scans"), ("upload", "lease"), ("read", "tiny")])
 def test_a_forbidden_bucket_is_one_line(place, flaky, model, colorize, kind, name):
     upload(f"{place}/scans", 1)

@@ -456,8 +456,8 @@ def test_an_output_that_cannot_be_listed(colorize, tmp_path, monkeypatch, part):
 
 
 @pytest.mark.parametrize("where", ["input", "output", "hints", "model", "status", "models", "rollback"])
-def test_a_bucket_that_is_not_there(cloud, colorize, tmp_path, capsys, where):
-    archive, none = make_archive(tmp_path / "in", 1), "gs://no-such-bucket/x"
+def test_a_bucket_that_is_not_there(bucket, colorize, tmp_path, capsys, where):
+    archive, none = make_archive(tmp_path / "in", 1), f"{storage.scheme(bucket)}no-such-bucket/x"
     if where in ("status", "models", "rollback"):
         run = Run(main([where, none]), *capsys.readouterr(), tmp_path / "out")
     elif where == "input":

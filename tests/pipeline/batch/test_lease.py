@@ -83,9 +83,8 @@ def test_a_process_number_that_another_process_has_by_now_holds_nothing(tmp_path
         pass
 
 
-@pytest.mark.parametrize("where", ["here", "cloud"])
-def test_a_job_on_another_machine_keeps_its_lease_while_it_renews(cloud, tmp_path, where):
-    output = str(tmp_path) if where == "here" else f"{cloud}/leased"
+def test_a_job_on_another_machine_keeps_its_lease_while_it_renews(anywhere):
+    output = anywhere
     of_another_machine(output, 9)
     with pytest.raises(JobError, match="on elsewhere"), lease.held(output, "mine"):
         pass

@@ -3,8 +3,6 @@
 import json
 import time
 
-import pytest
-
 from pipeline.batch import graph, stopping
 from pipeline.batch.stopping import Stop
 from pipeline.colorize import main
@@ -30,9 +28,8 @@ def test_a_job_is_stopped_from_another_process_and_continued(model, colorize, tm
     assert "no job writes to" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["here", "cloud"])
-def test_the_stop_file_of_a_run_is_seen_and_cleared(where, cloud, tmp_path):
-    output = str(tmp_path) if where == "here" else f"{cloud}/stop"
+def test_the_stop_file_of_a_run_is_seen_and_cleared(anywhere):
+    output = anywhere
     stop = Stop(stopping.file(output, "one"))
     assert not stop.is_requested()
     Stop(stop.file).request()

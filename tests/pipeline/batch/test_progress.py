@@ -1,7 +1,5 @@
 """The progress of a run is computed from its own shards. Each shard is read once."""
 
-import pytest
-
 from pipeline import storage
 from pipeline.batch import progress
 from pipeline.batch.progress import Progress
@@ -13,9 +11,8 @@ def commit(output, run: str, *keys: str) -> None:
     manifest.commit(str(output), run, [Record(f"/{key}", key, outcome=Outcome.FAILED) for key in keys])
 
 
-@pytest.mark.parametrize("where", ["here", "cloud"])
-def test_records_of_this_run_are_counted_and_its_shards_read_once(cloud, tmp_path, monkeypatch, where):
-    output = str(tmp_path) if where == "here" else f"{cloud}/progress"
+def test_records_of_this_run_are_counted_and_its_shards_read_once(anywhere, monkeypatch):
+    output = anywhere
     monkeypatch.setattr(progress, "POLL_SECONDS", 0)
     monkeypatch.setattr(progress, "CLOUD_SECONDS", 0)
     monkeypatch.setattr(progress, "PAUSE", 0)

@@ -182,7 +182,9 @@ def test_the_job_takes_the_version_in_use_and_records_it(models, root, colorize,
     assert {record.model_version for record in run.records.values()} == {"1"}
     assert {record.model_sha256 for record in run.records.values()} == {read_card(models[0]).weights_sha256}
     assert run.summary["model_uri"] == os.path.join(root, "1")
-    assert f"model         {root}/1\n" in run.out
+    why = f"the current version in {root}, after a rollback from version 2; passed: quality"
+    assert run.summary["model_why"] == why
+    assert f"model         {root}/1 ({why})\n" in run.out
 
 
 def test_a_push_during_the_job_is_told_at_its_end(models, root, colorize, tmp_path, monkeypatch):
@@ -208,7 +210,10 @@ def test_an_unblessed_version_is_refused_unless_told(models, root, colorize, gat
     assert refused.code == 2
     assert "is not blessed" in refused.err and "--allow_unblessed" in refused.err
     assert not output.exists()
-    assert colorize(scans, output, "--model", root, "--allow_unblessed").code == 0
+    run = colorize(scans, output, "--model", root, "--allow_unblessed")
+    assert run.code == 0
+    why = "serving (failed)" if gates else "it has no gates"
+    assert run.summary["model_why"] == f"the current version in {root}; not blessed: {why}"
 
 
 def test_a_candidate_that_has_not_passed_its_gates_is_refused(models, colorize, tmp_path):
@@ -244,8 +249,8 @@ def test_a_folder_without_pushed_models_is_a_users_mistake(tmp_path):
     )
 
 
-def test_a_registry_can_be_in_cloud_storage(models, cloud):
-    root = f"{cloud}/models"
+def test_a_registry_can_be_in_an_object_store(models, bucket):
+    root = f"{bucket}/models"
     for model in models[:2]:
         registry.push(model, root, gates=PASSED)
     assert registry.resolve(root) == f"{root}/2"
@@ -254,8 +259,10 @@ def test_a_registry_can_be_in_cloud_storage(models, cloud):
     assert read_card(local_copy(f"{root}/1")).version == "1"
 
 
-def test_a_version_number_claimed_by_another_pusher_is_skipped_in_cloud_storage(models, cloud, monkeypatch):
-    root, write = f"{cloud}/contested", storage.write
+def test_a_version_number_claimed_by_another_pusher_is_skipped_in_an_object_store(
+    models, bucket, monkeypatch
+):
+    root, write = f"{bucket}/contested", storage.write
 
     def conditional(uri, data, *, keep_existing=False):
         if not (keep_existing and storage.stat(uri)):
@@ -269,8 +276,8 @@ def test_a_version_number_claimed_by_another_pusher_is_skipped_in_cloud_storage(
     assert [v.version for v in registry.versions(root)] == ["2"]
 
 
-def test_the_job_takes_the_version_in_use_from_cloud_storage(models, cloud, colorize, tmp_path):
-    root = f"{cloud}/used"
+def test_the_job_takes_the_version_in_use_from_an_object_store(models, bucket, colorize, tmp_path):
+    root = f"{bucket}/used"
     for model in models[:2]:
         registry.push(model, root, gates=PASSED)
     registry.rollback(root)
@@ -279,9 +286,11 @@ def test_the_job_takes_the_version_in_use_from_cloud_storage(models, cloud, colo
     assert run.summary["model_uri"] == f"{root}/1"
 
 
-def test_a_bucket_that_cannot_be_read_is_a_users_mistake(cloud, colorize, tmp_path):
+def test_a_bucket_that_cannot_be_read_is_a_users_mistake(bucket, colorize, tmp_path):
     scans = make_archive(tmp_path / "scans", 1)
-    refused = colorize(scans, tmp_path / "out", "--model", "gs://no-such-bucket/models")
+    refused = colorize(scans, tmp_path / "out", "--model", f"{storage.scheme(bucket)}no-such-bucket/models")
     assert refused.code == 2
-    assert refused.err.startswith("archive-colorize: cannot read the model gs://no-such-bucket/models: ")
+    assert refused.err.startswith(
+        f"archive-colorize: cannot read the model {storage.scheme(bucket)}no-such-bucket/models: "
+    )
     assert refused.err.count("\n") == 1
