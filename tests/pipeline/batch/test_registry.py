@@ -287,10 +287,8 @@ def test_the_job_takes_the_version_in_use_from_an_object_store(models, bucket, c
 
 
 def test_a_bucket_that_cannot_be_read_is_a_users_mistake(bucket, colorize, tmp_path):
-    scans = make_archive(tmp_path / "scans", 1)
-    refused = colorize(scans, tmp_path / "out", "--model", f"{storage.scheme(bucket)}no-such-bucket/models")
+    none = f"{storage.scheme(bucket)}no-such-bucket/models"
+    refused = colorize(make_archive(tmp_path / "scans", 1), tmp_path / "out", "--model", none)
     assert refused.code == 2
-    assert refused.err.startswith(
-        f"archive-colorize: cannot read the model {storage.scheme(bucket)}no-such-bucket/models: "
-    )
+    assert refused.err.startswith(f"archive-colorize: cannot read the model {none}: ")
     assert refused.err.count("\n") == 1
