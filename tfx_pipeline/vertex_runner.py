@@ -1,7 +1,8 @@
 """The pipeline on Vertex AI Pipelines: `python -m tfx_pipeline.vertex_runner {compile,submit,schedule}`.
 
 `compile` needs no network and no project. Components run in a container of the given image, which must have this
-package with its extra `tfx`. Beam stages run in this container, too, or on Dataflow with `--dataflow`.
+package with its extra `tfx`. Beam stages run in this container, too, or on Dataflow with `--dataflow`. Workers of
+Dataflow have an image of their own: each of them downloads it, and the image of the components is large.
 """
 
 import argparse
@@ -24,7 +25,8 @@ EPILOG = """\
 commands
   compile    writes the specification of the pipeline to --output and checks it; nothing leaves this machine
   submit     writes the schema below --root, compiles, and starts one run
-  schedule   the same, but Vertex AI starts a run at the times of --cron
+  schedule   the same, but Vertex AI starts a run at the times of --cron; replaces the schedules with the name
+             --pipeline
 
 Each run first lists the collections, in ROOT/collections. A specification that was compiled without --collections
 reads the manifests in this folder.
@@ -61,8 +63,27 @@ def parser() -> argparse.ArgumentParser:
     cloud.add_argument("--project", metavar="ID")
     cloud.add_argument("--region", metavar="REGION")
     cloud.add_argument("--service_account", metavar="EMAIL", help="account of the components")
-    cloud.add_argument("--dataflow", action="store_true", help="run the Beam stages on Dataflow")
+    cloud.add_argument(
+        "--kms_key", metavar="KEY", help="key that encrypts what the run leaves outside of --root"
+    )
+    cloud.add_argument(
+        "--peered_network",
+        metavar="NAME",
+        help="projects/NUMBER/global/networks/NAME that components can reach",
+    )
     cloud.add_argument("--cron", metavar="'M H D M W'", help="times for schedule, such as '0 3 * * 1'")
+    dataflow = result.add_argument_group("Dataflow")
+    dataflow.add_argument("--dataflow", action="store_true", help="run the Beam stages on Dataflow")
+    dataflow.add_argument(
+        "--worker_image", metavar="IMAGE", help="container image of its workers, not --image"
+    )
+    dataflow.add_argument("--worker_service_account", metavar="EMAIL", help="account of its workers")
+    dataflow.add_argument(
+        "--subnetwork", metavar="NAME", help="regions/REGION/subnetworks/NAME of its workers"
+    )
+    dataflow.add_argument(
+        "--private_workers", action="store_true", help="its workers have no public addresses"
+    )
     common.add_arguments(result)
     return result
 
@@ -126,6 +147,7 @@ def compile_pipeline(chosen: argparse.Namespace, command: str):
             template_path=chosen.output,
             project=chosen.project or "compile-only",
             location=chosen.region or "us-central1",
+            encryption_spec_key_name=chosen.kms_key,
             **offline,
         )
     except ValueError as error:
@@ -137,22 +159,45 @@ def _start(job, chosen: argparse.Namespace) -> None:
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
 
+    account = {"service_account": chosen.service_account, "network": chosen.peered_network}
     try:
         schema = common.schema_uri(chosen.schema, chosen.root)
         storage.write(schema, Path(chosen.schema).read_bytes())
         if chosen.command == "submit":
-            job.submit(service_account=chosen.service_account)
+            job.submit(**account)
             print(f"started: {job.resource_name}")
         else:
-            schedule = job.create_schedule(
-                display_name=chosen.pipeline,
-                cron=chosen.cron,
-                max_concurrent_run_count=1,
-                service_account=chosen.service_account,
-            )
-            print(f"scheduled: {schedule.resource_name}")
+            _schedule(job, chosen, account)
     except (GoogleAPIError, GoogleAuthError, OSError) as error:
         raise JobError(f"{chosen.command} failed: {' '.join(str(error).split())}") from error
+
+
+def _schedule(job, chosen: argparse.Namespace, account: dict) -> None:
+    """Makes the schedule, and removes earlier ones with its name. If this fails, the earlier ones continue.
+
+    A schedule of Vertex AI keeps the specification with which it was made, so that it cannot be updated.
+    """
+    from google.cloud.aiplatform import PipelineJobSchedule
+    from google.cloud.aiplatform_v1.types import Schedule
+
+    earlier = PipelineJobSchedule.list(
+        filter=f'display_name="{chosen.pipeline}"', project=chosen.project, location=chosen.region
+    )
+    active = [schedule for schedule in earlier if schedule.state == Schedule.State.ACTIVE]
+    for schedule in active:
+        schedule.pause()
+    try:
+        made = job.create_schedule(
+            display_name=chosen.pipeline, cron=chosen.cron, max_concurrent_run_count=1, **account
+        )
+    except BaseException:
+        for schedule in active:
+            schedule.resume()
+        raise
+    print(f"scheduled: {made.resource_name}")
+    for schedule in earlier:
+        schedule.delete()
+        print(f"removed: {schedule.resource_name}")
 
 
 def _check(chosen: argparse.Namespace) -> None:
@@ -167,8 +212,15 @@ def _check(chosen: argparse.Namespace) -> None:
             raise JobError(
                 f"--{name} must be gs://..., because the machines of Vertex AI must reach it; got {uri}"
             )
-    if chosen.dataflow and not (chosen.project and chosen.region):
-        raise JobError("--dataflow needs --project and --region")
+    if chosen.dataflow and not (chosen.project and chosen.region and chosen.worker_image):
+        raise JobError("--dataflow needs --project, --region and --worker_image")
+    if chosen.worker_image == chosen.image:
+        raise JobError(
+            "--worker_image must not be --image, which each worker would download: see infra/docker/README.md"
+        )
+    for name in ("worker_image", "worker_service_account", "subnetwork", "private_workers"):
+        if getattr(chosen, name) and not chosen.dataflow:
+            raise JobError(f"--{name} is for Dataflow: give --dataflow, too")
 
 
 def _beam_args(chosen: argparse.Namespace) -> list[str]:
@@ -180,8 +232,16 @@ def _beam_args(chosen: argparse.Namespace) -> list[str]:
         f"--project={chosen.project}",
         f"--region={chosen.region}",
         f"--temp_location={storage.join(chosen.root, 'temp')}",
-        f"--sdk_container_image={chosen.image}",
+        f"--sdk_container_image={chosen.worker_image}",
         "--experiments=use_runner_v2",
+        *(
+            [f"--service_account_email={chosen.worker_service_account}"]
+            if chosen.worker_service_account
+            else ()
+        ),
+        *([f"--subnetwork={chosen.subnetwork}"] if chosen.subnetwork else ()),
+        *(["--no_use_public_ips"] if chosen.private_workers else ()),
+        *([f"--dataflow_kms_key={chosen.kms_key}"] if chosen.kms_key else ()),
         *given,
     ]
 
