@@ -1,6 +1,7 @@
 """A proxy in front of an object store. On request it answers 503, closes or cuts a connection, or is slow."""
 
 import http.client
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,14 @@ def kind(method: str, path: str) -> str:
     if parts.path.startswith("/download/") or "alt=media" in parts.query:
         return "read"
     return "list" if parts.path.rstrip("/").endswith("/o") else "stat"
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client may close its connection
+            super().handle_error(request, client_address)
 
 
 class Flaky:
@@ -75,8 +84,7 @@ class Flaky:
             def log_message(self, *_):
                 pass
 
-        self._server = ThreadingHTTPServer(("localhost", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("localhost", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"http://localhost:{self._server.server_port}"
 

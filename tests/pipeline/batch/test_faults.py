@@ -63,8 +63,8 @@ def alive(pids):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """An archive of 400 scans. Each picture is in it ten times. No test writes to it."""
-    folder = make_archive(tmp_path_factory.mktemp("many") / "in", 40, 400, 300)
+    """An archive of 200 scans. Each picture is in it ten times. No test writes to it."""
+    folder = make_archive(tmp_path_factory.mktemp("many") / "in", 20, 400, 300)
     for file in sorted(folder.rglob("*.jpg")):
         for number in range(1, 10):
             os.link(file, file.with_name(f"{file.stem}-{number}.jpg"))
@@ -94,15 +94,15 @@ def test_a_killed_job_leaves_nothing_half_done_and_the_next_run_completes_it(
     process.communicate()
     assert wait_for(lambda: not alive(family), 60), "workers and codecs outlive their job"
     there = derivatives(output)
-    assert 0 < len(there) < 400
+    assert 0 < len(there) < 200
     for path in there:
         Image.open(path).load()
     other = {path.name for path in output.rglob("*") if path.is_file()} - {path.name for path in there}
     assert {name for name in other if not name.endswith(".jsonl")} == {lease.FILE}
     again = colorize(many, output, *ONE)
     assert again.code == 0, again.err
-    assert len(again.records) == 400, "a scan has two records, or none"
-    assert len(derivatives(output)) == 400
+    assert len(again.records) == 200, "a scan has two records, or none"
+    assert len(derivatives(output)) == 200
 
 
 @pytest.mark.parametrize(("sent", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
@@ -132,10 +132,10 @@ def test_a_signal_lets_what_is_in_flight_finish(model, colorize, many, tmp_path,
     assert done == {str(path) for path in derivatives(output)}, (
         "a derivative without a record, or the reverse"
     )
-    assert len(done) < 400
+    assert len(done) < 200
     again = colorize(many, output, *ONE)
     assert again.code == 0
-    assert len(again.records) == 400
+    assert len(again.records) == 200
 
 
 def made_up_formats(folder):
