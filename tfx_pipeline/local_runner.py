@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from model.training.options import OptionsError, write_json
-from pipeline import storage
+from pipeline import clock, storage
 from pipeline.errors import JobError
 from pipeline.inputs.collection import check_input, check_output
 from tfx_pipeline import arguments as common
@@ -193,7 +193,7 @@ def _made_from(settings) -> str:
 
 def _execute(root: str, settings, thresholds, chosen: argparse.Namespace) -> int:
     """Runs the DAG, prints the result, writes the report. Returns the exit code."""
-    folder = Path(root, "runs", time.strftime("%Y%m%dT%H%M%S", time.gmtime()))
+    folder = Path(root, "runs", clock.label(clock.now()))
     folder.mkdir(parents=True)
     started = time.monotonic()
     print(f"{thresholds.name}: {chosen.thresholds}")

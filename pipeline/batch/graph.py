@@ -18,6 +18,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from functools import partial
 
 import apache_beam as beam
@@ -26,7 +27,7 @@ from apache_beam.ml.inference.base import RunInference
 from apache_beam.transforms.combiners import TupleCombineFn
 from apache_beam.transforms.window import GlobalWindows
 
-from pipeline import storage
+from pipeline import clock, storage
 from pipeline.batch import worklist
 from pipeline.batch.inference import ColorizationHandler, Opened, Prediction
 from pipeline.batch.plan import Action, Task, derivatives, plan
@@ -128,7 +129,7 @@ def colorize(
     sample: Sample | None = None,
     unused_hints: Sequence[str] | beam.PCollection = (),
     gallery_size: int = 240,
-    started: float | None = None,
+    started: datetime | None = None,
 ) -> None:
     """Builds the graph of the job.
 
@@ -139,7 +140,7 @@ def colorize(
       kept, sample: records of scans that are not among the tasks.
       unused_hints: URIs of hints files without a scan, or the result of `planned`.
       gallery_size: number of scans in the gallery.
-      started: time of the start, in seconds.
+      started: time of the start.
     """
     root = tasks.pipeline
     opened = tasks | "Open" >> beam.ParDo(OpenScans(settings)).with_outputs(KEPT, RECORDS, main="opened")
@@ -180,7 +181,7 @@ def colorize(
             settings,
             (kept or Summary(), sample or Sample(gallery_size)),
             gallery_size,
-            started if started is not None else time.time(),
+            started or clock.now(),
         )
     )
 
@@ -193,7 +194,7 @@ def report(
     settings: Settings,
     kept: tuple[Summary, Sample],
     gallery_size: int,
-    started: float,
+    started: datetime,
 ) -> Iterator[None]:
     """Writes the dead letters, the gallery and finally `summary.json`. Raises JobError if one cannot be written."""
     try:
@@ -209,7 +210,7 @@ def _report(
     unused_hints: Iterable[str | bytes],
     settings: Settings,
     gallery_size: int,
-    started: float,
+    started: datetime,
 ) -> None:
     summaries, samples = zip(*accounts, strict=True)
     summary = Summary().merge(summaries)
@@ -239,9 +240,9 @@ def _report(
             )
         finally:
             guard.close()
-    seconds = time.time() - started
+    seconds = (clock.now() - started).total_seconds()
     more |= {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "started": f"{started:%Y-%m-%dT%H:%M:%SZ}",
         "seconds": round(seconds, 1),
         "pictures_per_second": round((summary.records - summary.kept) / max(seconds, 1e-9), 3),
     }

@@ -11,7 +11,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from model import default_model
 from model.card import CARD, CardError, ModelCard, read_card
-from pipeline import storage
+from pipeline import clock, storage
 from pipeline.batch import gpus, graph, lease, registry, runners, stopping, worklist
 from pipeline.batch.inference import SHIPPED, ModelError, load, local_copy
 from pipeline.batch.plan import Action
@@ -59,7 +58,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     Raises:
       JobError: nothing was done; the message says what to do.
     """
-    started = time.time()
+    started = clock.now()
     engine = runners.engine(beam_argv, chosen.workers_share_files, chosen.gpu)
     gpu = gpus.GPUS.get(chosen.gpu)
     batch_size = chosen.batch_size or (gpu.batch_size if gpu else BATCH_SIZE)
@@ -79,7 +78,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     )
     runners.check_places(engine, places)
     folder, card, why = _card(chosen.model, chosen.allow_unblessed)
-    run = time.strftime("%Y%m%dT%H%M%S", time.gmtime(started)) + "-" + secrets.token_hex(3)
+    run = clock.label(started) + "-" + secrets.token_hex(3)
     stop = Stop(stopping.file(output, run))
     with scratch.folder() as made:
         settings = Settings(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pipeline import storage
+from pipeline import clock, storage
 from pipeline.batch import stopping
 from pipeline.errors import JobError
 
@@ -142,7 +142,7 @@ def _is_alive(other: dict) -> bool:
     if other.get("machine") == _machine() and isinstance(other.get("pid"), int):
         return other.get("born") == _born(other["pid"])
     # A wrong clock may have given it a future date, which must not hold the output for ever.
-    return abs(datetime.now(UTC) - other["renewed"]) < EXPIRES
+    return abs(clock.now() - other["renewed"]) < EXPIRES
 
 
 def holder(output: str) -> dict | None:
@@ -175,4 +175,4 @@ def _born(pid: int) -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return clock.now().isoformat(timespec="seconds")

@@ -12,10 +12,9 @@ import os
 import secrets
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from model.card import CARD, ModelCard, is_blessed, open_gates, parse_card, read_card, to_bytes
-from pipeline import storage
+from pipeline import clock, storage
 
 LATEST = "latest"
 
@@ -67,7 +66,7 @@ def push(folder: str, root: str, *, gates: list[dict], **entries) -> Pushed:
                 _point(root, version.version)
             return Pushed(version.version, version.uri, False)
     number = 1 + max((int(version.version) for version in there), default=0)
-    pushed = datetime.now(UTC).isoformat(timespec="seconds")
+    pushed = clock.now().isoformat(timespec="seconds")
     while True:
         card = dataclasses.replace(card, version=str(number), gates=gates, pushed=pushed, **entries)
         try:

@@ -5,9 +5,9 @@ import hashlib
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-from pipeline import storage
+from pipeline import clock, storage
 from pipeline.errors import JobError
 from pipeline.records.record import SCHEMA, Record, fields
 from pipeline.storage import scratch
@@ -114,7 +114,7 @@ def rank(record: Record, limit: str = "") -> tuple:
 
 def latest_time() -> str:
     """The latest time that a record can have now, in the form of `Record.finished`."""
-    return (datetime.now(UTC) + CLOCKS_APART).isoformat(timespec="milliseconds")
+    return (clock.now() + CLOCKS_APART).isoformat(timespec="milliseconds")
 
 
 def later(a: Record, b: Record) -> Record:

@@ -5,8 +5,9 @@ import functools
 import json
 import operator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
+
+from pipeline import clock
 
 SCHEMA = 1
 
@@ -114,7 +115,7 @@ class Record:
 
     def finish(self, **fields) -> "Record":
         """A copy with these fields, finished now."""
-        return self.replace(finished=datetime.now(UTC).isoformat(timespec="milliseconds"), **fields)
+        return self.replace(finished=clock.now().isoformat(timespec="milliseconds"), **fields)
 
     def refuse(self, refusal: Refusal, **fields) -> "Record":
         """A copy for a scan that gets no derivative, with these fields, finished now."""
