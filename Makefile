@@ -5,7 +5,7 @@ UV := .venv-uv/bin/uv
 COMPILE := $(UV) pip compile -q setup.py --no-header --no-annotate
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo pipeline flink test test-prism test-flink lint bench lock clean
+.PHONY: help demo pipeline flink test test-gcs test-prism test-flink lint bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -27,6 +27,11 @@ test: .venv/test .venv-tfx/ready ## set up, and run all tests
 test-prism: .venv/test ## build Prism, a second runner, with Go (minutes), and test the job on it
 	GOBIN=$(CURDIR)/scratch/go go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.73.0
 	PRISM=$(CURDIR)/scratch/go/prism $(BIN)/python -m pytest tests/pipeline/batch/on_prism.py
+
+test-gcs: .venv/test ## build a stricter emulator of Cloud Storage with Go, and test storage and the job on it
+	GOBIN=$(CURDIR)/scratch/go go install github.com/fsouza/fake-gcs-server@v1.54.0
+	FAKE_GCS_SERVER=$(CURDIR)/scratch/go/fake-gcs-server $(BIN)/python -m pytest $(PARALLEL) tests/pipeline/storage \
+		$(addprefix tests/pipeline/batch/test_,buckets.py lease.py manners.py progress.py registry.py)
 
 test-flink: .venv/test ## run the job on a Flink cluster, and kill its processes
 	$(BIN)/python -m pytest tests/flink

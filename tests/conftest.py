@@ -1,6 +1,10 @@
 """Fixtures for all tests. In CI (CI=true), where all dependencies are installed, a skipped test is a failure."""
 
+import contextlib
 import os
+import socket
+import subprocess
+import time
 
 import pytest
 
@@ -17,27 +21,50 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture(scope="module")
-def cloud():
-    """A bucket on a Cloud Storage emulator, accessed over HTTP."""
-    from pipeline import storage
+def cloud(tmp_path_factory):
+    """A bucket on a Cloud Storage emulator, accessed over HTTP.
 
+    The program in FAKE_GCS_SERVER is preferred: it knows conditions and pages, unlike the one from PyPI.
+    """
+    from pipeline.storage import gcs
+
+    program = os.environ.get("FAKE_GCS_SERVER")
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(_fake_gcs_server(program) if program else _gcp_storage_emulator())
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv(ENDPOINTS["gs"], url)
+        gcs._client.cache_clear()
+        if program:
+            gcs._client().create_bucket("archive")
+        yield "gs://archive"
+    gcs._client.cache_clear()
+
+
+@contextlib.contextmanager
+def _gcp_storage_emulator():
     emulator = pytest.importorskip(
         "gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed"
     )
     server = emulator.create_server("localhost", 0, in_memory=True, default_bucket="archive")
     server.start()
-    port = (
-        server._api._httpd.server_port if hasattr(server._api, "_httpd") else server._api._server.server_port
-    )
-    before = os.environ.get("STORAGE_EMULATOR_HOST")
-    os.environ["STORAGE_EMULATOR_HOST"] = f"http://localhost:{port}"
-    storage.gcs._client.cache_clear()
-    yield "gs://archive"
+    api = server._api
+    yield f"http://localhost:{(api._httpd if hasattr(api, '_httpd') else api._server).server_port}"
     server.stop()
-    storage.gcs._client.cache_clear()
-    os.environ.pop("STORAGE_EMULATOR_HOST")
-    if before:
-        os.environ["STORAGE_EMULATOR_HOST"] = before
+
+
+@contextlib.contextmanager
+def _fake_gcs_server(program: str):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    address = ["-scheme=http", "-host=127.0.0.1", f"-port={port}", f"-public-host=localhost:{port}"]
+    with subprocess.Popen([program, *address, "-backend=memory", "-log-level=error"]) as server:
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("localhost", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://localhost:{port}"
+        server.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +97,12 @@ ENDPOINTS = {"gs": "STORAGE_EMULATOR_HOST", "s3": "AWS_ENDPOINT_URL_S3"}  # envi
 @pytest.fixture(params=["gs", "s3"])
 def bucket(request):
     """A bucket of each object store in turn."""
+    return request.getfixturevalue({"gs": "cloud", "s3": "s3"}[request.param])
+
+
+@pytest.fixture(params=["gs", "s3"] if os.environ.get("FAKE_GCS_SERVER") else ["s3"])
+def strict_bucket(request):
+    """A bucket of each object store whose server knows conditions."""
     return request.getfixturevalue({"gs": "cloud", "s3": "s3"}[request.param])
 
 
