@@ -60,8 +60,12 @@ def _pattern(action: argparse.Action) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m infra.flex_template", description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the file is out of date")
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.flex_template", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if the file is out of date"
+    )
     chosen = parser.parse_args(argv)
     text = json.dumps(metadata(), indent=2, ensure_ascii=False) + "\n"
     if not chosen.check:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 REQUIREMENT = (
     "cdktf-cdktf-provider-google==16.12.1 "
-    "--hash=sha256:HASH"
+    "--hash=sha256:88d021c89e1cf2abf2c935716d6548d26fe3da4bed30713d4fa36df1ef137436"
 )
 _PREFIX = "@cdktf/provider-google."
 _LINK = re.compile(r"/providers/hashicorp/google/([\d.]+)/docs(?:/(resources|data-sources)/(\w+))?#(\w+) ")
