@@ -73,9 +73,10 @@ class _Types:
         """Names and types of the attributes that a class of results has."""
         for property in self._types[resource].get("properties", ()):
             name = property["name"]
-            if not property.get("static") and property.get("immutable") and not name.endswith("Input"):
-                if name not in ("fqn", "internalValue"):
-                    yield name, _plain(property["type"])
+            if property.get("static") or not property.get("immutable") or name.endswith("Input"):
+                continue
+            if name not in ("fqn", "internalValue"):
+                yield name, _plain(property["type"])
 
     def _type(self, kind: dict):
         """A type in Terraform's JSON."""
