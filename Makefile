@@ -8,7 +8,7 @@ COMPILE := $(UV) pip compile -q setup.py --no-header --no-annotate
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 DOCKERFILES = $(wildcard infra/docker/*Dockerfile*)
-MANIFESTS = $(wildcard infra/k8s/*.yaml)
+MANIFESTS = $(wildcard infra/k8s/*.yaml infra/k8s/*/*.yaml)
 
 .PHONY: help demo pipeline flink test test-prism test-flink lint check-infra bench lock clean
 

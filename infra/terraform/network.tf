@@ -1,7 +1,6 @@
 # A network without addresses on the internet. Machines reach Google's services, and nothing else.
 
 resource "google_compute_network" "this" {
-  # checkov:skip=CKV2_GCP_18: It has a rule: the one below. checkov does not follow the reference.
   name                    = local.name
   auto_create_subnetworks = false
 

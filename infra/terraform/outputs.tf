@@ -15,5 +15,5 @@ output "accounts" {
 
 output "launch_now" {
   value       = "gcloud scheduler jobs run ${google_cloud_scheduler_job.nightly.name} --project=${var.project} --location=${var.region}"
-  description = "Starts the nightly job at once."
+  description = "Starts the nightly job at once, if it is not paused."
 }

@@ -69,7 +69,6 @@ resource "google_storage_bucket" "this" {
 }
 
 resource "google_artifact_registry_repository" "images" {
-  # checkov:skip=CKV_GCP_84: The key is optional: see the variable kms_key.
   repository_id = local.name
   location      = var.region
   format        = "DOCKER"

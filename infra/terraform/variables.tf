@@ -63,8 +63,8 @@ variable "nightly" {
   })
   default     = {}
   description = <<-EOT
-    The colourisation of what is new. It is paused until you have run it once by hand. `trained` takes the current model
-    of the training pipeline instead of the shipped one. `options` are options of the job, such as
+    The colourisation of what is new. It is paused until you set `paused` to false. `trained` takes the current model of
+    the training pipeline instead of the shipped one. `options` are options of the job, such as
     { gpu = "l4", strength = "0.8" }.
   EOT
 }

@@ -18,7 +18,10 @@ locals {
     stalled = {
       says  = "The job has made no record for an hour, or runs for more than ${var.most_hours} hours."
       query = <<-EOT
-        (sum by (job_id) (delta(${local.outcomes}[1h])) == 0 or max by (job_id) (${local.elapsed}) > ${var.most_hours * 3600})
+        (
+          sum by (job_id) (delta(${local.outcomes}[1h])) == 0 and on (job_id) max by (job_id) (${local.elapsed}) > 3600
+          or max by (job_id) (${local.elapsed}) > ${var.most_hours * 3600}
+        )
         and on (job_id) max by (job_id) (${local.running})
       EOT
     }
