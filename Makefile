@@ -43,9 +43,11 @@ lint: .venv/test ## check style, the map of imports, and types
 	$(BIN)/mypy
 
 # Terraform and Go must be installed. `terraform validate` and `terraform test` are among the tests: tests/infra.
-check-infra: .venv-infra/ready .venv/demo $(GO)/actionlint ## check Terraform, images, Kubernetes and workflows, without accounts
+# python-hcl2 has an environment of its own, because a package of checkov has the same modules.
+check-infra: .venv-infra/ready .venv/demo $(GO)/actionlint ## check Terraform, images, manifests and workflows
 	terraform fmt -check -diff -recursive infra/terraform
-	$(UV) tool run -q --from python-hcl2==8.1.4 hcl2tojson -q -o scratch/hcl2 infra/terraform/*.tf infra/terraform/tests/*.hcl
+	$(UV) tool run -q --from python-hcl2==8.1.4 hcl2tojson -q -o scratch/hcl2 infra/terraform/*.tf \
+		infra/terraform/tests/*.hcl
 	$(INFRA)/checkov -d infra/terraform --framework terraform --skip-download --compact --quiet
 	$(BIN)/python -m infra.flex_template --check
 	$(if $(DOCKERFILES),$(INFRA)/hadolint $(DOCKERFILES))
@@ -61,7 +63,8 @@ bench: .venv/test ## run the benchmarks of the hot paths
 	$(BIN)/python -m tests.benchmarks.lab_records
 
 lock: .venv/demo ## resolve the lock files from setup.py and infra/checks
-	$(UV) pip compile -q --python-version 3.11 --no-header --no-annotate infra/checks/requirements.in -o infra/checks/requirements.lock
+	$(UV) pip compile -q --python-version 3.11 --no-header --no-annotate infra/checks/requirements.in \
+		-o infra/checks/requirements.lock
 	$(COMPILE) --extra cpu --extra demo -o requirements.lock
 	$(COMPILE) --extra cpu --extra demo --extra gcp --extra test -c requirements.lock -o requirements-test.lock
 	$(COMPILE) --extra gpu --extra gcp -c requirements-test.lock -o requirements-gpu.lock

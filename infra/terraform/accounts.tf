@@ -41,7 +41,7 @@ resource "google_service_account" "this" {
 resource "google_storage_bucket_iam_member" "this" {
   for_each = local.access
 
-  bucket = google_storage_bucket.this[split(" ", each.key)[1]].name
+  bucket = local.bucket[split(" ", each.key)[1]]
   role   = each.value
   member = google_service_account.this[split(" ", each.key)[0]].member
 }
@@ -66,7 +66,7 @@ resource "google_project_iam_member" "dataflow_worker" {
     title       = "not in buckets that are read only"
     description = "Objects there are read by roles on the buckets."
     expression = join(" && ", [
-      for name in each.value : "!resource.name.startsWith('projects/_/buckets/${google_storage_bucket.this[name].name}')"
+      for key in each.value : "!resource.name.startsWith('projects/_/buckets/${local.bucket[key]}')"
     ])
   }
 }

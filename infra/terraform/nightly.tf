@@ -5,25 +5,27 @@
 
 locals {
   metadata = jsondecode(file("${path.module}/metadata.json")) # python -m infra.flex_template writes it
-  model    = var.nightly.trained ? { model = "gs://${google_storage_bucket.this["training"].name}/pushed" } : {}
+  model    = var.nightly.trained ? { model = "gs://${local.bucket.training}/pushed" } : {}
   gpu      = contains(keys(var.nightly.options), "gpu")
+  api      = "https://dataflow.googleapis.com/v1b3/projects/${var.project}/locations/${var.region}"
+  unknown  = setsubtract(keys(var.nightly.options), local.metadata.parameters[*].name)
 
   launch = {
     launchParameter = {
       # Dataflow refuses a second job with this name while the first one runs.
       jobName              = "${local.name}-nightly"
-      containerSpecGcsPath = "gs://${google_storage_bucket.this["templates"].name}/${google_storage_bucket_object.template.name}"
+      containerSpecGcsPath = "gs://${local.bucket.templates}/${google_storage_bucket_object.template.name}"
       parameters = merge(local.model, {
-        input  = "gs://${google_storage_bucket.this["masters"].name}"
-        output = "gs://${google_storage_bucket.this["derivatives"].name}/color"
+        input  = "gs://${local.bucket.masters}"
+        output = "gs://${local.bucket.derivatives}/color"
       }, var.nightly.options)
       environment = merge({
         serviceAccountEmail  = google_service_account.this["worker"].email
         subnetwork           = "regions/${var.region}/subnetworks/${google_compute_subnetwork.this.name}"
         ipConfiguration      = "WORKER_IP_PRIVATE"
         sdkContainerImage    = "${local.registry}/worker${local.gpu ? "-gpu" : ""}:${var.image_tag}"
-        tempLocation         = "gs://${google_storage_bucket.this["scratch"].name}/temp"
-        stagingLocation      = "gs://${google_storage_bucket.this["scratch"].name}/staging"
+        tempLocation         = "gs://${local.bucket.scratch}/temp"
+        stagingLocation      = "gs://${local.bucket.scratch}/staging"
         maxWorkers           = var.nightly.max_workers
         launcherMachineType  = "e2-standard-2" # it loads the model once, to see whether it works
         additionalUserLabels = local.labels
@@ -36,7 +38,7 @@ locals {
 }
 
 resource "google_storage_bucket_object" "template" {
-  bucket       = google_storage_bucket.this["templates"].name
+  bucket       = local.bucket.templates
   name         = "${local.name}-${var.image_tag}.json"
   content_type = "application/json"
   content = jsonencode({
@@ -60,7 +62,7 @@ resource "google_cloud_scheduler_job" "nightly" {
   }
 
   http_target {
-    uri         = "https://dataflow.googleapis.com/v1b3/projects/${var.project}/locations/${var.region}/flexTemplates:launch"
+    uri         = "${local.api}/flexTemplates:launch"
     http_method = "POST"
     headers     = { "Content-Type" = "application/json" }
     body        = base64encode(jsonencode(local.launch))
@@ -73,8 +75,8 @@ resource "google_cloud_scheduler_job" "nightly" {
 
   lifecycle {
     precondition {
-      condition     = length(setsubtract(keys(var.nightly.options), [for each in local.metadata.parameters : each.name])) == 0
-      error_message = "nightly.options has an option that the template does not know; metadata.json lists them."
+      condition     = length(local.unknown) == 0
+      error_message = "The template does not know nightly.options: ${join(", ", local.unknown)}. See metadata.json."
     }
   }
 

@@ -14,6 +14,6 @@ output "accounts" {
 }
 
 output "launch_now" {
-  value       = "gcloud scheduler jobs run ${google_cloud_scheduler_job.nightly.name} --project=${var.project} --location=${var.region}"
+  value       = "gcloud scheduler jobs run ${local.name}-nightly --project=${var.project} --location=${var.region}"
   description = "Starts the nightly job at once, if it is not paused."
 }

@@ -68,6 +68,10 @@ resource "google_storage_bucket" "this" {
   depends_on = [google_project_service.this, google_kms_crypto_key_iam_member.storing]
 }
 
+locals {
+  bucket = { for key, made in google_storage_bucket.this : key => made.name }
+}
+
 resource "google_artifact_registry_repository" "images" {
   repository_id = local.name
   location      = var.region

@@ -29,7 +29,9 @@ variable "kms_key" {
   description = "A key of your own for everything that is stored: projects/P/locations/REGION/keyRings/R/cryptoKeys/K."
 
   validation {
-    condition     = var.kms_key == null || can(regex("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key))
+    condition = var.kms_key == null || can(regex(
+      "^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", var.kms_key
+    ))
     error_message = "Write projects/P/locations/REGION/keyRings/R/cryptoKeys/K."
   }
 }

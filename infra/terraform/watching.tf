@@ -3,7 +3,9 @@
 locals {
   job      = "monitored_resource=\"dataflow_job\", job_name=\"${local.name}-nightly\""
   counter  = "dataflow_googleapis_com:job_user_counter"
+  failed   = "${local.counter}{${local.job}, metric_name=\"failed\"}"
   outcomes = "${local.counter}{${local.job}, metric_name=~\"colorized|skipped|failed\"}"
+  stages   = "${local.counter}{${local.job}, metric_name=~\"(open|infer|paint)_milliseconds_MEAN\"}"
   running  = "dataflow_googleapis_com:job_current_num_vcpus{${local.job}} > 0"
   elapsed  = "dataflow_googleapis_com:job_elapsed_time{${local.job}}"
 
@@ -11,7 +13,7 @@ locals {
     failures = {
       says  = "More than ${var.most_failures * 100} % of the scans failed. Their records are in dead_letters.jsonl."
       query = <<-EOT
-        sum by (job_id) (${local.counter}{${local.job}, metric_name="failed"}) / sum by (job_id) (${local.outcomes}) > ${var.most_failures}
+        sum by (job_id) (${local.failed}) / sum by (job_id) (${local.outcomes}) > ${var.most_failures}
         and on (job_id) sum by (job_id) (${local.outcomes}) >= 100
       EOT
     }
@@ -34,11 +36,18 @@ locals {
   log_alerts = {
     launch = {
       says   = "The nightly job was not launched: the one of the night before may still run."
-      filter = "resource.type=\"cloud_scheduler_job\" AND resource.labels.job_id=\"${local.name}-nightly\" AND severity>=ERROR"
+      filter = <<-EOT
+        resource.type="cloud_scheduler_job"
+        resource.labels.job_id="${local.name}-nightly"
+        severity>=ERROR
+      EOT
     }
     rejected = {
       says   = "A run of the training pipeline pushed no model: a gate did not pass, or a stage failed."
-      filter = "log_id(\"aiplatform.googleapis.com/pipeline_job_events\") AND jsonPayload.state=\"PIPELINE_STATE_FAILED\""
+      filter = <<-EOT
+        log_id("aiplatform.googleapis.com/pipeline_job_events")
+        jsonPayload.state="PIPELINE_STATE_FAILED"
+      EOT
     }
   }
 
@@ -46,7 +55,7 @@ locals {
     "Scans by outcome"        = "sum by (metric_name) (${local.outcomes})"
     "Failed scans by reason"  = "sum by (metric_name) (${local.counter}{${local.job}, metric_name=~\"reason_.*\"})"
     "Scans a second"          = "sum(rate(${local.outcomes}[5m]))"
-    "Milliseconds of a stage" = "avg by (metric_name) (${local.counter}{${local.job}, metric_name=~\"(open|infer|paint)_milliseconds_MEAN\"})"
+    "Milliseconds of a stage" = "avg by (metric_name) (${local.stages})"
     "Confidence, %"           = "avg(${local.counter}{${local.job}, metric_name=\"confidence_percent_MEAN\"})"
     "Colourfulness"           = "avg(${local.counter}{${local.job}, metric_name=\"colorfulness_MEAN\"})"
     "Cores in use"            = "sum(${local.running})"

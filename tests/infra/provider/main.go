@@ -123,27 +123,39 @@ func load(path string) (*stub, error) {
 	}}, nil
 }
 
-func (s *stub) GetProviderSchema(context.Context, *tfprotov5.GetProviderSchemaRequest) (*tfprotov5.GetProviderSchemaResponse, error) {
+func (s *stub) GetProviderSchema(
+	_ context.Context, _ *tfprotov5.GetProviderSchemaRequest,
+) (*tfprotov5.GetProviderSchemaResponse, error) {
 	return s.schema, nil
 }
 
-func (s *stub) PrepareProviderConfig(_ context.Context, r *tfprotov5.PrepareProviderConfigRequest) (*tfprotov5.PrepareProviderConfigResponse, error) {
+func (s *stub) PrepareProviderConfig(
+	_ context.Context, r *tfprotov5.PrepareProviderConfigRequest,
+) (*tfprotov5.PrepareProviderConfigResponse, error) {
 	return &tfprotov5.PrepareProviderConfigResponse{PreparedConfig: r.Config}, nil
 }
 
-func (s *stub) ValidateResourceTypeConfig(context.Context, *tfprotov5.ValidateResourceTypeConfigRequest) (*tfprotov5.ValidateResourceTypeConfigResponse, error) {
+func (s *stub) ValidateResourceTypeConfig(
+	_ context.Context, _ *tfprotov5.ValidateResourceTypeConfigRequest,
+) (*tfprotov5.ValidateResourceTypeConfigResponse, error) {
 	return &tfprotov5.ValidateResourceTypeConfigResponse{}, nil
 }
 
-func (s *stub) ValidateDataSourceConfig(context.Context, *tfprotov5.ValidateDataSourceConfigRequest) (*tfprotov5.ValidateDataSourceConfigResponse, error) {
+func (s *stub) ValidateDataSourceConfig(
+	_ context.Context, _ *tfprotov5.ValidateDataSourceConfigRequest,
+) (*tfprotov5.ValidateDataSourceConfigResponse, error) {
 	return &tfprotov5.ValidateDataSourceConfigResponse{}, nil
 }
 
-func (s *stub) ConfigureProvider(context.Context, *tfprotov5.ConfigureProviderRequest) (*tfprotov5.ConfigureProviderResponse, error) {
+func (s *stub) ConfigureProvider(
+	_ context.Context, _ *tfprotov5.ConfigureProviderRequest,
+) (*tfprotov5.ConfigureProviderResponse, error) {
 	return nil, errStub
 }
 
-func (s *stub) StopProvider(context.Context, *tfprotov5.StopProviderRequest) (*tfprotov5.StopProviderResponse, error) {
+func (s *stub) StopProvider(
+	_ context.Context, _ *tfprotov5.StopProviderRequest,
+) (*tfprotov5.StopProviderResponse, error) {
 	return &tfprotov5.StopProviderResponse{}, nil
 }
 
