@@ -85,9 +85,9 @@ def test_the_tests_of_the_module_pass(terraform, module):
         ("nightly.tf", "retry_count = 0", 'retry_count = "none"', "a number is required"),
         ("accounts.tf", "  account_id ", "  # account_id ", 'argument "account_id" is required'),
         (
-            "outputs.tf",
-            "nightly.name",
-            "nightly.nmae",
+            "nightly.tf",
+            "subnetwork.this.name",
+            "subnetwork.this.nmae",
             'no argument, nested block, or exported attribute named "nmae"',
         ),
         (

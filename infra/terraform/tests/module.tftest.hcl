@@ -79,6 +79,10 @@ run "the_nightly_job_is_launched_once_and_privately" {
     error_message = "a launch is repeated, or runs before anybody has tried it"
   }
   assert {
+    condition     = google_compute_subnetwork.this.private_ip_google_access && !google_compute_network.this.auto_create_subnetworks
+    error_message = "machines without public addresses do not reach Google's services"
+  }
+  assert {
     condition = jsondecode(base64decode(google_cloud_scheduler_job.nightly.http_target[0].body)) == {
       launchParameter = {
         jobName              = "colorize-nightly"
