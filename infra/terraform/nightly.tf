@@ -27,6 +27,7 @@ locals {
         tempLocation         = "gs://${local.bucket.scratch}/temp"
         stagingLocation      = "gs://${local.bucket.scratch}/staging"
         maxWorkers           = var.nightly.max_workers
+        diskSizeGb           = 60              # the image for GPUs is large
         launcherMachineType  = "e2-standard-2" # it loads the model once, to see whether it works
         additionalUserLabels = local.labels
         },

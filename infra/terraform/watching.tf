@@ -85,9 +85,10 @@ resource "google_monitoring_alert_policy" "metric" {
     display_name = each.key
 
     condition_prometheus_query_language {
-      query               = each.value.query
-      duration            = "300s"
-      evaluation_interval = "60s"
+      query                     = each.value.query
+      disable_metric_validation = true # the job's counters appear with its first run
+      duration                  = "300s"
+      evaluation_interval       = "60s"
     }
   }
 

@@ -99,6 +99,7 @@ run "the_nightly_job_is_launched_once_and_privately" {
           tempLocation         = "gs://museum-1234-scratch/temp"
           stagingLocation      = "gs://museum-1234-scratch/staging"
           maxWorkers           = 4
+          diskSizeGb           = 60
           machineType          = "n2-standard-8"
           launcherMachineType  = "e2-standard-2"
           additionalUserLabels = { application = "archive-colorize" }
