@@ -1,11 +1,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TFX := .venv-tfx/bin
+INFRA := .venv-infra/bin
 UV := .venv-uv/bin/uv
+GO := scratch/go
 COMPILE := $(UV) pip compile -q setup.py --no-header --no-annotate
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo pipeline flink test test-gcs test-prism test-flink lint bench lock clean
+DOCKERFILES = $(wildcard infra/docker/*Dockerfile*)
+MANIFESTS = $(wildcard infra/k8s/*.yaml infra/k8s/*/*.yaml)
+
+.PHONY: help demo pipeline flink test test-gcs test-prism test-flink lint check-infra bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -25,12 +30,12 @@ test: .venv/test .venv-tfx/ready ## set up, and run all tests
 	$(TFX)/python -m pytest $(PARALLEL) tests/tfx_pipeline
 
 test-prism: .venv/test ## build Prism, a second runner, with Go (minutes), and test the job on it
-	GOBIN=$(CURDIR)/scratch/go go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.73.0
-	PRISM=$(CURDIR)/scratch/go/prism $(BIN)/python -m pytest tests/pipeline/batch/on_prism.py
+	GOBIN=$(CURDIR)/$(GO) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.73.0
+	PRISM=$(CURDIR)/$(GO)/prism $(BIN)/python -m pytest tests/pipeline/batch/on_prism.py
 
 test-gcs: .venv/test ## build a stricter emulator of Cloud Storage with Go, and test storage and the job on it
-	GOBIN=$(CURDIR)/scratch/go go install github.com/fsouza/fake-gcs-server@v1.54.0
-	FAKE_GCS_SERVER=$(CURDIR)/scratch/go/fake-gcs-server $(BIN)/python -m pytest $(PARALLEL) tests/pipeline/storage \
+	GOBIN=$(CURDIR)/$(GO) go install github.com/fsouza/fake-gcs-server@v1.56.1
+	FAKE_GCS_SERVER=$(CURDIR)/$(GO)/fake-gcs-server $(BIN)/python -m pytest $(PARALLEL) tests/pipeline/storage \
 		$(addprefix tests/pipeline/batch/test_,buckets.py lease.py manners.py progress.py registry.py)
 
 test-flink: .venv/test ## run the job on a Flink cluster, and kill its processes
@@ -42,6 +47,18 @@ lint: .venv/test ## check style, the map of imports, and types
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
+# Terraform and Go must be installed. `terraform validate` and `terraform test` are among the tests: tests/infra.
+# python-hcl2 has an environment of its own, because a package of checkov has the same modules.
+check-infra: .venv-infra/ready .venv/demo $(GO)/actionlint ## check Terraform, images, manifests and workflows
+	terraform fmt -check -diff -recursive infra/terraform
+	$(UV) tool run -q --from python-hcl2==8.1.4 hcl2tojson -q -o scratch/hcl2 infra/terraform/*.tf \
+		infra/terraform/tests/*.hcl
+	$(INFRA)/checkov -d infra/terraform --framework terraform --skip-download --compact --quiet
+	$(BIN)/python -m infra.flex_template --check
+	$(if $(DOCKERFILES),$(INFRA)/hadolint $(DOCKERFILES))
+	$(if $(MANIFESTS),$(INFRA)/kubernetes-validate --strict $(MANIFESTS))
+	$(GO)/actionlint
+
 bench: .venv/test ## run the benchmarks of the hot paths
 	$(BIN)/python -m tests.benchmarks.host_cost
 	$(BIN)/python -m tests.benchmarks.hint_cost
@@ -50,7 +67,9 @@ bench: .venv/test ## run the benchmarks of the hot paths
 	$(BIN)/python -m tests.benchmarks.resume_cost
 	$(BIN)/python -m tests.benchmarks.lab_records
 
-lock: .venv/demo ## resolve the four lock files from setup.py
+lock: .venv/demo ## resolve the lock files from setup.py and infra/checks
+	$(UV) pip compile -q --python-version 3.11 --no-header --no-annotate infra/checks/requirements.in \
+		-o infra/checks/requirements.lock
 	$(COMPILE) --extra cpu --extra demo -o requirements.lock
 	$(COMPILE) --extra cpu --extra demo --extra gcp --extra test -c requirements.lock -o requirements-test.lock
 	$(COMPILE) --extra gpu --extra gcp -c requirements-test.lock -o requirements-gpu.lock
@@ -58,7 +77,7 @@ lock: .venv/demo ## resolve the four lock files from setup.py
 	$(COMPILE) --extra tfx --extra test -c requirements-test.lock --override .venv/override -o requirements-tfx.lock
 
 clean: ## remove the environments and the output of the demonstration
-	rm -rf .venv .venv-tfx .venv-uv scratch
+	rm -rf .venv .venv-tfx .venv-infra .venv-uv scratch
 
 # requirements-test.lock contains all of requirements.lock.
 .venv/demo: requirements.lock
@@ -72,6 +91,13 @@ clean: ## remove the environments and the output of the demonstration
 	$(UV) pip install -q --compile-bytecode --python $(TFX)/python -r requirements-tfx.lock
 	$(UV) pip install -q --no-deps --no-build-isolation --python $(TFX)/python -e .
 	@touch $@
+
+.venv-infra/ready: infra/checks/requirements.lock | .venv-infra/bin/python $(UV)
+	$(UV) pip install -q --compile-bytecode --python $(INFRA)/python -r $<
+	@touch $@
+
+$(GO)/actionlint:
+	GOBIN=$(CURDIR)/$(GO) go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 # uv finds Python 3.11 on this machine, or downloads it.
 .PRECIOUS: %/bin/python

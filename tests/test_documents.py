@@ -11,9 +11,10 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
     [
         *ROOT.glob("*.md"),
+        *(ROOT / "infra").rglob("*.md"),
         *(
             path
-            for part in ("pipeline", "model", "tfx_pipeline", "infra/flink", "tests")
+            for part in ("pipeline", "model", "tfx_pipeline", "tests")
             for path in (ROOT / part).glob("*.md")
         ),
     ]

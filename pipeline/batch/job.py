@@ -129,9 +129,12 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 )
             if error:
                 return _failed(error)
-            template = engine.options.view_as(GoogleCloudOptions).template_location
-            if template:
-                say(f"nothing was run; the job is described in {template}")
+            cloud = engine.options.view_as(GoogleCloudOptions)
+            if cloud.template_location:
+                say(f"nothing was run; the job is described in {cloud.template_location}")
+                return 0
+            if not engine.waits:
+                say(f"the job {cloud.job_name} was started; it goes on without this command")
                 return 0
             try:
                 code = _conclude(settings, work, stop, stopped, chosen, stages, here.workers, card, why)
@@ -186,6 +189,8 @@ def _execute(
             result = root.run()
             stopped.cancel = result.cancel
             stopped.rearm()  # a job server has taken SIGINT over
+            if not engine.waits:
+                return "", {}
             result.wait_until_finish()
             stages = _stages(result)
     except Exception as error:

@@ -62,12 +62,14 @@ class Engine:
       local: whether this is Beam's local runner, for which the launcher plans the run.
       shares_files: whether the workers see the launcher's files.
       bundles: number of bundles, each with a codec process, that a worker processes at the same time.
+      waits: whether the launcher waits for the end of the job.
     """
 
     options: PipelineOptions
     local: bool
     shares_files: bool
     bundles: int = 1
+    waits: bool = True
 
 
 def engine(argv: list[str], workers_share_files: bool = False, gpu: str | None = None) -> Engine:
@@ -96,7 +98,13 @@ def engine(argv: list[str], workers_share_files: bool = False, gpu: str | None =
         name == "PrismRunner" and not portable.environment_type
     )
     threads = options.view_as(DebugOptions).number_of_worker_harness_threads
-    return Engine(options, False, here or workers_share_files, bundles=threads or 1)
+    return Engine(
+        options,
+        local=False,
+        shares_files=here or workers_share_files,
+        bundles=threads or 1,
+        waits=not standard.no_wait_until_finish,
+    )
 
 
 def check_places(engine: Engine, places: Iterable[tuple[str, str | None]]) -> None:

@@ -4,47 +4,126 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from apache_beam.portability.api import beam_runner_api_pb2
 from PIL import Image
 
+from pipeline.batch import lease
 from pipeline.records.record import Refusal
 from tests.pipeline.conftest import ROOT, WAIT, make_archive, picture, start
 
+KEY = "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k"
 
-def test_the_graph_is_translated_for_dataflow(model, tmp_path):
-    archive = make_archive(tmp_path / "in", 1)
-    template = tmp_path / "template.json"
+
+def dataflow(tmp_path, *arguments: object) -> list[object]:
+    """Arguments for Dataflow without Google Cloud: files are staged in a folder."""
     (tmp_path / "staging").mkdir()
-    process = start(
+    return [
         "--input",
-        archive,
+        make_archive(tmp_path / "in", 1),
         "--output",
         tmp_path / "out",
-        "--model",
-        model,
+        "--workers_share_files",
         "--runner=DataflowRunner",
         "--no_auth",
-        "--dataflow_endpoint=http://localhost:1/",
         "--project=p",
         "--region=europe-west4",
-        f"--template_location={template}",
         f"--staging_location={tmp_path / 'staging'}",
         f"--temp_location={tmp_path / 'temp'}",
-        "--sdk_container_image=image",
-        "--workers_share_files",
-        "--gpu=l4",
+        "--sdk_container_image=registry/worker:1",
+        *arguments,
+    ]
+
+
+@pytest.mark.parametrize("gpu", ["none", "l4"])
+def test_the_graph_is_translated_for_dataflow(model, tmp_path, gpu):
+    """A Flex Template's launcher runs the command like this, and must end without waiting for the job."""
+    template = tmp_path / "template.json"
+    process = start(
+        *dataflow(tmp_path, "--model", model, "--dataflow_endpoint=http://localhost:1/", f"--gpu={gpu}"),
+        f"--template_location={template}",
+        "--job_name=colorize-nightly",
+        "--service_account_email=worker@p.iam.gserviceaccount.com",
+        "--subnetwork=regions/europe-west4/subnetworks/colorize",
+        "--no_use_public_ips",
+        "--max_num_workers=4",
+        "--disk_size_gb=60",
+        f"--dataflow_kms_key={KEY}",
+        "--labels=application=archive-colorize",
+        *(["--machine_type=n2-standard-8", "--number_of_worker_harness_threads=6"] if gpu == "none" else []),
+        "--resource_hints=min_ram=16GB",
     )
     _, err = process.communicate(timeout=WAIT)
     assert template.exists(), err
-    job = json.loads(template.read_text())
-    pool = job["environment"]["workerPools"][0]
-    assert pool["machineType"] == "g2-standard-12"
-    assert any("nvidia-l4" in option for option in job["environment"]["serviceOptions"])
     assert process.returncode == 0, err
+    job = json.loads(template.read_text())
+    environment = job["environment"]
+    (pool,) = environment["workerPools"]
+    (harness,) = pool["sdkHarnessContainerImages"]
+    assert (job["name"], job["type"]) == ("colorize-nightly", "JOB_TYPE_BATCH")
+    assert job["labels"] == {"application": "archive-colorize"}
+    assert environment["serviceAccountEmail"] == "worker@p.iam.gserviceaccount.com"
+    assert environment["serviceKmsKeyName"] == KEY
+    assert environment["tempStoragePrefix"] == str(tmp_path / "temp")
+    assert "use_runner_v2" in environment["experiments"]
+    assert pool["subnetwork"] == "regions/europe-west4/subnetworks/colorize"
+    assert pool["ipConfiguration"] == "WORKER_IP_PRIVATE"
+    assert pool["autoscalingSettings"] == {"maxNumWorkers": 4}
+    assert pool["diskSizeGb"] == 60
+    assert pool["workerHarnessContainerImage"] == harness["containerImage"] == "registry/worker:1"
+    one_process = "no_use_multiple_sdk_containers"
+    if gpu == "none":
+        assert (pool["machineType"], pool["numThreadsPerWorker"]) == ("n2-standard-8", 6)
+        assert "serviceOptions" not in environment and one_process not in environment["experiments"]
+    else:
+        assert (pool["machineType"], pool["numThreadsPerWorker"]) == ("g2-standard-12", 12)
+        accelerator = "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver:5xx"
+        assert environment["serviceOptions"] == [accelerator]
+        assert one_process in environment["experiments"]
+    graph = beam_runner_api_pb2.Pipeline.FromString((tmp_path / "staging" / "pipeline.pb").read_bytes())
+    hints = [dict(one.resource_hints) for one in graph.components.environments.values()]
+    assert {"beam:resources:min_ram_bytes:v1": b"16000000000"} in hints
+
+
+def test_a_launcher_need_not_wait_for_the_end(model, tmp_path):
+    """The job of this server runs for ever."""
+    asked = []
+
+    class Jobs(BaseHTTPRequestHandler):
+        def answer(self):
+            asked.append((self.command, self.path.partition("?")[0]))
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            job = {"id": "1", "name": "n", "currentState": "JOB_STATE_RUNNING", "projectId": "p"}
+            body = json.dumps(job | {"location": "europe-west4"}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_PUT = answer
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("localhost", 0), Jobs) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"--dataflow_endpoint=http://localhost:{server.server_port}/"
+        process = start(
+            *dataflow(tmp_path, "--model", model, endpoint, "--job_name=once", "--no_wait_until_finish")
+        )
+        out, err = process.communicate(timeout=WAIT)
+        server.shutdown()
+    assert process.returncode == 0, err
+    assert "the job once was started" in out
+    assert asked[0] == ("POST", "/v1b3/projects/p/locations/europe-west4/jobs")
+    assert not (tmp_path / "out" / lease.FILE).exists()
 
 
 def test_a_wheel_works_outside_the_checkout_model_included(tmp_path):
