@@ -47,8 +47,8 @@ bench: .venv/test ## run the benchmarks of the hot paths
 
 lock: .venv/demo ## resolve the four lock files from setup.py
 	$(COMPILE) --extra cpu --extra demo -o requirements.lock
-	$(COMPILE) --extra cpu --extra demo --extra gcp --extra test -c requirements.lock -o requirements-test.lock
-	$(COMPILE) --extra gpu --extra gcp -c requirements-test.lock -o requirements-gpu.lock
+	$(COMPILE) --extra cpu --extra demo --extra gcp --extra worker --extra test -c requirements.lock -o requirements-test.lock
+	$(COMPILE) --extra gpu --extra gcp --extra s3 --extra worker -c requirements-test.lock -o requirements-gpu.lock
 	echo "tensorflow-cpu; sys_platform == 'never'" > .venv/override # TFX asks for `tensorflow`, the same package by another name
 	$(COMPILE) --extra tfx --extra test -c requirements-test.lock --override .venv/override -o requirements-tfx.lock
 
