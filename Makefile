@@ -5,7 +5,7 @@ UV := .venv-uv/bin/uv
 COMPILE := $(UV) pip compile -q setup.py --no-header --no-annotate
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo pipeline flink test test-prism test-flink lint bench lock clean
+.PHONY: help demo pipeline flink test test-prism test-flink test-images lint bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,6 +30,9 @@ test-prism: .venv/test ## build Prism, a second runner, with Go (minutes), and t
 
 test-flink: .venv/test ## run the job on a Flink cluster, and kill its processes
 	$(BIN)/python -m pytest tests/flink
+
+test-images: .venv/test ## build images without Docker, as root, and run them
+	$(BIN)/python -m pytest -s tests/infra/in_containers.py
 
 lint: .venv/test ## check style, the map of imports, and types
 	$(BIN)/ruff check

@@ -13,7 +13,7 @@ DOCUMENTS = sorted(
         *ROOT.glob("*.md"),
         *(
             path
-            for part in ("pipeline", "model", "tfx_pipeline", "infra/flink", "tests")
+            for part in ("pipeline", "model", "tfx_pipeline", "infra/flink", "infra/docker", "infra/k8s", "infra/systemd", "tests")
             for path in (ROOT / part).glob("*.md")
         ),
     ]
