@@ -1,4 +1,4 @@
-"""Checks FlinkDeployments against the schema of Flink's operator, which Maven Central has: it needs a network and Maven."""
+"""Checks FlinkDeployments against the schema of Flink's operator. Maven Central has it: a network and Maven are needed."""
 
 import shutil
 import subprocess

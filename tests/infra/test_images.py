@@ -36,7 +36,7 @@ def test_uv_is_that_of_the_makefile():
     assert re.findall(r"uv==\S+", TEXT) == re.findall(r"uv==\S+", (ROOT / "Makefile").read_text())
 
 
-@pytest.mark.parametrize("lock, extras", re.findall(r"install\.sh (\S+) (.+)$", TEXT, re.MULTILINE))
+@pytest.mark.parametrize(("lock", "extras"), re.findall(r"install\.sh (\S+) (.+)$", TEXT, re.MULTILINE))
 def test_a_lock_is_resolved_with_the_extras_of_its_images(lock, extras):
     """Extras within others count: `test` has `gcp`, for example."""
     command = re.search(rf"\$\(COMPILE\) (.*) -o {re.escape(lock)}", (ROOT / "Makefile").read_text())[1]
