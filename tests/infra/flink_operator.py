@@ -1,4 +1,4 @@
-"""Checks FlinkDeployments against the schema of Flink's operator. Maven Central has it: a network and Maven are needed."""
+"""Checks FlinkDeployments against the schema of Flink's operator, which Maven gets from Maven Central."""
 
 import shutil
 import subprocess
