@@ -92,7 +92,9 @@ def engine():
             subprocess.run(["debootstrap", "--variant=minbase", "bookworm", folder], check=True)
             Path(folder, "etc/apt/sources.list").write_text(SOURCES)
             # The authorities that this machine trusts, for a network with one of its own.
-            shutil.copy(CERTIFICATES, Path(folder, "usr/local/share/ca-certificates/machine.crt"))
+            authorities = Path(folder, "usr/local/share/ca-certificates")
+            authorities.mkdir()
+            shutil.copy(CERTIFICATES, authorities / "machine.crt")
             engine.add(engine.names["DEBIAN"], Path(folder))
     return engine
 
