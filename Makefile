@@ -10,7 +10,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 DOCKERFILES = $(wildcard infra/docker/*Dockerfile*)
 MANIFESTS = $(wildcard infra/k8s/*.yaml infra/k8s/*/*.yaml)
 
-.PHONY: help demo pipeline flink test test-gcs test-prism test-flink lint check-infra bench lock clean
+.PHONY: help demo pipeline flink test test-gcs test-prism test-flink test-images lint check-infra bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -40,6 +40,9 @@ test-gcs: .venv/test ## build a stricter emulator of Cloud Storage with Go, and 
 
 test-flink: .venv/test ## run the job on a Flink cluster, and kill its processes
 	$(BIN)/python -m pytest tests/flink
+
+test-images: .venv/test ## build images without Docker, as root, and run them
+	$(BIN)/python -m pytest -s tests/infra/in_containers.py
 
 lint: .venv/test ## check style, the map of imports, and types
 	$(BIN)/ruff check
@@ -71,8 +74,8 @@ lock: .venv/demo ## resolve the lock files from setup.py and infra/checks
 	$(UV) pip compile -q --python-version 3.11 --no-header --no-annotate infra/checks/requirements.in \
 		-o infra/checks/requirements.lock
 	$(COMPILE) --extra cpu --extra demo -o requirements.lock
-	$(COMPILE) --extra cpu --extra demo --extra gcp --extra test -c requirements.lock -o requirements-test.lock
-	$(COMPILE) --extra gpu --extra gcp -c requirements-test.lock -o requirements-gpu.lock
+	$(COMPILE) --extra cpu --extra demo --extra gcp --extra worker --extra test -c requirements.lock -o requirements-test.lock
+	$(COMPILE) --extra gpu --extra gcp --extra s3 --extra worker -c requirements-test.lock -o requirements-gpu.lock
 	echo "tensorflow-cpu; sys_platform == 'never'" > .venv/override # TFX asks for `tensorflow`, the same package by another name
 	$(COMPILE) --extra tfx --extra test -c requirements-test.lock --override .venv/override -o requirements-tfx.lock
 

