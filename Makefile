@@ -10,7 +10,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 DOCKERFILES = $(wildcard infra/docker/*Dockerfile*)
 MANIFESTS = $(wildcard infra/k8s/*.yaml infra/k8s/*/*.yaml)
 
-.PHONY: help demo pipeline flink test test-gcs test-prism test-flink test-images lint check-infra bench lock clean
+.PHONY: help demo pipeline flink test test-nights test-gcs test-prism test-flink test-images lint check-infra bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,6 +28,9 @@ flink: .venv/demo ## run a Flink cluster on this machine until Ctrl-C, and show 
 test: .venv/test .venv-tfx/ready ## set up, and run all tests
 	$(BIN)/python -m pytest $(PARALLEL)
 	$(TFX)/python -m pytest $(PARALLEL) tests/tfx_pipeline
+
+test-nights: .venv/demo .venv-tfx/ready ## play three nights of training, gates and colouring (minutes)
+	$(TFX)/python -m pytest tests/tfx_pipeline/nights.py
 
 test-prism: .venv/test ## build Prism, a second runner, with Go (minutes), and test the job on it
 	GOBIN=$(CURDIR)/$(GO) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.73.0

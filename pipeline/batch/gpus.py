@@ -5,6 +5,7 @@ preset sets only the batch size and what a worker must see.
 """
 
 import re
+import subprocess
 from dataclasses import dataclass
 
 from apache_beam.options.pipeline_options import (
@@ -17,6 +18,7 @@ from apache_beam.options.pipeline_options import (
 from pipeline.errors import JobError
 
 _ACCELERATOR = re.compile(r"worker_accelerator=type:([\w-]+);count:([1-9]\d*);install-nvidia-driver(:\dxx)?")
+_USABLE = 0.9  # of the memory of a GPU; the rest is for CUDA itself
 _ONE_PROCESS = "no_use_multiple_sdk_containers"  # one network for each GPU
 
 
@@ -47,6 +49,16 @@ def check_accelerator(options: PipelineOptions) -> str:
                 )
             return option
     return ""
+
+
+def part_of_memory(processes: int) -> int:
+    """MB of this machine's smallest GPU for each of several processes; 0, no limit, if `nvidia-smi` cannot tell."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        return int(_USABLE * min(map(int, listed.split())) / processes)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return 0
 
 
 def apply(kind: str, options: PipelineOptions) -> None:

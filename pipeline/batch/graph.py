@@ -152,6 +152,7 @@ def colorize(
         max_batch_pixels=max_batch_pixels,
         threads=threads,
         gpu=settings.gpu,
+        gpu_memory=settings.gpu_memory,
     )
     paint_scans = PaintScans(settings, gallery_size)
     painted = opened.opened | "Infer" >> RunInference(handler) | "Paint" >> beam.ParDo(paint_scans)

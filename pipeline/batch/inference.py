@@ -58,12 +58,14 @@ class Network:
       side: S in pixels.
       batch_size: tiles in a call. All calls have this size, so that the result for a tile does not depend on others.
       threads: on a CPU; 0 lets TensorFlow choose.
+      gpu_memory: limit on a GPU, in MB, where several processes share it; 0 for no limit. Memory is taken as needed.
 
     Raises:
       ModelError: the model cannot be loaded, or has another signature.
     """
 
-    def __init__(self, folder: str, side: int, batch_size: int = 8, threads: int = 0):
+    def __init__(self, folder: str, side: int, batch_size: int = 8, threads: int = 0, gpu_memory: int = 0):
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         try:
             import tensorflow as tf
         except ModuleNotFoundError as error:
@@ -77,9 +79,10 @@ class Network:
             ):  # TensorFlow is running already, for example in a notebook
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
                 tf.config.threading.set_inter_op_parallelism_threads(1)
-        for gpu in tf.config.list_physical_devices("GPU"):
+        for gpu in tf.config.list_physical_devices("GPU") if gpu_memory else ():
             with contextlib.suppress(RuntimeError):  # the GPU is in use already, and its memory is configured
-                tf.config.experimental.set_memory_growth(gpu, True)
+                part = tf.config.LogicalDeviceConfiguration(memory_limit=gpu_memory)
+                tf.config.set_logical_device_configuration(gpu, [part])
         try:
             with _in_utf8(folder) as name:
                 self._model = tf.saved_model.load(name)
@@ -145,24 +148,34 @@ class LazyNetwork:
 _LOADING = threading.Lock()
 
 
-def load(model: str, sha256: str, side: int, batch_size: int, threads: int, gpu: bool = False) -> Network:
+def load(
+    model: str,
+    sha256: str,
+    side: int,
+    batch_size: int,
+    threads: int,
+    gpu: bool = False,
+    gpu_memory: int = 0,
+) -> Network:
     """The network of this process, loaded and tried out. All threads share it.
 
     Args:
       model: folder or URI, or `SHIPPED`.
       sha256: of its graph and weights, from its card.
-      side, batch_size, threads: as for `Network`.
+      side, batch_size, threads, gpu_memory: as for `Network`.
       gpu: whether this machine must have a GPU.
 
     Raises:
       ModelError: the model cannot be loaded, is another one, has another signature, or fails; or there is no GPU.
     """
     with _LOADING:
-        return _load(model, sha256, side, batch_size, threads, gpu)
+        return _load(model, sha256, side, batch_size, threads, gpu, gpu_memory)
 
 
 @functools.lru_cache(maxsize=1)
-def _load(model: str, sha256: str, side: int, batch_size: int, threads: int, gpu: bool) -> Network:
+def _load(
+    model: str, sha256: str, side: int, batch_size: int, threads: int, gpu: bool, gpu_memory: int
+) -> Network:
     if gpu:
         _require_gpu()
     folder = local_copy(model)
@@ -175,7 +188,7 @@ def _load(model: str, sha256: str, side: int, batch_size: int, threads: int, gpu
             f"the model {model} on the worker {socket.gethostname()} is not the one that this job was started with: "
             "install the same version of this package everywhere, or push the model again"
         )
-    network = Network(folder, side, batch_size, threads)
+    network = Network(folder, side, batch_size, threads, gpu_memory)
     try_out(network, side)  # the first call takes longer; no scan shall wait for it
     return network
 
@@ -216,13 +229,14 @@ class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
         max_batch_pixels: int,
         threads: int = 0,
         gpu: bool = False,
+        gpu_memory: int = 0,
     ):
         super().__init__()
-        self._model, self._sha256, self._side, self._threads = model, sha256, side, threads
-        self._batch_size, self._max_batch_pixels, self._gpu = batch_size, max_batch_pixels, gpu
+        self._batch_size, self._max_batch_pixels = batch_size, max_batch_pixels
+        self._network = LazyNetwork(model, sha256, side, batch_size, threads, gpu, gpu_memory)
 
     def load_model(self) -> "LazyNetwork":
-        return LazyNetwork(self._model, self._sha256, self._side, self._batch_size, self._threads, self._gpu)
+        return self._network
 
     def run_inference(
         self, batch: Sequence[Opened], model: "LazyNetwork", inference_args: dict[str, Any] | None = None

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -98,6 +99,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             codec_timeout=chosen.codec_timeout,
             stop_file=stop.file,
             gpu=gpu is not None,
+            gpu_memory=chosen.gpu_memory or 0,
             local=engine.local,
         )
         if chosen.dry_run:
@@ -114,6 +116,8 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 )
                 here = _local_runner(engine.options, beam_argv, work.todo)
             threads = (0 if gpu else here.threads) if chosen.threads is None else chosen.threads
+            if gpu and here.workers > 1 and not chosen.gpu_memory:
+                settings = dataclasses.replace(settings, gpu_memory=gpus.part_of_memory(here.workers))
             if work is None or work.todo:
                 _try_model(folder, card, batch_size, here.workers, threads, settings.gpu)
             build = dict(

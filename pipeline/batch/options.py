@@ -165,6 +165,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "worker that sees no GPU ends the job with one line",
     )
     running.add_argument(
+        "--gpu_memory",
+        type=_whole(1, 10**7),
+        metavar="MB",
+        help="memory of a GPU for each process that shares it (default: on this machine an equal part for each worker; "
+        "elsewhere no limit)",
+    )
+    running.add_argument(
         "--threads",
         type=_whole(0, 1024),
         metavar="N",

@@ -32,6 +32,7 @@ class Settings:
     codec_timeout: float = 120.0  # seconds for decoding or encoding a scan, plus one per megapixel
     stop_file: str = ""  # if it exists, no new scan is started; local or gs://
     gpu: bool = False  # whether every worker must see a GPU
+    gpu_memory: int = 0  # MB of it for each process; 0 for no limit
     local: bool = True  # whether the launcher plans the run and starts the workers
 
     @property

@@ -1,9 +1,12 @@
 """GPU presets: what they set, and what contradicts them."""
 
+import os
+
 import pytest
+import tensorflow as tf
 
 from pipeline.batch import gpus, runners
-from pipeline.batch.inference import ModelError, load
+from pipeline.batch.inference import ModelError, Network, load
 from pipeline.errors import JobError
 from tests.pipeline.conftest import SIDE
 
@@ -67,3 +70,32 @@ def test_a_worker_that_lacks_the_promised_gpu_says_so(model):
         pytest.skip("this machine has a GPU")
     with pytest.raises(ModelError, match="sees no GPU, but --gpu asks for one"):
         load(str(model), "", SIDE, 2, 0, gpu=True)
+
+
+@pytest.mark.parametrize(("listed", "part"), [("24564\n", 11053), ("24564\n16384\n", 7372), ("N/A\n", 0)])
+def test_workers_share_the_memory_of_the_smallest_gpu(listed, part, tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\nprintf '%s' '{listed}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert gpus.part_of_memory(2) == part
+
+
+def test_without_a_driver_the_memory_of_a_gpu_has_no_limit(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert gpus.part_of_memory(2) == 0
+
+
+def test_a_limit_on_the_memory_of_a_gpu_reaches_tensorflow(model, monkeypatch):
+    """Simulated, because tests have no GPU."""
+    config, limits = tf.config, []
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: ["gpu 0", "gpu 1"])
+    monkeypatch.setattr(
+        config,
+        "set_logical_device_configuration",
+        lambda gpu, parts: limits.append((gpu, [part.memory_limit for part in parts])),
+    )
+    Network(str(model), SIDE, gpu_memory=5000)
+    assert limits == [("gpu 0", [5000]), ("gpu 1", [5000])]
+    Network(str(model), SIDE)
+    assert len(limits) == 2

@@ -89,7 +89,7 @@ def test_three_nights(tmp_path):
     assert machine.train(*SHORT[:4], "--seed", "2") == PUSHED
     assert read_card(f"{machine.pushed}/2").version == "2"
     assert machine.run("pipeline.colorize", "rollback", machine.pushed).returncode == 0
-    machine.arrive(range(0), scan=502)
+    machine.arrive(range(300, 303), scan=502)
     third = machine.colour()
     assert (third["kept"], third["model_version"]) == (2, "1")
     why = f"the current version in {machine.pushed}, after a rollback from version 2; passed: data, quality, serving"
