@@ -2,7 +2,7 @@
 
 `compile` needs no network and no project. Components run in a container of the given image, which must have this
 package with its extra `tfx`. Beam stages run in this container, too, or on Dataflow with `--dataflow`. Workers of
-Dataflow have an image of their own: each of them downloads it, and the image of the components is large.
+Dataflow have an image of their own, which starts Beam's program.
 """
 
 import argparse
@@ -216,7 +216,7 @@ def _check(chosen: argparse.Namespace) -> None:
         raise JobError("--dataflow needs --project, --region and --worker_image")
     if chosen.worker_image == chosen.image:
         raise JobError(
-            "--worker_image must not be --image, which each worker would download: see infra/docker/README.md"
+            "--worker_image must not be --image: workers start Beam's boot program (see infra/docker/README.md)"
         )
     for name in ("worker_image", "worker_service_account", "subnetwork", "private_workers"):
         if getattr(chosen, name) and not chosen.dataflow:
