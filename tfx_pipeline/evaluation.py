@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.metrics import metric_types
+from tensorflow_model_analysis.proto import config_pb2
 
 from model.card import SIGNATURE, read_card
 from model.color import conversion
@@ -130,57 +131,61 @@ def custom_eval_shared_model(eval_saved_model_path, model_name, eval_config, **_
     )
 
 
-def eval_config(thresholds: Thresholds, sources: str = "") -> tfma.EvalConfig:
+def eval_config(thresholds: Thresholds, sources: str = "") -> config_pb2.EvalConfig:
     """Configuration of the gate for TFMA: all figures, overall and by slice, with their thresholds.
 
     `sources` is a digest of the measuring code; if the code changes, the models are measured again.
     """
-    slices = [tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=[name]) for name in SLICES)]
-    specs = [tfma.MetricConfig(class_name="ExampleCount")]
+    slices = [config_pb2.SlicingSpec(), *(config_pb2.SlicingSpec(feature_keys=[name]) for name in SLICES)]
+    specs = [config_pb2.MetricConfig(class_name="ExampleCount")]
     for name, (over, under) in FIGURES.items():
         entries = {"over": over, "under": under, "sources": sources}
         figure = _metric(name, **entries)
         if name in thresholds.bounds:
             least, most = thresholds.bounds[name]
-            bounds = tfma.GenericValueThreshold(lower_bound={"value": least}, upper_bound={"value": most})
+            bounds = config_pb2.GenericValueThreshold(
+                lower_bound={"value": least}, upper_bound={"value": most}
+            )
             _limit(figure, slices[:1], value_threshold=bounds)
         specs.append(figure)
         if name in thresholds.tolerances:
             gated = _metric(name + GATED, **entries, least_pictures=thresholds.least_pictures_in_slice)
             _limit(gated, slices, change_threshold=_change(name, thresholds))
             specs.append(gated)
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(name=CANDIDATE, signature_name=EVALUATE),
-            tfma.ModelSpec(name=BASELINE, signature_name=EVALUATE, is_baseline=True),
+            config_pb2.ModelSpec(name=CANDIDATE, signature_name=EVALUATE),
+            config_pb2.ModelSpec(name=BASELINE, signature_name=EVALUATE, is_baseline=True),
         ],
         slicing_specs=slices,
-        metrics_specs=[tfma.MetricsSpec(metrics=specs, model_names=[CANDIDATE, BASELINE])],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=specs, model_names=[CANDIDATE, BASELINE])],
     )
 
 
-def _metric(name: str, **entries) -> tfma.MetricConfig:
-    return tfma.MetricConfig(
+def _metric(name: str, **entries) -> config_pb2.MetricConfig:
+    return config_pb2.MetricConfig(
         class_name=MeanFigure.__name__,
         module=MeanFigure.__module__,
         config=json.dumps({"name": name, **entries}),
     )
 
 
-def _limit(config: tfma.MetricConfig, slices: list[tfma.SlicingSpec], **threshold) -> None:
+def _limit(config: config_pb2.MetricConfig, slices: list[config_pb2.SlicingSpec], **threshold) -> None:
     """Adds a threshold for slices. A threshold without slices would apply to all of them."""
     config.per_slice_thresholds.append(
-        tfma.PerSliceMetricThreshold(slicing_specs=slices, threshold=tfma.MetricThreshold(**threshold))
+        config_pb2.PerSliceMetricThreshold(
+            slicing_specs=slices, threshold=config_pb2.MetricThreshold(**threshold)
+        )
     )
 
 
-def _change(name: str, thresholds: Thresholds) -> tfma.GenericChangeThreshold:
+def _change(name: str, thresholds: Thresholds) -> config_pb2.GenericChangeThreshold:
     kind, amount = thresholds.tolerances[name]
     if HIGHER_IS_BETTER[name]:
-        direction, amount = tfma.MetricDirection.HIGHER_IS_BETTER, -amount
+        direction, amount = config_pb2.MetricDirection.HIGHER_IS_BETTER, -amount
     else:
-        direction = tfma.MetricDirection.LOWER_IS_BETTER
-    return tfma.GenericChangeThreshold(direction=direction, **{kind: {"value": amount}})
+        direction = config_pb2.MetricDirection.LOWER_IS_BETTER
+    return config_pb2.GenericChangeThreshold(direction=direction, **{kind: {"value": amount}})
 
 
 class MeanFigure(tfma.metrics.Metric):

@@ -56,6 +56,8 @@ def test_the_build_gets_every_file_that_it_copies():
 
 def test_every_image_ends_as_a_user_without_rights():
     images = [stage for stage in TEXT.split("\nFROM ")[1:] if "\nENTRYPOINT " in stage]
-    assert len(images) == 5
+    assert len(images) == 6
     for stage in images:
-        assert "\nUSER 65532:65532\n" in stage or stage.startswith("worker AS launcher")
+        assert "\nUSER 65532:65532\n" in stage or stage.startswith(
+            ("worker AS launcher", "tfx AS tfx-worker")
+        )
