@@ -103,13 +103,15 @@ def test_a_service_may_write_what_its_command_writes_and_nothing_else(unit):
     )
 
 
-def test_kubernetes_accepts_the_resources():
+@pytest.mark.parametrize("version", ["1.29", "newest"])
+def test_kubernetes_accepts_the_resources(version):
     validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    version = validate.latest_version() if version == "newest" else version
     for path, resource in RESOURCES:
         if resource["kind"] == "FlinkDeployment":  # of an operator: flink_operator.py
             continue
         try:
-            validate.validate(resource, validate.latest_version(), strict=True)
+            validate.validate(resource, version, strict=True)
         except validate.ValidationError as error:
             pytest.fail(f"{path.relative_to(ROOT)}: {error}")
 
