@@ -124,42 +124,57 @@ def report(photos: list[Photo], train: list[Photo], size: int, predictor: Predic
         "model": {},
         "controls": {name: {} for name in controls},
     }
+    blank = controls["grey"]
     for name in sorted(set(names)):
         at = names == name
-        blank = controls["grey"]
-        result["model"][name] = _figures(chosen, blank, truth, at) | {
-            "full_strength_rmse_over_grey": _ratio(full.rmse[at], blank.rmse[at]),
-            "full_strength_ciede2000": _mean(full.ciede2000[at]),
-            "full_strength_colorfulness_over_truth": _ratio(full.colorfulness[at], truth[at]),
-            "confidence_spearman_with_rmse": _correlation(full.confidence[at], full.rmse[at]),
-        }
+        result["model"][name] = figures(chosen, full, blank, truth, at)
         for control, measures in controls.items():
             result["controls"][control][name] = _figures(measures, blank, truth, at)
     everywhere = np.ones(len(names), bool)
     result["all"] = {
         "pictures": len(names),
-        "full_strength_colorfulness_over_truth": _ratio(full.colorfulness, truth),
+        "full_strength_colorfulness_over_truth": ratio(full.colorfulness, truth),
         "confidence_spearman_with_rmse": _correlation(full.confidence[everywhere], full.rmse),
     }
     return result
 
 
-def _figures(measures: Measures, blank: Measures, truth: np.ndarray, at: np.ndarray) -> dict:
-    return {
-        "pictures": int(at.sum()),
-        "rmse": _mean(measures.rmse[at]),
-        "rmse_over_grey": _ratio(measures.rmse[at], blank.rmse[at]),
-        "ciede2000": _mean(measures.ciede2000[at]),
-        "ciede2000_over_grey": _ratio(measures.ciede2000[at], blank.ciede2000[at]),
-        "colorfulness_over_truth": _ratio(measures.colorfulness[at], truth[at]),
+def figures(
+    chosen: Measures, full: Measures, blank: Measures, truth: np.ndarray, at: np.ndarray
+) -> dict[str, Any]:
+    """The figures of a model for some pictures, each with the bounds of its interval, as in the model card.
+
+    Args:
+        chosen, full, blank: measures at the strength of the report, at full strength, and of grey.
+        truth: colourfulness [P] of the photographs.
+        at: which of the pictures, bool [P].
+    """
+    return _figures(chosen, blank, truth, at) | {
+        "full_strength_rmse_over_grey": ratio(full.rmse[at], blank.rmse[at]),
+        "full_strength_ciede2000": mean(full.ciede2000[at]),
+        "full_strength_colorfulness_over_truth": ratio(full.colorfulness[at], truth[at]),
+        "confidence_spearman_with_rmse": _correlation(full.confidence[at], full.rmse[at]),
     }
 
 
-def _mean(values: np.ndarray) -> list[float | None]:
+def _figures(measures: Measures, blank: Measures, truth: np.ndarray, at: np.ndarray) -> dict:
+    return {
+        "pictures": int(at.sum()),
+        "rmse": mean(measures.rmse[at]),
+        "rmse_over_grey": ratio(measures.rmse[at], blank.rmse[at]),
+        "ciede2000": mean(measures.ciede2000[at]),
+        "ciede2000_over_grey": ratio(measures.ciede2000[at], blank.ciede2000[at]),
+        "colorfulness_over_truth": ratio(measures.colorfulness[at], truth[at]),
+    }
+
+
+def mean(values: np.ndarray) -> list[float | None]:
+    """The mean of values [P], with the bounds of its interval. None stands for what too few pictures leave unknown."""
     return _rounded(np.mean, values)
 
 
-def _ratio(values: np.ndarray, others: np.ndarray) -> list[float | None]:
+def ratio(values: np.ndarray, others: np.ndarray) -> list[float | None]:
+    """The ratio of the means of values and others, [P] each, with the bounds of its interval."""
     return _rounded(lambda one, other: one.mean() / other.mean(), values, others)
 
 
