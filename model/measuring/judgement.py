@@ -60,7 +60,8 @@ def read_originals(
     Raises:
         JobError: a place does not exist, cannot be read, or has no pictures.
     """
-    originals, left_out = [], Counter()
+    originals: list[Original] = []
+    left_out: Counter[str] = Counter()
     with scratch.folder() as folder:
         entries = [entry for manifest in snapshot.write(places, folder) for entry in snapshot.read(manifest)]
     for number, entry in enumerate(entries, 1):
