@@ -251,9 +251,20 @@ def test_the_launcher_starts_the_job(engine, launcher_image):
     assert "--project is missing" in ended.stderr
 
 
-def test_the_training_image_starts(engine):
-    image = built(engine, "tfx")
-    mounts = ("--tmpfs=/tmp", "--tmpfs=/photographs")
-    ended = engine.run(image, "--collections=/photographs", "--root=/tmp/pipeline", options=mounts)
-    assert ended.returncode == 2
-    assert ended.stderr == ""
+def test_the_training_image_pushes_a_model_that_the_main_image_takes(engine, main_image, tmp_path):
+    work = tmp_path / "work"
+    make_archive(work / "scans")
+    (work / "derivatives").mkdir()
+    for path in (work, work / "derivatives"):
+        os.chown(path, *map(int, USER.split(":")))
+    tmp_path.chmod(0o755)
+    options = (f"--volume={work}:/work", "--tmpfs=/tmp")
+    demonstration = ("-m", "tfx_pipeline.demo", "--scratch=/work")
+    trained = engine.run(built(engine, "tfx"), *demonstration, options=("--entrypoint=python", *options))
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert "pushed: version 1" in trained.stdout
+
+    given = ("--input=/work/scans", "--output=/work/derivatives", "--model=/work/run/pushed")
+    ended = engine.run(main_image, *given, options=options)
+    assert ended.returncode == 0, ended.stderr
+    assert "coloured by demonstration 1" in ended.stdout
