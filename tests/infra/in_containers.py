@@ -6,6 +6,7 @@ Docker would. The images of others are made here, too, because Docker's registri
 """
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -70,6 +71,13 @@ class Engine:
         command += ["--file", str(DOCKERFILE), "--target", target, "--tag", image, str(ROOT)]
         subprocess.run(command, check=True)
         return image
+
+    def build_from(self, image: str, steps: str, folder: Path) -> str:
+        """Builds an image with further steps, which may copy from the folder. Returns its name."""
+        command = ["buildah", *self._places, "bud", "--isolation=chroot", "--pull-never", "--file=-"]
+        command += [f"--tag={image}-more", str(folder)]
+        subprocess.run(command, check=True, input=f"FROM {image}\n{steps}", text=True)
+        return f"{image}-more"
 
     def megabytes(self, image: str) -> float:
         return json.loads(self._podman("image", "inspect", image).stdout)[0]["Size"] / 1e6
@@ -251,9 +259,134 @@ def test_the_launcher_starts_the_job(engine, launcher_image):
     assert "--project is missing" in ended.stderr
 
 
-def test_the_training_image_starts(engine):
-    image = built(engine, "tfx")
-    mounts = ("--tmpfs=/tmp", "--tmpfs=/photographs")
-    ended = engine.run(image, "--collections=/photographs", "--root=/tmp/pipeline", options=mounts)
-    assert ended.returncode == 2
-    assert ended.stderr == ""
+# A machine with systemd, and with the environments at the places that the units name.
+MACHINE = """\
+USER 0
+RUN apt-get update && apt-get install --yes --no-install-recommends dbus systemd \
+    && useradd --system --no-create-home colorize \
+    && install -d -o colorize /srv/archive/derivatives /srv/archive/pipeline /srv/archive/photographs \
+    && ln -sfn colorize /opt/colorize-tfx
+COPY . /etc/systemd/system
+ENTRYPOINT ["/lib/systemd/systemd"]
+"""
+
+
+@contextlib.contextmanager
+def machine(engine: Engine, image: str, *options: str):
+    """Yields a function that runs a shell command on a machine with the units, and returns its output."""
+    image = engine.build_from(image, MACHINE, ROOT / "infra" / "systemd")
+    limits = [option for option in CONTAINED if option.startswith("--ulimit")]
+    start = [
+        "run",
+        "--detach",
+        "--rm",
+        "--privileged",
+        "--systemd=always",
+        "--network=none",
+        "--name=machine",
+    ]
+    subprocess.run([*engine.podman(), *start, *limits, *options, image], check=True)
+    try:
+        yield (
+            lambda command: (
+                subprocess.run(
+                    [*engine.podman(), "exec", "machine", "sh", "-c", command], capture_output=True, text=True
+                ).stdout
+            )
+        )
+    finally:
+        subprocess.run([*engine.podman(), "rm", "--force", "machine"], check=True)
+
+
+RESULT = "systemctl show -p ActiveState -p Result -p ExecMainStatus -p NRestarts archive-colorize-{}"
+
+
+def ended(state: str, result: str, code: int, restarts: int) -> set[str]:
+    return {f"ActiveState={state}", f"Result={result}", f"ExecMainStatus={code}", f"NRestarts={restarts}"}
+
+
+def override(unit: str, lines: str) -> str:
+    """Command that overrides settings of a unit, as `systemctl edit` does."""
+    folder = f"/run/systemd/system/archive-colorize-{unit}.d"
+    return f"mkdir -p {folder}; printf '{lines}' > {folder}/test.conf; systemctl daemon-reload"
+
+
+def test_systemd_runs_the_night_contained(engine, main_image, tmp_path):
+    make_archive(tmp_path / "scans")
+    tmp_path.chmod(0o755)
+    mounts = (
+        f"--volume={tmp_path}/scans:/srv/archive/scans",
+        f"--volume={default_model()}:/srv/archive/pipeline/pushed",
+    )
+    with machine(engine, main_image, *mounts) as run:
+        run("systemctl is-system-running --wait; systemctl start archive-colorize-nightly")
+        assert set(run(RESULT.format("nightly")).split()) == ended("inactive", "success", 0, 0), run(
+            "journalctl -o cat"
+        )
+        counts = json.loads(run("cat /srv/archive/derivatives/summary.json"))["outcomes"]
+        assert counts == {"colorized": len(ARCHIVE) - 2, "skipped": 1, "failed": 1}
+
+        run(override("nightly.timer", "[Timer]\\nOnCalendar=*:*:0/5\\nAccuracySec=1s\\n"))
+        run(
+            "systemctl start archive-colorize-nightly.timer; sleep 12; systemctl stop archive-colorize-nightly.timer"
+        )
+        assert run("journalctl -o cat | grep -c Starting.archive-colorize-nightly") != "1\n"
+
+
+def test_systemd_starts_a_failed_night_again_but_not_one_with_a_wrong_option(engine, main_image):
+    with machine(engine, main_image) as run:
+        run("systemctl is-system-running --wait")
+        wrong = "/opt/colorize/bin/archive-colorize --input /none --output /srv/archive/derivatives"
+        run(override("nightly.service", f"[Service]\\nExecStart=\\nExecStart={wrong}\\nRestartSec=1\\n"))
+        run("systemctl start archive-colorize-nightly; sleep 5")
+        assert set(run(RESULT.format("nightly")).split()) == ended("failed", "exit-code", 2, 0), run(
+            "journalctl -o cat"
+        )
+        probe = (
+            "touch /srv/archive/derivatives/ok /srv/archive/pipeline/no /etc/no; ls /sys/class/net; exit 1"
+        )
+        run(
+            override(
+                "nightly.service", f'[Service]\\nExecStart=\\nExecStart=sh -c "{probe}"\\nRestartSec=1\\n'
+            )
+        )
+        run("systemctl reset-failed; systemctl start archive-colorize-nightly; sleep 8")
+        assert set(run(RESULT.format("nightly")).split()) == ended("failed", "exit-code", 1, 3), run(
+            "journalctl -o cat"
+        )
+        said = run("journalctl -o cat")
+        assert said.count("Read-only file system") == 3 * 2
+        assert said.count("\nlo\n") == 3
+        assert run("ls /srv/archive/derivatives") == "ok\n"
+
+
+def test_systemd_runs_the_training_contained(engine):
+    """With the demonstration of the training pipeline in the place of the collections."""
+    with machine(engine, built(engine, "tfx")) as run:
+        run("systemctl is-system-running --wait")
+        demonstration = "/opt/colorize-tfx/bin/python -m tfx_pipeline.demo --scratch /srv/archive/pipeline"
+        run(override("retraining.service", f"[Service]\\nExecStart=\\nExecStart={demonstration}\\n"))
+        run("systemctl start archive-colorize-retraining")
+        assert set(run(RESULT.format("retraining")).split()) == ended("inactive", "success", 0, 0), run(
+            "journalctl -o cat"
+        )
+        assert "pushed: version 1" in run("journalctl -o cat")
+
+
+def test_the_training_image_pushes_a_model_that_the_main_image_takes(engine, main_image, tmp_path):
+    work = tmp_path / "work"
+    make_archive(work / "scans")
+    (work / "derivatives").mkdir()
+    for path in (work, work / "derivatives"):
+        os.chown(path, *map(int, USER.split(":")))
+    tmp_path.chmod(0o755)
+    options = (f"--volume={work}:/work", "--tmpfs=/tmp")
+    demonstration = ("-m", "tfx_pipeline.demo", "--scratch=/work")
+    trained = engine.run(built(engine, "tfx"), *demonstration, options=("--entrypoint=python", *options))
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert "pushed: version 1" in trained.stdout
+
+    given = ("--input=/work/scans", "--output=/work/derivatives", "--model=/work/run/pushed")
+    ended = engine.run(main_image, *given, options=options)
+    assert ended.returncode == 0, ended.stderr
+    assert "coloured by demonstration 1" in ended.stdout

@@ -50,7 +50,8 @@ def commands() -> list:
             found.append((line[:12].strip(), shlex.split(line.split(maxsplit=6)[6])))
     for cron_job in CRON_JOBS:
         for container in pod(cron_job)["containers"]:
-            found.append((cron_job["metadata"]["name"], ENTRYPOINTS[container["image"]] + container["args"]))
+            command = container.get("command", ENTRYPOINTS[container["image"]]) + container["args"]
+            found.append((cron_job["metadata"]["name"], command))
     return [pytest.param(command, id=where) for where, command in found]
 
 
