@@ -13,8 +13,8 @@ DOCUMENTS = sorted(
         *ROOT.glob("*.md"),
         *(
             path
-            for part in ("pipeline", "model", "tfx_pipeline", "infra/flink", "infra/docker", "infra/k8s", "infra/systemd", "tests")
-            for path in (ROOT / part).glob("*.md")
+            for part in ("pipeline", "model", "tfx_pipeline", "infra", "infra/*", "tests")
+            for path in ROOT.glob(f"{part}/*.md")
         ),
     ]
 )
