@@ -117,7 +117,7 @@ def engine():
             engine.add(engine.names["DEBIAN"], Path(folder))
     yield engine
     # The images stay for the next time, but their folder can be deleted.
-    subprocess.run(["umount", "--recursive", STORAGE / "images" / "overlay"])
+    subprocess.run(["umount", "--recursive", STORAGE / "images" / "overlay"], capture_output=True)
 
 
 def built(engine: Engine, target: str) -> str:
