@@ -115,7 +115,9 @@ def engine():
             authorities.mkdir()
             shutil.copy(CERTIFICATES, authorities / "machine.crt")
             engine.add(engine.names["DEBIAN"], Path(folder))
-    return engine
+    yield engine
+    # The images stay for the next time, but their folder can be deleted.
+    subprocess.run(["umount", "--recursive", STORAGE / "images" / "overlay"], capture_output=True)
 
 
 def built(engine: Engine, target: str) -> str:
