@@ -56,7 +56,7 @@ lint: .venv/test ## check style, the map of imports, and types
 
 # Terraform and Go must be installed. `terraform validate` and `terraform test` are among the tests: tests/infra.
 # python-hcl2 has an environment of its own, because a package of checkov has the same modules.
-check-infra: .venv-infra/ready .venv/demo $(GO)/actionlint ## check Terraform, images, manifests and workflows
+check-infra: .venv-infra/ready .venv/test $(GO)/actionlint ## check Terraform, images, manifests and workflows
 	terraform fmt -check -diff -recursive infra/terraform
 	$(UV) tool run -q --from python-hcl2==8.1.4 hcl2tojson -q -o scratch/hcl2 infra/terraform/*.tf \
 		infra/terraform/tests/*.hcl
@@ -64,6 +64,7 @@ check-infra: .venv-infra/ready .venv/demo $(GO)/actionlint ## check Terraform, i
 	$(BIN)/python -m infra.flex_template --check
 	$(INFRA)/hadolint infra/docker/Dockerfile
 	$(foreach version,1.29 1.37,$(INFRA)/kubernetes-validate -k $(version) --strict --quiet $(MANIFESTS) &&) true
+	$(BIN)/python -m pytest tests/infra/flink_operator.py
 	$(GO)/actionlint
 
 bench: .venv/test ## run the benchmarks of the hot paths

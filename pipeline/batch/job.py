@@ -88,7 +88,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             model=card.name,
             model_version=card.version,
             model_sha256=card.weights_sha256,
-            model_uri=folder if chosen.model or engine.shares_files else SHIPPED,
+            model_uri=folder if chosen.model or engine.local else SHIPPED,
             side=card.size,
             format=chosen.format,
             quality=chosen.quality,

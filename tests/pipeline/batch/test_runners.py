@@ -2,8 +2,11 @@
 
 import pytest
 
-from pipeline.batch import runners
+from pipeline.batch import job, runners
+from pipeline.batch.inference import SHIPPED
+from pipeline.colorize import main
 from pipeline.errors import JobError
+from tests.pipeline.conftest import make_archive
 
 PROCESS = ["--environment_type=PROCESS", '--environment_config={"command": "archive-colorize-worker"}']
 
@@ -89,3 +92,17 @@ def test_workers_elsewhere_see_no_local_places(argv, local, shares):
         with pytest.raises(JobError, match="may not see --output /out.*--workers_share_files"):
             runners.check_places(engine, places)
         runners.check_places(runners.engine(argv, workers_share_files=True), places)
+
+
+@pytest.mark.parametrize("shares", [(), ("--workers_share_files",)])
+def test_workers_take_the_shipped_model_from_their_own_installation(shares, jar, tmp_path, monkeypatch):
+    """With shared files, too: the launcher may be installed elsewhere."""
+    seen = []
+    monkeypatch.setattr(
+        job, "_execute", lambda source, settings, *more: (seen.append(settings), ("no", {}))[1]
+    )
+    monkeypatch.setattr(runners, "check_places", lambda engine, places: None)
+    argv = ["--runner=FlinkRunner", *PROCESS, jar, "--flink_master=flink:8081", "--parallelism=2"]
+    places = ["--input", str(make_archive(tmp_path / "in", 1)), "--output", str(tmp_path / "out")]
+    assert main([*places, *argv, *shares]) == 1
+    assert seen[0].model_uri == SHIPPED
