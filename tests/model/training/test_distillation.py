@@ -24,7 +24,7 @@ from tests.model.networks.test_networks import CENTRES, lightness, random_norms
 
 LAYERS = {"stem": 8, "stages": ((8, 1),) * 4, "fused": 8, "decoder": ((8, 1), (8, 1))}
 SHORT = Options(layers=LAYERS, epochs=2, steps=2, batch=4, sizes=(32,), size=32)
-LONG = dataclasses.replace(SHORT, steps=100, batch=8, rate=0.02, average=0.9)
+LONG = dataclasses.replace(SHORT, steps=60, batch=8, rate=0.02, average=0.9)
 
 
 def pictures(channels: tuple[int, int, int] = (0, 1, 2)) -> Photos:
@@ -83,7 +83,7 @@ def taught(teacher, run, share: float, hint: float):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objectives, "_TAUGHT", share)
         patch.setattr(teaching, "_HINT", hint)
-        fit.train(pictures(), dataclasses.replace(LONG, teacher=str(teacher), steps=150), run)
+        fit.train(pictures(), dataclasses.replace(LONG, teacher=str(teacher), steps=80), run)
     return run
 
 
