@@ -31,6 +31,7 @@ class ModelCard:
         temperature: of the annealed mean over the chroma bins.
         debias: how much of the class rebalancing was undone, from 0 (nothing) to 1 (all).
         gain: factor on chroma inside the model.
+        calm: exponent of the certainty, by which chroma is faded inside the model.
         training: number of pictures by split and collection; and `name`, `version`, `weights_sha256` and `command` of
             the teacher, if there was one.
         metrics: results of the model on the test split, by collection.
@@ -67,6 +68,7 @@ class ModelCard:
     confidence: str
     limits: list[str]
     ranges: dict = field(default_factory=dict)
+    calm: float = 0.0
     gates: list = field(default_factory=list)
     data: dict = field(default_factory=dict)
     pushed: str = ""

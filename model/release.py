@@ -82,6 +82,7 @@ def release(
         temperature=options.temperature if classifies else 1.0,
         debias=options.debias if classifies else 0.0,
         gain=options.gain,
+        calm=options.calm if classifies else 0.0,
         training={
             **{part: dict(by_collection) for part, by_collection in counts.items()},
             "left_out_as_grey": photos.grey,

@@ -20,6 +20,7 @@ from model.training.options import check as check_options
 
 _TAUGHT = 0.7  # share of the teacher in the target
 _JUDGE = "efficientnet_lite0"  # its features are compared by the perceptual loss
+_OF_BINS = ("temperature", "calm")  # how bins are decoded
 _HUBER = 1 / 16  # in planes of -1..1: 8 Lab units; larger errors count linearly
 
 
@@ -117,7 +118,7 @@ def classifies(network: str) -> bool:
 
 
 def config(options: Options, centres: np.ndarray, **decoding: Any):
-    """Makes the `Config` of the network. `decoding` may have `temperature` and `gain`, which are used if it has them.
+    """Makes the `Config` of the network with its `decoding`: `temperature`, `gain` and `calm`, where it has them.
 
     Raises OptionsError if `options.layers` does not fit.
     """
@@ -127,7 +128,7 @@ def config(options: Options, centres: np.ndarray, **decoding: Any):
     if classifies(options.network):
         decoding["centres"] = tuple((float(a), float(b)) for a, b in centres)
     else:
-        decoding.pop("temperature", None)
+        decoding = {name: value for name, value in decoding.items() if name not in _OF_BINS}
         decoding["space"] = options.space
     try:
         _require_kinds(network.Config, options.layers)
@@ -138,7 +139,7 @@ def config(options: Options, centres: np.ndarray, **decoding: Any):
 
 def _gan(options: Options, centres: np.ndarray, decoding: dict[str, Any]):
     """Makes the `Config` of a GAN, which contains that of its generator."""
-    decoding.pop("temperature", None)
+    decoding = {name: value for name, value in decoding.items() if name not in _OF_BINS}
     try:
         config = gan.Config(**options.layers, **decoding)
         own = {field.name for field in fields(config.network.Config)}

@@ -71,6 +71,7 @@ class Options:
         temperature: of the annealed mean.
         debias: how much of the rebalancing is undone when bins are decoded, from 0 (nothing) to 1 (all).
         gain: factor on chroma inside the exported model, which makes its full strength about as vivid as the truth.
+        calm: exponent of the certainty of each place, by which chroma is faded; 0 for none.
         strength: recommended factor on chroma, for the card; `strength_reason` says why.
     """
 
@@ -97,6 +98,7 @@ class Options:
     temperature: float = 1.0
     debias: float = 0.5
     gain: float = 1.2
+    calm: float = 0.0
     strength: float = 1.0
     strength_reason: str = "full strength; nobody has judged it by eye"
 
@@ -127,7 +129,7 @@ def check(options: Options, stride: int) -> None:
         raise OptionsError(f"--perceptual must not be negative, got {options.perceptual}")
     if options.perceptual and options.space != "lab":
         raise OptionsError("--perceptual needs --space lab")
-    for name in ("uniform", "aging", "debias"):
+    for name in ("uniform", "aging", "debias", "calm"):
         if not 0 <= getattr(options, name) <= 1:
             raise OptionsError(f"--{name} must be between 0 and 1, got {getattr(options, name)}")
     if len(options.sizes) > 1:  # Keras looks at the first two batches to see whether sizes vary
@@ -206,6 +208,11 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     add("--temperature", type=float, help=_help("temperature of the annealed mean", "temperature"))
     add("--debias", type=float, help=_help("how much of the rebalancing is undone, from 0 to 1", "debias"))
     add("--gain", type=float, help=_help("factor on chroma inside the exported model", "gain"))
+    add(
+        "--calm",
+        type=float,
+        help=_help("how much chroma fades where the network is unsure, from 0 to 1", "calm"),
+    )
     add("--strength", type=float, help=_help("recommended factor on chroma", "strength"))
     add("--strength_reason", metavar="WORDS", help="reason for this strength, for the card")
 

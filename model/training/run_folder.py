@@ -24,6 +24,7 @@ _CHANGEABLE = {
     "temperature",
     "debias",
     "gain",
+    "calm",
     "strength",
     "strength_reason",
 }
