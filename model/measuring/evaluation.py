@@ -24,12 +24,21 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Measures:
-    """Measures of pictures, [P] each: errors of the joined colours, colourfulness, confidence."""
+    """Measures of pictures, [P] each: errors of the joined colours, colourfulness, share of brown, confidence."""
 
     rmse: np.ndarray
     ciede2000: np.ndarray
     colorfulness: np.ndarray
+    brown: np.ndarray
     confidence: np.ndarray
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The same of the photographs themselves: colourfulness and share of brown, [P] each."""
+
+    colorfulness: np.ndarray
+    brown: np.ndarray
 
 
 def measure(photos: list[Photo], size: int, predictor: Predictor, strength: float = 1.0) -> Measures:
@@ -43,16 +52,20 @@ def measure(photos: list[Photo], size: int, predictor: Predictor, strength: floa
             metrics.chroma_rmse(truth[..., 1:], found[..., 1:]),
             ops.mean(metrics.ciede2000(truth, found), axis=(1, 2)),
             metrics.colorfulness(joined),
+            metrics.brown(found),
             confidence,
         )
         rows.append([ops.convert_to_numpy(column) for column in row])
     return Measures(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 
-def true_colorfulness(photos: list[Photo], size: int) -> np.ndarray:
-    """Colourfulness [P] of the photographs themselves."""
-    found = (metrics.colorfulness(rgb) for rgb, _, _ in pictures(photos, size))
-    return np.concatenate([ops.convert_to_numpy(batch) for batch in found])
+def truth(photos: list[Photo], size: int) -> Truth:
+    """Measures the photographs themselves."""
+    rows = []
+    for rgb, _, _ in pictures(photos, size):
+        row = metrics.colorfulness(rgb), metrics.brown(conversion.rgb_to_lab(rgb))
+        rows.append([ops.convert_to_numpy(column) for column in row])
+    return Truth(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 
 def operating_strength(photos: list[Photo], size: int, predictor: Predictor) -> float:
@@ -63,7 +76,7 @@ def operating_strength(photos: list[Photo], size: int, predictor: Predictor) -> 
         predicted, _ = predictor(lightness)
         for index, strength in enumerate(strengths[1:], start=1):
             found[index] += float(ops.sum(metrics.colorfulness(conversion.join(grey, strength * predicted))))
-    wanted = SHARE * true_colorfulness(photos, size).sum()
+    wanted = SHARE * truth(photos, size).colorfulness.sum()
     return float(np.interp(wanted, found, strengths))
 
 
@@ -115,7 +128,7 @@ def report(photos: list[Photo], train: list[Photo], size: int, predictor: Predic
         "mean_chroma": measure(photos, size, constant(*average)),
         "lightness_table": measure(photos, size, luminance_table.predictor(by_lightness)),
     }
-    truth = true_colorfulness(photos, size)
+    true = truth(photos, size)
     chosen, full = measure(photos, size, predictor, strength), measure(photos, size, predictor)
     names = np.array([photo.collection for photo in photos])
     result: dict[str, Any] = {
@@ -127,44 +140,43 @@ def report(photos: list[Photo], train: list[Photo], size: int, predictor: Predic
     blank = controls["grey"]
     for name in sorted(set(names)):
         at = names == name
-        result["model"][name] = figures(chosen, full, blank, truth, at)
+        result["model"][name] = figures(chosen, full, blank, true, at)
         for control, measures in controls.items():
-            result["controls"][control][name] = _figures(measures, blank, truth, at)
+            result["controls"][control][name] = _figures(measures, blank, true, at)
     everywhere = np.ones(len(names), bool)
     result["all"] = {
         "pictures": len(names),
-        "full_strength_colorfulness_over_truth": ratio(full.colorfulness, truth),
+        "full_strength_colorfulness_over_truth": ratio(full.colorfulness, true.colorfulness),
         "confidence_spearman_with_rmse": _correlation(full.confidence[everywhere], full.rmse),
     }
     return result
 
 
-def figures(
-    chosen: Measures, full: Measures, blank: Measures, truth: np.ndarray, at: np.ndarray
-) -> dict[str, Any]:
+def figures(chosen: Measures, full: Measures, blank: Measures, true: Truth, at: np.ndarray) -> dict[str, Any]:
     """The figures of a model for some pictures, each with the bounds of its interval, as in the model card.
 
     Args:
         chosen, full, blank: measures at the strength of the report, at full strength, and of grey.
-        truth: colourfulness [P] of the photographs.
+        true: of the photographs.
         at: which of the pictures, bool [P].
     """
-    return _figures(chosen, blank, truth, at) | {
+    return _figures(chosen, blank, true, at) | {
         "full_strength_rmse_over_grey": ratio(full.rmse[at], blank.rmse[at]),
         "full_strength_ciede2000": mean(full.ciede2000[at]),
-        "full_strength_colorfulness_over_truth": ratio(full.colorfulness[at], truth[at]),
+        "full_strength_brown_over_truth": ratio(full.brown[at], true.brown[at]),
+        "full_strength_colorfulness_over_truth": ratio(full.colorfulness[at], true.colorfulness[at]),
         "confidence_spearman_with_rmse": _correlation(full.confidence[at], full.rmse[at]),
     }
 
 
-def _figures(measures: Measures, blank: Measures, truth: np.ndarray, at: np.ndarray) -> dict:
+def _figures(measures: Measures, blank: Measures, true: Truth, at: np.ndarray) -> dict:
     return {
         "pictures": int(at.sum()),
         "rmse": mean(measures.rmse[at]),
         "rmse_over_grey": ratio(measures.rmse[at], blank.rmse[at]),
         "ciede2000": mean(measures.ciede2000[at]),
         "ciede2000_over_grey": ratio(measures.ciede2000[at], blank.ciede2000[at]),
-        "colorfulness_over_truth": ratio(measures.colorfulness[at], truth[at]),
+        "colorfulness_over_truth": ratio(measures.colorfulness[at], true.colorfulness[at]),
     }
 
 
@@ -175,7 +187,8 @@ def mean(values: np.ndarray) -> list[float | None]:
 
 def ratio(values: np.ndarray, others: np.ndarray) -> list[float | None]:
     """The ratio of the means of values and others, [P] each, with the bounds of its interval."""
-    return _rounded(lambda one, other: one.mean() / other.mean(), values, others)
+    with np.errstate(divide="ignore", invalid="ignore"):  # the others may all be zero
+        return _rounded(lambda one, other: one.mean() / other.mean(), values, others)
 
 
 def _correlation(values: np.ndarray, others: np.ndarray) -> list[float | None]:

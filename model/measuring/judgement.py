@@ -126,7 +126,7 @@ def judge(originals: Sequence[Original], size: int, predictor: Predictor, streng
     photos = [original.photo for original in originals]
     blank, truth = (
         evaluation.measure(photos, size, evaluation.grey),
-        evaluation.true_colorfulness(photos, size),
+        evaluation.truth(photos, size),
     )
     chosen = evaluation.measure(photos, size, predictor, strength)
     full = evaluation.measure(photos, size, predictor)
@@ -202,18 +202,24 @@ def _in_turn(originals: Sequence[Original]) -> Iterator[Original]:
     return iter(turns[:EXAMPLES])
 
 
+def _or_blank(value: float | None, width: int) -> str:
+    return " " * width if value is None else f"{value:{width}.2f}"
+
+
 def table(report: dict) -> str:
     """The main figures as lines of text."""
     lines = [
         f"chroma × {report['strength']}, means over pictures; below 1, the colours are better than none:"
     ]
-    lines.append(f"{'':32}{'pictures':>9}{'RMSE/grey':>11}{'dE00/grey':>11}{'colour':>8}{'confidence':>12}")
+    lines.append(
+        f"{'':32}{'pictures':>9}{'RMSE/grey':>11}{'dE00/grey':>11}{'colour':>8}{'brown':>8}{'confidence':>12}"
+    )
     for name, figures in report["groups"].items():
         correlation = figures["confidence_spearman_with_rmse"][0]
         lines.append(
             f"{name:32.32}{figures['pictures']:9}{figures['rmse_over_grey'][0]:11.3f}"
             f"{figures['ciede2000_over_grey'][0]:11.3f}{figures['colorfulness_over_truth'][0]:8.2f}"
-            + (f"{correlation:12.2f}" if correlation is not None else "")
+            f"{_or_blank(figures['full_strength_brown_over_truth'][0], 8)}{_or_blank(correlation, 12)}"
         )
     for name, figures in report["skin"].items():
         over = figures["ciede2000_over_grey"][0]

@@ -13,6 +13,8 @@ from model.color import conversion
 FLAT = 2.5 / 255
 GREY = 5  # a third of 15, which the raters of Hasler and Suesstrunk called slightly colourful
 FARTHEST = 150  # Lab units in the a*b* plane: the last threshold of `raw_accuracy`
+_BROWN = np.radians(20), np.radians(80)  # hue in the a*b* plane, from brick to mustard
+_COLORED, _DARK = 8, 75  # Lab units: least chroma and largest lightness of brown
 _QUANTISATION = 1 / (12 * 255**2)  # mean squared error of rounding to 8 bits
 
 
@@ -28,6 +30,14 @@ def colorfulness(rgb):
     opponents = ops.stack([red - green, (red + green) / 2 - blue], axis=-1)
     deviation = ops.sqrt(ops.sum(ops.var(opponents, axis=(1, 2)), axis=-1))
     return deviation + 0.3 * ops.sqrt(ops.sum(ops.mean(opponents, axis=(1, 2)) ** 2, axis=-1))
+
+
+def brown(lab):
+    """Share [N] of pixels of Lab [N, H, W, 3] that are brown or dark orange, the colour of a network that is unsure."""
+    lightness, a, b = lab[..., 0], lab[..., 1], lab[..., 2]
+    hue = ops.arctan2(b, a)
+    warm = (hue > _BROWN[0]) & (hue < _BROWN[1]) & (ops.square(a) + ops.square(b) > _COLORED**2)
+    return ops.mean(ops.cast(warm & (lightness < _DARK), "float32"), axis=(1, 2))
 
 
 def is_grey(rgb):

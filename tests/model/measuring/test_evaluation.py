@@ -30,7 +30,7 @@ def test_the_truth_has_hardly_any_error_and_all_of_its_colorfulness():
     measures = evaluation.measure(PHOTOS, SIZE, oracle)
     assert measures.rmse.max() < 1.5
     assert measures.ciede2000.max() < 1.5
-    np.testing.assert_allclose(measures.colorfulness, evaluation.true_colorfulness(PHOTOS, SIZE), rtol=0.1)
+    np.testing.assert_allclose(measures.colorfulness, evaluation.truth(PHOTOS, SIZE).colorfulness, rtol=0.1)
 
 
 def test_grey_errs_by_the_truths_own_chroma_and_is_not_colorful():
@@ -43,13 +43,13 @@ def test_grey_errs_by_the_truths_own_chroma_and_is_not_colorful():
 def test_the_operating_strength_gives_60_percent_of_the_truths_colorfulness():
     strength = evaluation.operating_strength(PHOTOS, SIZE, oracle)
     found = evaluation.measure(PHOTOS, SIZE, oracle, strength).colorfulness.mean()
-    assert found / evaluation.true_colorfulness(PHOTOS, SIZE).mean() == pytest.approx(0.6, abs=0.02)
+    assert found / evaluation.truth(PHOTOS, SIZE).colorfulness.mean() == pytest.approx(0.6, abs=0.02)
 
 
 def test_the_ranges_are_those_of_the_colored_pictures():
     found = evaluation.ranges(PHOTOS, SIZE, oracle, 1.0)
     assert found["confidence"] == pytest.approx([0.35, 3.5, 6.65])
-    truth = np.quantile(evaluation.true_colorfulness(PHOTOS, SIZE), (0.05, 0.5, 0.95))
+    truth = np.quantile(evaluation.truth(PHOTOS, SIZE).colorfulness, (0.05, 0.5, 0.95))
     np.testing.assert_allclose(found["colorfulness"], truth, rtol=0.1)
 
 

@@ -222,3 +222,12 @@ def test_bootstrap_interval_holds_the_mean_and_narrows_with_more_pictures():
     assert few[0] < 5 < few[1]
     assert many[0] < 5 < many[1]
     assert many[1] - many[0] < (few[1] - few[0]) / 4
+
+
+def test_brown_is_dark_orange():
+    colors = {"brown": (101, 67, 33), "orange": (160, 90, 30), "cream": (250, 235, 210), "grey": (90, 90, 90)}
+    colors |= {"green": (60, 120, 40), "sky": (120, 170, 240)}
+    lab = conversion.rgb_to_lab(np.array(list(colors.values()), np.float32)[None, :, None] / 255)
+    found = [float(metrics.brown(lab[:, index : index + 1])[0]) for index in range(len(colors))]
+    assert dict(zip(colors, found, strict=True)) == {name: name in ("brown", "orange") for name in colors}
+    assert float(metrics.brown(lab)[0]) == pytest.approx(2 / 6)
