@@ -31,7 +31,7 @@ class ModelCard:
         temperature: of the annealed mean over the chroma bins.
         debias: how much of the class rebalancing was undone, from 0 (nothing) to 1 (all).
         gain: factor on chroma inside the model.
-        calm: exponent of the certainty, by which chroma is faded inside the model.
+        calm: certainty of a place below which its chroma fades inside the model; 0 for never.
         training: number of pictures by split and collection; and `name`, `version`, `weights_sha256` and `command` of
             the teacher, if there was one.
         metrics: results of the model on the test split, by collection.

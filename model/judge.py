@@ -15,6 +15,7 @@ from pathlib import Path
 from model import default_model
 from model.card import CardError, read_card
 from model.files import replacing
+from pipeline.console import Pace
 from pipeline.errors import JobError
 
 REPORT, TABLE, SHEET = "judgement.json", "judgement.txt", "judgement.jpg"
@@ -72,7 +73,7 @@ def _judge(chosen: argparse.Namespace) -> int:
     from model.training.options import write_json
 
     started = time.monotonic()
-    originals, left_out = judgement.read_originals(chosen.photos, done=_Progress())
+    originals, left_out = judgement.read_originals(chosen.photos, done=Pace("originals"))
     if not originals:
         raise JobError(f"no colour photographs in {' '.join(chosen.photos)}")
     words = "".join(
@@ -91,20 +92,6 @@ def _judge(chosen: argparse.Namespace) -> int:
         judgement.sheet(originals, card.size, predictor, strength).save(partial, "JPEG", quality=90)
     print(f"{text}\n\n{time.monotonic() - started:.0f} s; look at the pictures in {output / SHEET}")
     return 0
-
-
-class _Progress:
-    """Says how far the reading is, every ten seconds."""
-
-    def __init__(self):
-        self._started = self._said = time.monotonic()
-
-    def __call__(self, number: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._said >= 10:
-            self._said, rate = now, number / (now - self._started)
-            left = (total - number) / rate / 60
-            print(f"{number:,} of {total:,} read, {rate:.0f} a second, {left:.0f} min left", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 import argparse
 import logging
 import sys
+from collections import Counter
 
 from model.card import CardError
 from pipeline import storage
-from pipeline.batch import boot, capacity, lease, options, registry, stopping
-from pipeline.console import complain, say
+from pipeline.batch import boot, capacity, lease, options, registry, stopping, verification
+from pipeline.console import Pace, complain, one_line, say
 from pipeline.errors import JobError
 from pipeline.inputs.collection import check_reachable
 from pipeline.records import manifest
@@ -15,6 +16,7 @@ from pipeline.records.summary import Summary, describe
 from pipeline.storage import scratch
 
 USAGE_ERROR = 2
+FOUND = 1  # exit code of `verify`, if something is not as the manifest says
 MAIN_FIGURE = "rmse_over_grey"  # of a collection in the metrics of a card: mean, lower, upper
 
 
@@ -56,6 +58,31 @@ def status(argv: list[str]) -> int:
         raise JobError(f"no manifest in {output}; is it the --output of a run?")
     say(describe(summary.to_dict()))
     return 0
+
+
+def verify(argv: list[str]) -> int:
+    """`archive-colorize verify OUTPUT [--masters]`: reads everything again and compares it with the manifest."""
+    words = "Reads all derivatives, and with --masters all masters, and compares them with OUTPUT/manifest."
+    chosen = _parse("verify", words, argv, "OUTPUT", "--masters")
+    check_reachable(chosen.output)
+    output = storage.normalize(chosen.output)
+    if not manifest.runs(output):
+        raise JobError(f"no manifest in {output}; is it the --output of a run?")
+    pace = Pace("files")
+    problems: Counter[str] = Counter()
+    try:
+        for finding in verification.verify(output, masters=chosen.masters, done=pace):
+            problems[finding.problem] += 1
+            say(
+                one_line(
+                    f"{finding.problem}: {finding.uri}" + (f" ({finding.detail})" if finding.detail else "")
+                )
+            )
+    except OSError as error:
+        raise JobError(f"cannot list {output}: {error.strerror or error}") from error
+    found = ", ".join(f"{number:,} {problem}" for problem, number in problems.items())
+    say(f"{pace.number:,} files read: {found or 'all as the manifest says'}")
+    return FOUND if problems else 0
 
 
 def stop(argv: list[str]) -> int:
@@ -144,6 +171,7 @@ def _parse(command: str, words: str, argv: list[str], *names: str) -> argparse.N
 COMMANDS = {
     "plan": capacity.main,
     "status": status,
+    "verify": verify,
     "stop": stop,
     "models": models,
     "rollback": rollback,

@@ -4,7 +4,9 @@ import io
 import os
 import re
 import sys
+import time
 
+_PAUSE = 10.0  # seconds between lines of progress
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -35,6 +37,25 @@ def say(text: str = "", *, error: bool = False) -> bool:
         os.close(nowhere)
         return False
     return True
+
+
+class Pace:
+    """Says every ten seconds on stderr how far a long piece of work is.
+
+    It is called with the number of things that are done, and of all.
+    """
+
+    def __init__(self, things: str):
+        self.number, self._things = 0, things
+        self._started = self._said = time.monotonic()
+
+    def __call__(self, number: int, total: int) -> None:
+        self.number, now = number, time.monotonic()
+        if now - self._said < _PAUSE:
+            return
+        self._said, rate = now, number / (now - self._started)
+        left = (total - number) / rate / 60
+        say(f"{number:,} of {total:,} {self._things}, {rate:.1f} a second, {left:.0f} min left", error=True)
 
 
 def complain(text: str) -> None:

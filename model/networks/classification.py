@@ -22,7 +22,7 @@ class Config:
         centres: chroma bins (a*, b*) in Lab units, from the training pictures.
         temperature: of the annealed mean; the default is that of the paper. 1 gives the mean, values near 0 the mode.
         gain: factor on the decoded chroma.
-        calm: exponent of the certainty, by which chroma is faded; see `AnnealedMean`.
+        calm: certainty below which chroma fades; see `AnnealedMean`.
         width: factor on all filters.
     """
 

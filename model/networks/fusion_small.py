@@ -29,7 +29,7 @@ class Config:
         centres: chroma bins (a*, b*) in Lab units, from the training pictures.
         temperature: of the annealed mean. 1 gives the mean, values near 0 the mode.
         gain: factor on the decoded chroma.
-        calm: exponent of the certainty, by which chroma is faded; see `AnnealedMean`.
+        calm: certainty below which chroma fades; see `AnnealedMean`.
         stem: filters at 1/2 of the size.
         stages: (filters, blocks) at 1/4, 1/8, 1/16 and 1/32 of the size.
         fused: filters where local and global features are fused, at 1/16.

@@ -55,8 +55,8 @@ def _doubled(x, axis: int):
 class AnnealedMean(layers.Layer):
     """Logits [..., Q] to chroma [..., 2]: `conversion.annealed_mean` times `gain`, faded where it is uncertain.
 
-    The factor is certainty ** `calm`. Certainty is the share, 0..1, of the expected squared chroma that the mean has:
-    near 1 where the likely bins have one colour, near 0 where they have many, whose mean would be a pale brown.
+    Certainty is the share, 0..1, of the expected squared chroma that the mean has: near 1 where the likely bins have
+    one colour, near 0 where they have many, whose mean would be a pale brown. Below `calm`, chroma fades in proportion.
     """
 
     def __init__(self, centres, temperature: float, gain: float, calm: float = 0.0, **kwargs):
@@ -72,7 +72,7 @@ class AnnealedMean(layers.Layer):
         moments = conversion.annealed_mean(logits, squares)
         square = ops.sum(moments[..., :2] ** 2, axis=-1, keepdims=True)
         certainty = (square + _FAINT) / (moments[..., 2:] + _FAINT)
-        return mean * certainty**self.calm
+        return mean * ops.minimum(certainty / self.calm, 1.0)
 
     def compute_output_shape(self, shape):
         return (*shape[:-1], 2)

@@ -71,7 +71,7 @@ class Options:
         temperature: of the annealed mean.
         debias: how much of the rebalancing is undone when bins are decoded, from 0 (nothing) to 1 (all).
         gain: factor on chroma inside the exported model, which makes its full strength about as vivid as the truth.
-        calm: exponent of the certainty of each place, by which chroma is faded; 0 for none.
+        calm: certainty, 0 to 1, of a place below which its chroma fades in the exported model; 0 for never.
         strength: recommended factor on chroma, for the card; `strength_reason` says why.
     """
 
@@ -211,7 +211,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     add(
         "--calm",
         type=float,
-        help=_help("how much chroma fades where the network is unsure, from 0 to 1", "calm"),
+        help=_help("certainty of a place below which its chroma fades, 0 to 1", "calm"),
     )
     add("--strength", type=float, help=_help("recommended factor on chroma", "strength"))
     add("--strength_reason", metavar="WORDS", help="reason for this strength, for the card")

@@ -39,13 +39,14 @@ where it runs
 other commands
   archive-colorize plan --input SRC ...      forecasts time, workers and cost (see archive-colorize plan --help)
   archive-colorize status OUTPUT             counts the records in the manifest
+  archive-colorize verify OUTPUT [--masters] reads the derivatives again, and compares them with the manifest
   archive-colorize stop OUTPUT               lets the job that writes to OUTPUT finish work in progress, and ends it
   archive-colorize models ROOT               lists the pushed models and marks the current one
   archive-colorize rollback ROOT [VERSION]   makes the previous model, or any other, the current one
 
 exit codes
   0  every scan has its record; single scans may have failed, see the summary
-  1  the job could not continue, or more scans failed than --max_failures allows
+  1  the job could not continue, or more scans failed than --max_failures allows; verify found something
   2  nothing was done, because an option or the input is wrong
   130, 143  stopped by SIGINT, or by SIGTERM or archive-colorize stop; work in progress was finished
 

@@ -1,0 +1,98 @@
+"""Verifies an output against its manifest: derivatives that are missing, changed or not listed; masters, if asked."""
+
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pipeline import storage
+from pipeline.gallery import pictures
+from pipeline.inputs.collection import EXTENSIONS, derivative_uri
+from pipeline.records import manifest, summary
+from pipeline.records.record import Outcome, Record
+from pipeline.storage import scratch
+
+READERS = 8  # files that are read at the same time
+_BATCH = 256  # files whose names are in memory
+_OWN = {
+    manifest.FOLDER,
+    pictures.FOLDER,
+    summary.FILE,
+    manifest.DEAD_LETTERS,
+}  # in the output, and no derivatives
+_FORMATS = {extension: name for name, extension in EXTENSIONS.items()}
+
+MISSING, CHANGED, UNREADABLE, UNLISTED = "missing", "changed", "unreadable", "not in the manifest"
+MASTER = "master "  # before the problems of masters
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A file that is not as the manifest says."""
+
+    problem: str
+    uri: str
+    detail: str = ""  # for people
+
+
+def verify(
+    output: str, *, masters: bool = False, done: Callable[[int, int], None] = lambda number, total: None
+) -> Iterator[Finding]:
+    """Reads all derivatives again, and compares their SHA-256 with the manifest.
+
+    Memory does not grow with the number of derivatives. An output may have been moved since it was written.
+
+    Args:
+      output: of one or more runs.
+      masters: read the masters, too.
+      done: called with the number of files that were read so far, and of all.
+
+    Raises:
+      JobError: the manifest cannot be read.
+      OSError: the output cannot be listed.
+    """
+    with (
+        manifest.Latest(output) as records,
+        scratch.database() as listed,
+        ThreadPoolExecutor(READERS) as pool,
+    ):
+        listed.execute("CREATE TABLE files (uri BLOB PRIMARY KEY) WITHOUT ROWID")
+        total = sum(1 for record in records for _ in _files(output, record, masters))
+        files = (file for record in records for file in _files(output, record, masters))
+        number = 0
+        while batch := list(itertools.islice(files, _BATCH)):
+            listed.executemany(
+                "INSERT OR IGNORE INTO files VALUES (?)", [(storage.as_bytes(uri),) for _, uri, _ in batch]
+            )
+            yield from filter(None, pool.map(_check, batch))
+            number += len(batch)
+            done(number, total)
+        for info in storage.list_files(output):
+            first = info.uri[len(output) :].lstrip("/").partition("/")[0]
+            known = listed.execute("SELECT 1 FROM files WHERE uri = ?", (storage.as_bytes(info.uri),))
+            if first not in _OWN and known.fetchone() is None:
+                yield Finding(UNLISTED, info.uri)
+
+
+def _files(output: str, record: Record, masters: bool) -> Iterator[tuple[str, str, str]]:
+    """The files of a record: words for problems, URI, and SHA-256."""
+    if record.outcome == Outcome.COLORIZED:
+        format = _FORMATS[os.path.splitext(record.derivative)[1]]
+        yield "", derivative_uri(output, record.key, format), record.derivative_sha256
+    if masters and record.source_sha256:
+        yield MASTER, record.source, record.source_sha256
+
+
+def _check(file: tuple[str, str, str]) -> Finding | None:
+    whose, uri, wanted = file
+    try:
+        found = hashlib.sha256(storage.read(uri)).hexdigest()
+    except FileNotFoundError:
+        return Finding(whose + MISSING, uri)
+    except OSError as error:
+        return Finding(whose + UNREADABLE, uri, str(error.strerror or error))
+    if found != wanted:
+        return Finding(whose + CHANGED, uri, f"SHA-256 is {found}, was {wanted}")
+    return None

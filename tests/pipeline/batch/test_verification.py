@@ -1,0 +1,85 @@
+"""archive-colorize verify: what is missing, changed or not listed is named, and an output can be moved."""
+
+import shutil
+
+import pytest
+
+from pipeline import storage
+from pipeline.colorize import main
+from tests.pipeline.conftest import jpeg, make_archive, picture
+
+
+@pytest.fixture(scope="module")
+def finished(model, tmp_path_factory):
+    """An archive of six scans, one of them broken, and its output."""
+    base = tmp_path_factory.mktemp("finished")
+    archive = make_archive(base / "in", 5)
+    (archive / "broken.jpg").write_bytes(b"no picture")
+    assert main(["--input", str(archive), "--output", str(base / "out"), "--model", str(model)]) == 0
+    return base
+
+
+@pytest.fixture
+def output(finished, tmp_path):
+    """A copy of the output, in another place than that where the job wrote it."""
+    return shutil.copytree(finished / "out", tmp_path / "moved")
+
+
+def derivatives(output):
+    return sorted(output.rglob("*_color.jpg"))
+
+
+def test_a_whole_output_has_no_findings(output, capsys):
+    assert main(["verify", str(output)]) == 0
+    assert capsys.readouterr().out == "5 files read: all as the manifest says\n"
+
+
+def test_masters_are_read_if_asked(output, finished, capsys):
+    master = next((finished / "in").rglob("*.jpg"))
+    assert main(["verify", str(output), "--masters"]) == 0
+    assert "11 files read: all" in capsys.readouterr().out  # the broken master, too
+    before = master.read_bytes()
+    try:
+        master.write_bytes(before + b"!")
+        assert main(["verify", str(output), "--masters"]) == 1
+        assert f"master changed: {master} (SHA-256 is " in capsys.readouterr().out
+    finally:
+        master.write_bytes(before)
+
+
+def test_missing_changed_and_unlisted_files_are_named(output, capsys):
+    missing, changed, unreadable, *_ = derivatives(output)
+    missing.unlink()
+    data = bytearray(changed.read_bytes())
+    data[len(data) // 2] ^= 1
+    changed.write_bytes(data)
+    unreadable.unlink()
+    unreadable.mkdir()
+    (output / "box0" / "notes.txt").write_text("of an archivist")
+    assert main(["verify", str(output)]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line.split(" (")[0] for line in lines] == [
+        f"missing: {missing}",
+        f"changed: {changed}",
+        f"unreadable: {unreadable}",
+        f"not in the manifest: {output / 'box0' / 'notes.txt'}",
+    ]
+    assert last == "5 files read: 1 missing, 1 changed, 1 unreadable, 1 not in the manifest"
+
+
+def test_an_output_in_a_bucket_is_verified(bucket, model, colorize, capsys):
+    storage.write(f"{bucket}/verified/scans/a.jpg", jpeg(picture(1)))
+    output = f"{bucket}/verified/out"
+    assert colorize(f"{bucket}/verified/scans", output).code == 0
+    assert main(["verify", output, "--masters"]) == 0
+    storage.write(f"{output}/a.jpg_color.jpg", b"changed")
+    assert main(["verify", output]) == 1
+    assert f"changed: {output}/a.jpg_color.jpg" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_manifest_is_a_users_mistake(tmp_path, capsys):
+    assert main(["verify", str(tmp_path)]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"archive-colorize: no manifest in {tmp_path}; is it the --output of a run?\n"
+    )
