@@ -23,7 +23,7 @@ def colorize_image(
 
     Args:
       image: of any mode that the job accepts. Only its luma is used.
-      model: folder of an exported model, local or gs:// (default: the shipped model).
+      model: folder of an exported model, local, gs:// or s3:// (default: the shipped model).
       strength: factor on the chroma of the network (default: from the model card).
 
     Returns:

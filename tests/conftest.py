@@ -102,7 +102,7 @@ def bucket(request):
 
 @pytest.fixture(params=["gs", "s3"] if os.environ.get("FAKE_GCS_SERVER") else ["s3"])
 def strict_bucket(request):
-    """A bucket of each object store whose server knows conditions."""
+    """A bucket of each object store whose server knows conditions and pages."""
     return request.getfixturevalue({"gs": "cloud", "s3": "s3"}[request.param])
 
 

@@ -75,7 +75,7 @@ class Flaky:
                 if failure == "slow":
                     self.wfile.write(data[: len(data) // 2])
                     self.wfile.flush()
-                    time.sleep(1)
+                    time.sleep(0.3)
                     data = data[len(data) // 2 :]
                 self.wfile.write(data)
 

@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         nargs="+",
         metavar="SRC",
-        help="manifests (.jsonl: source, and collection, era, group, labels), folders, globs or gs://...",
+        help="manifests (.jsonl: source, and collection, era, group, labels), folders, globs, gs://... or s3://...",
     )
     work.add_argument("--root", required=True, metavar="DIR", help="folder of the pipeline, on this machine")
     work.add_argument("--pushed", metavar="DIR", help="folder of the pushed models (default: ROOT/pushed)")

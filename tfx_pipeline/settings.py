@@ -10,7 +10,7 @@ LATEST, SHIPPED, NONE = "latest", "shipped", "none"  # models to start from
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a run. Folders are local or gs://.
+    """Settings of a run. Folders are local, gs:// or s3://.
 
     Attributes:
         manifests: folder of the manifests of the collections, which `pipeline.inputs.snapshot` writes.

@@ -39,8 +39,8 @@ def run_fn(arguments: FnArgs) -> None:
 
     `arguments.custom_config` has:
         options: fields of `model.training.options.Options`.
-        checkpoints: folder, local or gs://, for the checkpoints of a killed run. It is outside of the folders of the
-            execution, which a retry does not see.
+        checkpoints: folder, local, gs:// or s3://, for the checkpoints of a killed run. It is outside of the folders
+            of the execution, which a retry does not see.
         warm: folder of an exported model to start from; empty for the base model of the component, if any.
         warm_sha256: digest of its weights; if they change, the model is trained again.
         name, terms: for the model card. The Pusher adds the command, which does not affect the training.

@@ -68,8 +68,8 @@ def build(name: str, weights: str = IMAGENET, embedding: str = "logits") -> kera
 
     Args:
         name: a key of `EXTRACTORS`.
-        weights: `imagenet`; a local or gs:// file with the weights of the whole classifier, including its top
-            (`.weights.h5`, `.keras`, or `.h5` as `keras.applications` publishes); or `random`, for tests.
+        weights: `imagenet`; a file, local or in an object store, with the weights of the whole classifier, including
+            its top (`.weights.h5`, `.keras`, or `.h5` as `keras.applications` publishes); or `random`, for tests.
         embedding: `logits`, or `probabilities`, their softmax.
 
     Raises:
@@ -214,8 +214,8 @@ def _reachable(name: str) -> Iterator[None]:
     except Exception as error:  # the download raises no narrower exception
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExtractorError(
-            f"the ImageNet weights of {name} cannot be downloaded here ({reason}); give a local or gs:// file with "
-            "them (keras.applications keeps them in ~/.keras/models of a machine with a network), or choose the "
+            f"the ImageNet weights of {name} cannot be downloaded here ({reason}); give a local, gs:// or s3:// file "
+            "with them (keras.applications keeps them in ~/.keras/models of a machine with a network), or choose the "
             "extractor joint, which needs none"
         ) from error
     finally:

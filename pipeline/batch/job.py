@@ -138,7 +138,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 say(f"nothing was run; the job is described in {cloud.template_location}")
                 return 0
             if not engine.waits:
-                say(f"the job {cloud.job_name} was started; it goes on without this command")
+                say(f"the job {cloud.job_name or run} was started; it goes on without this command")
                 return 0
             try:
                 code = _conclude(settings, work, stop, stopped, chosen, stages, here.workers, card, why)
@@ -247,7 +247,8 @@ def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard, str
         if storage.is_cloud(folder) and not storage.is_folder(folder):
             raise JobError(f"no such model: {folder}")
         card = read_card(local_copy(folder))
-        reason, why = registry.why_unblessed(folder, card), registry.why(model, folder, card)
+        reason = registry.why_unblessed(folder, card)
+        why = registry.why(model, folder, card, reason)
     except CardError as error:
         raise JobError(f"{error} (--model needs the folder of an exported model with its {CARD})") from error
     except registry.RegistryError as error:

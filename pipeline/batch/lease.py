@@ -42,7 +42,7 @@ def held(output: str, run: str, stop: Callable[[], None] = lambda: None) -> Iter
     """Holds the lease on an output while the block lasts.
 
     Args:
-      output: a folder, which need not exist, or gs://.
+      output: a folder, which need not exist, gs:// or s3://.
       run: of this job.
       stop: is called if the lease is lost, so that no new work is started.
 

@@ -3,8 +3,8 @@
     PUSHED_ROOT/1/, PUSHED_ROOT/2/ ...   exported models, each with its card
     PUSHED_ROOT/latest                   number of the current version
 
-The folder is local or gs://. A version exists when its card exists, and is never changed. A killed push leaves at
-most an unused number (gs://) or a folder whose name begins with `.push-`; both are ignored.
+The folder is local or in an object store. A version exists when its card exists, and is never changed. A killed push
+leaves at most an unused number (in an object store) or a folder whose name begins with `.push-`; both are ignored.
 """
 
 import dataclasses
@@ -165,13 +165,14 @@ def why_unblessed(folder: str, card: ModelCard) -> str | None:
     return ", ".join(gates) or "it has no gates"
 
 
-def why(model: str | None, folder: str, card: ModelCard) -> str:
+def why(model: str | None, folder: str, card: ModelCard, unblessed: str | None) -> str:
     """Why a job takes a model, in words for its summary.
 
     Args:
       model: as the user named it: None, an exported model, or a folder of pushed models.
       folder: of the model that was taken.
       card: its card.
+      unblessed: the result of `why_unblessed`.
     """
     root = None if model is None else storage.normalize(model)
     if root is None:
@@ -182,7 +183,7 @@ def why(model: str | None, folder: str, card: ModelCard) -> str:
         words, newest = f"the current version in {root}", _numbers(root)[-1]
         if newest != os.path.basename(folder):
             words += f", after a rollback from version {newest}"
-    if unblessed := why_unblessed(folder, card):
+    if unblessed:
         return f"{words}; not blessed: {unblessed}"
     return words + (f"; passed: {', '.join(gate['gate'] for gate in card.gates)}" if card.gates else "")
 

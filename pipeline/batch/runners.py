@@ -113,8 +113,8 @@ def check_places(engine: Engine, places: Iterable[tuple[str, str | None]]) -> No
         if place and not engine.shares_files and not storage.is_cloud(place):
             runner = engine.options.view_as(StandardOptions).runner
             raise JobError(
-                f"the workers of {runner} may not see {option} {place}, because it is on this machine: use gs://, or "
-                "add --workers_share_files if every worker has the same path mounted"
+                f"the workers of {runner} may not see {option} {place}, because it is on this machine: use gs:// or "
+                "s3://, or add --workers_share_files if every worker has the same path mounted"
             )
 
 

@@ -1,8 +1,7 @@
 """Verifies an output against its manifest: derivatives that are missing, changed or not listed; masters, if asked."""
 
-import hashlib
 import itertools
-import os
+import posixpath
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,12 +15,7 @@ from pipeline.storage import scratch
 
 READERS = 8  # files that are read at the same time
 _BATCH = 256  # files whose names are in memory
-_OWN = {
-    manifest.FOLDER,
-    pictures.FOLDER,
-    summary.FILE,
-    manifest.DEAD_LETTERS,
-}  # in the output, and no derivatives
+_OWN = {manifest.FOLDER, pictures.FOLDER, summary.FILE, manifest.DEAD_LETTERS}  # files and folders of the job
 _FORMATS = {extension: name for name, extension in EXTENSIONS.items()}
 
 MISSING, CHANGED, UNREADABLE, UNLISTED = "missing", "changed", "unreadable", "not in the manifest"
@@ -79,7 +73,7 @@ def verify(
 def _files(output: str, record: Record, masters: bool) -> Iterator[tuple[str, str, str]]:
     """The files of a record: words for problems, URI, and SHA-256."""
     if record.outcome == Outcome.COLORIZED:
-        format = _FORMATS[os.path.splitext(record.derivative)[1]]
+        format = _FORMATS[posixpath.splitext(record.derivative)[1]]
         yield "", derivative_uri(output, record.key, format), record.derivative_sha256
     if masters and record.source_sha256:
         yield MASTER, record.source, record.source_sha256
@@ -88,7 +82,7 @@ def _files(output: str, record: Record, masters: bool) -> Iterator[tuple[str, st
 def _check(file: tuple[str, str, str]) -> Finding | None:
     whose, uri, wanted = file
     try:
-        found = hashlib.sha256(storage.read(uri)).hexdigest()
+        found = storage.sha256(uri)
     except FileNotFoundError:
         return Finding(whose + MISSING, uri)
     except OSError as error:

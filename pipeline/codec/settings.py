@@ -16,7 +16,7 @@ PROCESS = 2
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    output: str  # folder or gs:// prefix of the derivatives
+    output: str  # folder, gs:// or s3:// prefix of the derivatives
     run: str  # identity of the run, in records
     model: str = ""
     model_version: str = ""
@@ -30,7 +30,7 @@ class Settings:
     color_scans: str = "skip"  # or colorize
     max_pixels: int = MAX_PIXELS
     codec_timeout: float = 120.0  # seconds for decoding or encoding a scan, plus one per megapixel
-    stop_file: str = ""  # if it exists, no new scan is started; local or gs://
+    stop_file: str = ""  # if it exists, no new scan is started; local, gs:// or s3://
     gpu: bool = False  # whether every worker must see a GPU
     gpu_memory: int = 0  # MB of it for each process; 0 for no limit
     local: bool = True  # whether the launcher plans the run and starts the workers

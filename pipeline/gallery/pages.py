@@ -126,7 +126,7 @@ def write_gallery(output: str, sample: Sequence[Record], summary: Mapping, thumb
     """Writes OUTPUT/gallery/ and removes the files of earlier runs from it.
 
     Args:
-      output: folder or gs:// prefix of the derivatives.
+      output: folder, gs:// or s3:// prefix of the derivatives.
       sample: the scans to show; the caller limits their number. Pictures that exist already are kept.
       summary: of the whole job: `outcomes` and `reasons` map names to counts; `records`, `run`, `model` and
         `model_version`. Missing counts are taken from the sample; other missing entries are left out.

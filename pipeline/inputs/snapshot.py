@@ -37,9 +37,9 @@ def write(sources: Sequence[str], folder: str) -> list[str]:
 
     Args:
       sources: manifests (JSON lines with "source" and optionally "key", "collection", "era", "group", and "labels",
-        an object of texts), folders, globs or gs://... The default of the collection is the first folder of the
-        key, or the name of the source.
-      folder: local or gs://.
+        an object of texts), folders, globs, gs://... or s3://... The default of the collection is the first folder
+        of the key, or the name of the source.
+      folder: local, gs:// or s3://.
 
     Raises:
       JobError: a source does not exist, cannot be read, or is empty.

@@ -1,6 +1,7 @@
 """Files on local disks, in Google Cloud Storage (gs://) and in S3 (s3://): one set of functions for all."""
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ from pipeline.storage.names import (
     join,
     normalize,
     scheme,
+    split,
 )
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "normalize",
     "read",
     "scheme",
+    "sha256",
     "split",
     "stat",
     "write",
@@ -60,11 +63,6 @@ def missing_client(uri: str) -> str:
     """What to install before this object store can be used; empty if it is installed, or for a local file."""
     module = _CLOUDS.get(scheme(uri))
     return "" if module is None or module.is_installed() else module.MISSING
-
-
-def split(uri: str) -> tuple[str, str]:
-    """Bucket and name of an object."""
-    return _module(uri).split(uri)
 
 
 def stat(uri: str) -> FileInfo | None:
@@ -128,6 +126,16 @@ def read(uri: str) -> bytes:
       OSError: it cannot be read, or is a device, a pipe or a folder. Errors of object stores are converted, too.
     """
     return _module(uri).read(uri)
+
+
+def sha256(uri: str) -> str:
+    """SHA-256 of a file, hexadecimal, with a part of it in memory at a time.
+
+    Raises:
+      OSError: as `read`.
+    """
+    with _module(uri).opened(uri) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def lines(uri: str) -> Iterator[bytes]:

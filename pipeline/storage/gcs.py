@@ -14,7 +14,8 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pipeline.storage.names import GCS, FileInfo
+from pipeline.storage import failures
+from pipeline.storage.names import GCS, FileInfo, split
 
 RETRY_SECONDS = 120
 MISSING = "the client of Google Cloud Storage is not installed: pip install 'google-cloud-storage<3'"
@@ -107,12 +108,6 @@ def delete(uri: str) -> None:
         _client().bucket(bucket).blob(name).delete(retry=_retry())
 
 
-def split(uri: str) -> tuple[str, str]:
-    """Bucket and name of an object."""
-    bucket, _, name = uri.removeprefix(GCS).partition("/")
-    return bucket, name
-
-
 def _info(blob, bucket: str) -> FileInfo:
     return FileInfo(f"{GCS}{bucket}/{blob.name}", blob.size, str(blob.generation))
 
@@ -121,7 +116,7 @@ def _info(blob, bucket: str) -> FileInfo:
 def _errors(uri: str) -> Iterator[None]:
     """Converts errors of Cloud Storage and of the network to OSErrors, as for local files."""
     if not is_installed():
-        raise OSError(errno.ENOPKG, MISSING, uri)
+        raise failures.not_installed(MISSING, uri)
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
     from google.resumable_media import DataCorruption
@@ -130,19 +125,15 @@ def _errors(uri: str) -> Iterator[None]:
     try:
         yield
     except exceptions.NotFound as error:
-        raise FileNotFoundError(errno.ENOENT, "no such object or bucket", uri) from error
+        raise failures.not_found(uri) from error
     except exceptions.PreconditionFailed as error:
-        raise FileExistsError(errno.EEXIST, "the object exists already", uri) from error
+        raise failures.exists(uri) from error
     except exceptions.Forbidden as error:
-        raise PermissionError(errno.EACCES, _line(error), uri) from error
+        raise failures.forbidden(error, uri) from error
     except UnicodeEncodeError as error:
-        raise OSError(errno.EILSEQ, "no object can have this name", uri) from error
+        raise failures.unnameable(uri) from error
     except (exceptions.GoogleAPIError, GoogleAuthError, DataCorruption, RequestException) as error:
-        raise OSError(errno.EIO, _line(error), uri) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise failures.other(error, uri) from error
 
 
 @functools.cache

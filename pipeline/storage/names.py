@@ -27,6 +27,12 @@ def is_cloud(uri: str) -> bool:
     return uri.startswith(CLOUDS)
 
 
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and name of an object."""
+    bucket, _, name = uri[len(scheme(uri)) :].partition("/")
+    return bucket, name
+
+
 def scheme(uri: str) -> str:
     """`gs://`, `s3://`, or an empty text for a local file."""
     return uri[:5] if is_cloud(uri) else ""

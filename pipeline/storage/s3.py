@@ -7,7 +7,6 @@ first call; the extra `s3` installs it. Conditional writes need a store that kno
 
 import base64
 import contextlib
-import errno
 import functools
 import hashlib
 import importlib.util
@@ -17,7 +16,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from pipeline.storage.names import S3, FileInfo
+from pipeline.storage import failures
+from pipeline.storage.names import S3, FileInfo, split
 
 MISSING = "the client of S3 is not installed: pip install boto3 (the extra s3)"
 
@@ -114,12 +114,6 @@ def delete(uri: str) -> None:
         _client().delete_object(Bucket=bucket, Key=name)
 
 
-def split(uri: str) -> tuple[str, str]:
-    """Bucket and name of an object."""
-    bucket, _, name = uri.removeprefix(S3).partition("/")
-    return bucket, name
-
-
 def _base(folder: str) -> tuple[str, str]:
     bucket, name = split(folder)
     return bucket, f"{name}/" if name else ""
@@ -177,7 +171,7 @@ class _Parts(io.RawIOBase):
 def _errors(uri: str) -> Iterator[None]:
     """Converts errors of the store and of the network to OSErrors, as for local files."""
     if not is_installed():
-        raise OSError(errno.ENOPKG, MISSING, uri)
+        raise failures.not_installed(MISSING, uri)
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError
 
     try:
@@ -185,23 +179,19 @@ def _errors(uri: str) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code in _MISSING_CODES:
-            raise FileNotFoundError(errno.ENOENT, "no such object or bucket", uri) from error
+            raise failures.not_found(uri) from error
         if code in _CONDITION_CODES:
-            raise FileExistsError(errno.EEXIST, "the object exists already", uri) from error
+            raise failures.exists(uri) from error
         if code in _FORBIDDEN_CODES:
-            raise PermissionError(errno.EACCES, _line(error), uri) from error
-        raise OSError(errno.EIO, _line(error), uri) from error
+            raise failures.forbidden(error, uri) from error
+        raise failures.other(error, uri) from error
     except NoCredentialsError as error:
         words = "no credentials for S3 were found (AWS_PROFILE, AWS_ACCESS_KEY_ID or a role)"
-        raise PermissionError(errno.EACCES, words, uri) from error
+        raise failures.forbidden(words, uri) from error
     except UnicodeEncodeError as error:
-        raise OSError(errno.EILSEQ, "no object can have this name", uri) from error
+        raise failures.unnameable(uri) from error
     except (BotoCoreError, HTTPClientError) as error:
-        raise OSError(errno.EIO, _line(error), uri) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise failures.other(error, uri) from error
 
 
 @functools.cache

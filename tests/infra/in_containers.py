@@ -300,11 +300,11 @@ def machine(engine: Engine, image: str, *options: str):
         subprocess.run([*engine.podman(), "rm", "--force", "machine"], check=True)
 
 
-RESULT = "systemctl show -p ActiveState -p Result -p ExecMainStatus -p NRestarts archive-colorize-{}"
-
-
-def ended(state: str, result: str, code: int, restarts: int) -> set[str]:
-    return {f"ActiveState={state}", f"Result={result}", f"ExecMainStatus={code}", f"NRestarts={restarts}"}
+def assert_ended(run, unit: str, state: str, result: str, code: int, restarts: int) -> None:
+    """Fails with the log unless a unit ended like this."""
+    show = "systemctl show -p ActiveState -p Result -p ExecMainStatus -p NRestarts archive-colorize-"
+    wanted = [f"ActiveState={state}", f"Result={result}", f"ExecMainStatus={code}", f"NRestarts={restarts}"]
+    assert set(run(show + unit).split()) == set(wanted), run("journalctl -o cat")
 
 
 def override(unit: str, lines: str) -> str:
@@ -322,9 +322,7 @@ def test_systemd_runs_the_night_contained(engine, main_image, tmp_path):
     )
     with machine(engine, main_image, *mounts) as run:
         run("systemctl is-system-running --wait; systemctl start archive-colorize-nightly")
-        assert set(run(RESULT.format("nightly")).split()) == ended("inactive", "success", 0, 0), run(
-            "journalctl -o cat"
-        )
+        assert_ended(run, "nightly", "inactive", "success", 0, 0)
         counts = json.loads(run("cat /srv/archive/derivatives/summary.json"))["outcomes"]
         assert counts == {"colorized": len(ARCHIVE) - 2, "skipped": 1, "failed": 1}
 
@@ -341,9 +339,7 @@ def test_systemd_starts_a_failed_night_again_but_not_one_with_a_wrong_option(eng
         wrong = "/opt/colorize/bin/archive-colorize --input /none --output /srv/archive/derivatives"
         run(override("nightly.service", f"[Service]\\nExecStart=\\nExecStart={wrong}\\nRestartSec=1\\n"))
         run("systemctl start archive-colorize-nightly; sleep 5")
-        assert set(run(RESULT.format("nightly")).split()) == ended("failed", "exit-code", 2, 0), run(
-            "journalctl -o cat"
-        )
+        assert_ended(run, "nightly", "failed", "exit-code", 2, 0)
         probe = (
             "touch /srv/archive/derivatives/ok /srv/archive/pipeline/no /etc/no; ls /sys/class/net; exit 1"
         )
@@ -353,9 +349,7 @@ def test_systemd_starts_a_failed_night_again_but_not_one_with_a_wrong_option(eng
             )
         )
         run("systemctl reset-failed; systemctl start archive-colorize-nightly; sleep 8")
-        assert set(run(RESULT.format("nightly")).split()) == ended("failed", "exit-code", 1, 3), run(
-            "journalctl -o cat"
-        )
+        assert_ended(run, "nightly", "failed", "exit-code", 1, 3)
         said = run("journalctl -o cat")
         assert said.count("Read-only file system") == 3 * 2
         assert said.count("\nlo\n") == 3
@@ -369,9 +363,7 @@ def test_systemd_runs_the_training_contained(engine):
         demonstration = "/opt/colorize-tfx/bin/python -m tfx_pipeline.demo --scratch /srv/archive/pipeline"
         run(override("retraining.service", f"[Service]\\nExecStart=\\nExecStart={demonstration}\\n"))
         run("systemctl start archive-colorize-retraining")
-        assert set(run(RESULT.format("retraining")).split()) == ended("inactive", "success", 0, 0), run(
-            "journalctl -o cat"
-        )
+        assert_ended(run, "retraining", "inactive", "success", 0, 0)
         assert "pushed: version 1" in run("journalctl -o cat")
 
 
@@ -382,13 +374,13 @@ def test_the_training_image_pushes_a_model_that_the_main_image_takes(engine, mai
     for path in (work, work / "derivatives"):
         os.chown(path, *map(int, USER.split(":")))
     tmp_path.chmod(0o755)
-    options = (f"--volume={work}:/work", "--tmpfs=/tmp")
-    demonstration = ("-m", "tfx_pipeline.demo", "--scratch=/work")
+    options = (f"--volume={work}:/data", "--tmpfs=/tmp")
+    demonstration = ("-m", "tfx_pipeline.demo", "--scratch=/data")
     trained = engine.run(built(engine, "tfx"), *demonstration, options=("--entrypoint=python", *options))
     assert trained.returncode == 0, trained.stdout + trained.stderr
     assert "pushed: version 1" in trained.stdout
 
-    given = ("--input=/work/scans", "--output=/work/derivatives", "--model=/work/run/pushed")
+    given = ("--input=/data/scans", "--output=/data/derivatives", "--model=/data/run/pushed")
     ended = engine.run(main_image, *given, options=options)
     assert ended.returncode == 0, ended.stderr
     assert "coloured by demonstration 1" in ended.stdout

@@ -7,6 +7,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform
 
 from pipeline import storage
+from tests import rest
 from tests.tfx_pipeline.vertex import Vertex
 from tfx_pipeline import vertex_runner
 
@@ -76,11 +77,11 @@ def test_beam_stages_run_on_dataflow_if_told(spec):
 @pytest.fixture
 def vertex():
     """A server with Vertex AI's interface, which the real client calls over HTTP."""
-    server = Vertex()
+    interface = Vertex()
     before = aiplatform.initializer.global_config._credentials
-    aiplatform.init(credentials=AnonymousCredentials(), api_endpoint=server.url, api_transport="rest")
-    yield server
-    server.close()
+    with rest.server(interface.answer) as url:
+        aiplatform.init(credentials=AnonymousCredentials(), api_endpoint=url, api_transport="rest")
+        yield interface
     config = aiplatform.initializer.global_config
     config._api_endpoint = config._api_transport = None
     config._credentials = before

@@ -1,8 +1,5 @@
-"""A server with the part of Vertex AI's REST interface that starts and schedules pipelines. It keeps what it gets."""
+"""The part of Vertex AI's REST interface that starts and schedules pipelines, for `tests.rest.server`."""
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 _EMPTY = {"@type": "type.googleapis.com/google.protobuf.Empty"}
@@ -17,33 +14,8 @@ class Vertex:
         self.calls: list[str] = []  # method, and the last part of the path
         self.refused: set[str] = set()  # calls that are answered with 403
         self._made = 0
-        server = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                status, found = server._answer(self.command, self.path, json.loads(body or "{}"))
-                data = json.dumps(found).encode()
-                self.send_response_only(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST = do_DELETE = answer
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("localhost", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://localhost:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _answer(self, method: str, path: str, body: dict) -> tuple[int, dict]:
+    def answer(self, method: str, path: str, body: dict) -> tuple[int, dict]:
         parts = urlsplit(path)
         name = parts.path.removeprefix("/v1/")
         call = f"{method} {name.rpartition('/')[2]}"

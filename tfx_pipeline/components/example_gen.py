@@ -130,7 +130,7 @@ class CollectionExampleGen(FileBasedExampleGen):
     pictures may be anywhere.
 
     Args:
-        manifests: the folder, local or gs://. With a `pattern` that has `span-{SPAN}`, the latest span is read.
+        manifests: the folder, local, gs:// or s3://. With a `pattern` that has `span-{SPAN}`, the latest span is read.
         settings: of the ingestion.
         sources: digest of the code of the ingestion, so that a change of the code leads to a new ingestion.
         pattern: of the manifests in the folder, in the syntax of ExampleGen.

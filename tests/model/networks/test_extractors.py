@@ -251,7 +251,7 @@ def test_without_a_network_a_run_ends_in_one_clear_line_before_it_reads_photogra
         line for line in found.stderr.splitlines() if not line.startswith(("WARNING", "I0", "E0", "W0"))
     ]
     assert line.startswith("model.train: the ImageNet weights of mobilenet_v2 cannot be downloaded here")
-    assert "give a local or gs:// file" in line and "joint" in line
+    assert "give a local, gs:// or s3:// file" in line and "joint" in line
     assert not (tmp_path / "run").exists()
 
 

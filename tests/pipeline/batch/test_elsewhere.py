@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ from PIL import Image
 
 from pipeline.batch import lease
 from pipeline.records.record import Refusal
+from tests import rest
 from tests.pipeline.conftest import ROOT, WAIT, make_archive, picture, start
 
 KEY = "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k"
@@ -95,31 +94,17 @@ def test_a_launcher_need_not_wait_for_the_end(model, tmp_path):
     """The job of this server runs for ever."""
     asked = []
 
-    class Jobs(BaseHTTPRequestHandler):
-        def answer(self):
-            asked.append((self.command, self.path.partition("?")[0]))
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            job = {"id": "1", "name": "n", "currentState": "JOB_STATE_RUNNING", "projectId": "p"}
-            body = json.dumps(job | {"location": "europe-west4"}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(method: str, path: str, body: dict) -> tuple[int, dict]:
+        asked.append((method, path.partition("?")[0]))
+        job = {"id": "1", "name": "n", "currentState": "JOB_STATE_RUNNING", "projectId": "p"}
+        return 200, job | {"location": "europe-west4"}
 
-        do_GET = do_POST = do_PUT = answer
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("localhost", 0), Jobs) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        endpoint = f"--dataflow_endpoint=http://localhost:{server.server_port}/"
+    with rest.server(answer) as url:
+        endpoint = f"--dataflow_endpoint={url}/"
         process = start(
             *dataflow(tmp_path, "--model", model, endpoint, "--job_name=once", "--no_wait_until_finish")
         )
         out, err = process.communicate(timeout=WAIT)
-        server.shutdown()
     assert process.returncode == 0, err
     assert "the job once was started" in out
     assert asked[0] == ("POST", "/v1b3/projects/p/locations/europe-west4/jobs")

@@ -60,7 +60,8 @@ def test_folders_are_listed_without_those_below_them(bucket):
     assert [info.uri for info in found] == [f"{bucket}/folders/a/2"]
 
 
-def test_a_listing_of_many_pages_is_whole(bucket):
+def test_a_listing_of_many_pages_is_whole(strict_bucket):
+    bucket = strict_bucket
     for number in range(1005):
         storage.write(f"{bucket}/pages/{number:04}", b"")
     assert listed(f"{bucket}/pages") == [f"{bucket}/pages/{number:04}" for number in range(1005)]
@@ -105,9 +106,8 @@ def listed(uri):
 
 
 @pytest.mark.parametrize("answer", [503, 429, 500, "hang up", "cut", "slow"])
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_call_that_fails_once_is_tried_again(bucket, flaky, answer, number):
-    uri = f"{bucket}/flaky/{answer}-{number}/a.jsonl"
+def test_a_call_that_fails_once_is_tried_again(bucket, flaky, answer):
+    uri = f"{bucket}/flaky/{answer}/a.jsonl"
     calls = {
         "upload": lambda: storage.write(uri, b"one\ntwo\n"),
         "stat": lambda: storage.stat(uri),
@@ -118,8 +118,8 @@ def test_a_call_that_fails_once_is_tried_again(bucket, flaky, answer, number):
     answers = {}
     for wanted, call in calls.items():
         flaky.fail(wanted, 1, answer=answer)
-        for _ in range(number):
-            answers[wanted] = call()
+        answers[wanted] = call()
+        assert call() == answers[wanted], "the connection is not usable any more"
     assert flaky.failed == list(calls)
     assert (answers["stat"].size, answers["read"], answers["list"]) == (8, b"one\ntwo\n", [uri])
     assert storage.stat(uri) is None
