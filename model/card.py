@@ -22,8 +22,8 @@ class ModelCard:
 
     Attributes:
         name, version: identify the model in records and derivatives.
-        size: S in pixels. The signature takes `lightness` [N, S, S, 1] and returns `chroma` [N, S, S, 2] and
-            `confidence` [N].
+        size: S in pixels. The signature takes `lightness` [N, S, S, 1] and returns `chroma` [N, S, S, 2],
+            `confidence` [N] and, if the network predicts chroma bins, `certainty` [N, S, S].
         weights_sha256: digest of graph and weights; see the function of the same name.
         default_strength: default factor on chroma in the batch job; `strength_reason` says why.
         operating_strength: factor at which the validation pictures have 60 % of the true colourfulness. The
@@ -31,7 +31,8 @@ class ModelCard:
         temperature: of the annealed mean over the chroma bins.
         debias: how much of the class rebalancing was undone, from 0 (nothing) to 1 (all).
         gain: factor on chroma inside the model.
-        calm: certainty of a place below which its chroma fades inside the model; 0 for never.
+        default_calm: certainty of a place below which its chroma fades by default in the batch job; 0 for never, None
+            for a model without certainty.
         training: number of pictures by split and collection; and `name`, `version`, `weights_sha256` and `command` of
             the teacher, if there was one.
         metrics: results of the model on the test split, by collection.
@@ -68,7 +69,7 @@ class ModelCard:
     confidence: str
     limits: list[str]
     ranges: dict = field(default_factory=dict)
-    calm: float = 0.0
+    default_calm: float | None = None
     gates: list = field(default_factory=list)
     data: dict = field(default_factory=dict)
     pushed: str = ""

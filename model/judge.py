@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from model import default_model
+from model import MODELS, folder_of
 from model.card import CardError, read_card
 from model.files import replacing
 from pipeline.console import Pace
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         help="folders, globs, gs://..., s3://... or manifests",
     )
     add("--output", required=True, metavar="DIR", help="folder for the figures and the pictures")
-    add("--model", metavar="DIR", help="an exported model (default: the shipped model)")
+    add("--model", metavar="DIR", help=f"an exported model, or {' or '.join(MODELS)} (default: {MODELS[0]})")
     add(
         "--strength",
         type=float,
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _judge(chosen: argparse.Namespace) -> int:
-    folder = chosen.model or default_model()
+    folder = folder_of(chosen.model or MODELS[0])
     card = read_card(folder)
     strength = card.default_strength if chosen.strength is None else chosen.strength
     if not 0 <= strength <= 3:
@@ -80,7 +80,7 @@ def _judge(chosen: argparse.Namespace) -> int:
         f", {count:,} left out ({reason.replace('_', ' ')})" for reason, count in left_out.items()
     )
     print(f"{len(originals):,} originals{words}", flush=True)
-    predictor = serving.load(folder)
+    predictor = serving.load(folder, card.default_calm or 0.0)
     print("measuring ...", flush=True)
     report = judgement.judge(originals, card.size, predictor, strength)
     report |= {"model": card.name, "version": card.version, "left_out": dict(left_out)}

@@ -67,7 +67,7 @@ def release(
     knots = serving.quantiles(serving.uncertainties(network, centres, lightness))
     shutil.rmtree(partial, ignore_errors=True)
     serving.export(network, centres, knots, options.size, partial)
-    predictor = serving.load(partial)
+    predictor = serving.load(partial, options.calm if spreads else 0.0)
     strength = evaluation.operating_strength(validation, options.size, predictor)
     report = evaluation.report(photos.test or validation, photos.train, options.size, predictor, strength)
     counts = counts or {part: Counter(photo.collection for photo in getattr(photos, part)) for part in PARTS}
@@ -82,7 +82,7 @@ def release(
         temperature=options.temperature if classifies else 1.0,
         debias=options.debias if classifies else 0.0,
         gain=options.gain,
-        calm=options.calm if classifies else 0.0,
+        default_calm=options.calm if spreads else None,
         training={
             **{part: dict(by_collection) for part, by_collection in counts.items()},
             "left_out_as_grey": photos.grey,

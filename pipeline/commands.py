@@ -10,6 +10,7 @@ from pipeline import storage
 from pipeline.batch import boot, capacity, lease, options, registry, stopping, verification
 from pipeline.console import Pace, complain, one_line, say
 from pipeline.errors import JobError
+from pipeline.imaging import recovery
 from pipeline.inputs.collection import check_reachable
 from pipeline.records import manifest
 from pipeline.records.summary import Summary, describe
@@ -83,6 +84,29 @@ def verify(argv: list[str]) -> int:
     found = ", ".join(f"{number:,} {problem}" for problem, number in problems.items())
     say(f"{pace.number:,} files read: {found or 'all as the manifest says'}")
     return FOUND if problems else 0
+
+
+def recover(argv: list[str]) -> int:
+    """`archive-colorize recover DERIVATIVE FILE`: gives the grey JPEG master of a derivative back."""
+    words = "Gives the grey JPEG master of a JPEG derivative back, as a new FILE."
+    chosen = _parse("recover", words, argv, "DERIVATIVE", "FILE")
+    for place in (chosen.derivative, chosen.file):
+        check_reachable(place)
+    source, target = storage.normalize(chosen.derivative), storage.normalize(chosen.file)
+    try:
+        if storage.stat(target) is not None:
+            raise JobError(f"{target} exists; name a new file")
+        found = recovery.recover(storage.read(source))
+        storage.write(target, found.data)
+    except recovery.NotRecoverable as error:
+        raise JobError(f"no master can be given back from {source}: {error}") from error
+    except OSError as error:
+        raise JobError(
+            f"cannot read or write {error.filename or source}: {error.strerror or error}"
+        ) from error
+    how = "to the last byte, by its SHA-256" if found.exact else f"to the last coefficient only: {found.why}"
+    say(f"{target}: the master {how}")
+    return 0
 
 
 def stop(argv: list[str]) -> int:
@@ -172,6 +196,7 @@ COMMANDS = {
     "plan": capacity.main,
     "status": status,
     "verify": verify,
+    "recover": recover,
     "stop": stop,
     "models": models,
     "rollback": rollback,

@@ -103,7 +103,14 @@ class Examiner(tf.Module):
             parsed = tf.io.parse_example(serialized, {LAB: tf.io.FixedLenFeature((), tf.string)})
             rgb = tf.map_fn(functools.partial(_rgb, size=size), parsed[LAB], fn_output_signature=tf.float32)
             rgb = tf.ensure_shape(rgb, (None, size, size, 3))
-            predictor = lambda lightness: serve(lightness=lightness)["chroma"]  # noqa: E731
+
+            def predictor(lightness):
+                found = serve(lightness=lightness)
+                if not card.default_calm:
+                    return found["chroma"]
+                # as `model.color.fading`
+                return found["chroma"] * tf.minimum(found["certainty"] / card.default_calm, 1)[..., None]
+
             return figures_of_pictures(
                 rgb, predictor, card.operating_strength, fitted["mean_chroma"], fitted["lightness_table"]
             )

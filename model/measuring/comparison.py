@@ -156,7 +156,8 @@ def measured(
     model = WithUncertainty(network, centres)
 
     def predictor(lightness):
-        return tuple(ops.convert_to_numpy(part) for part in model(lightness))
+        found = model(lightness)
+        return tuple(ops.convert_to_numpy(found[name]) for name in ("chroma", "uncertainty"))
 
     costs = {"parameters": network.count_params(), **cost(network, size)}
     return _row(name, photos, sheet, size, *_at_work(photos, size, predictor), folder) | costs
@@ -184,7 +185,7 @@ def write_controls(output: Path, photos: Photos, sheet: list[Photo], size: int) 
             [exemplar.reference(one.pixels) for one in references]
         ),
         MARKED: lambda: _marked,
-        SHIPPED: lambda: load_model(default_model()),
+        SHIPPED: lambda: load_model(default_model(), shipped.default_calm or 0.0),
     }
     shipped = read_card(default_model())
     for name, make in makers.items():

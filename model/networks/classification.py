@@ -22,14 +22,12 @@ class Config:
         centres: chroma bins (a*, b*) in Lab units, from the training pictures.
         temperature: of the annealed mean; the default is that of the paper. 1 gives the mean, values near 0 the mode.
         gain: factor on the decoded chroma.
-        calm: certainty below which chroma fades; see `AnnealedMean`.
         width: factor on all filters.
     """
 
     centres: tuple[tuple[float, float], ...]
     temperature: float = 0.38
     gain: float = 1.0
-    calm: float = 0.0
     width: float = 1.0
 
 
@@ -73,7 +71,5 @@ def build(config: Config) -> keras.Model:
     )(x)
     x = convolved(convolved(x, 256), 256)
     logits = layers.Conv2D(len(config.centres), 1, dtype="float32", name="logits")(x)
-    chroma = AnnealedMean(config.centres, config.temperature, config.gain, config.calm, dtype="float32")(
-        logits
-    )
+    chroma = AnnealedMean(config.centres, config.temperature, config.gain, dtype="float32")(logits)
     return keras.Model(lightness, Enlarged(SCALE, name="chroma")(chroma))

@@ -29,7 +29,6 @@ class Config:
         centres: chroma bins (a*, b*) in Lab units, from the training pictures.
         temperature: of the annealed mean. 1 gives the mean, values near 0 the mode.
         gain: factor on the decoded chroma.
-        calm: certainty below which chroma fades; see `AnnealedMean`.
         stem: filters at 1/2 of the size.
         stages: (filters, blocks) at 1/4, 1/8, 1/16 and 1/32 of the size.
         fused: filters where local and global features are fused, at 1/16.
@@ -44,7 +43,6 @@ class Config:
     centres: tuple[tuple[float, float], ...]
     temperature: float = 1.0
     gain: float = 1.0
-    calm: float = 0.0
     stem: int = 32
     stages: tuple[tuple[int, int], ...] = ((96, 2), (192, 3), (384, 3), (512, 2))
     fused: int = 256
@@ -117,9 +115,7 @@ def build(config: Config) -> keras.Model:
 
     x = layers.SpatialDropout2D(config.dropout)(x)
     logits = layers.Conv2D(len(config.centres), 1, dtype="float32", name="logits")(x)
-    chroma = AnnealedMean(config.centres, config.temperature, config.gain, config.calm, dtype="float32")(
-        logits
-    )
+    chroma = AnnealedMean(config.centres, config.temperature, config.gain, dtype="float32")(logits)
     return keras.Model(lightness, Enlarged(SCALE, name="chroma")(chroma))
 
 

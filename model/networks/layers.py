@@ -9,8 +9,6 @@ from keras import layers, ops
 
 from model.color import conversion, spaces
 
-_FAINT = 1.0  # Lab units, squared; less chroma counts as certain, because there is nothing to fade
-
 FEATURES = ("sixteenth", "coarse")  # layers with the features for distillation
 MOMENTUM = 0.95  # of batch norm; averages over about twenty batches, which also suits short runs
 
@@ -53,26 +51,15 @@ def _doubled(x, axis: int):
 
 
 class AnnealedMean(layers.Layer):
-    """Logits [..., Q] to chroma [..., 2]: `conversion.annealed_mean` times `gain`, faded where it is uncertain.
+    """Logits [..., Q] to chroma [..., 2]: `conversion.annealed_mean` times `gain`."""
 
-    Certainty is the share, 0..1, of the expected squared chroma that the mean has: near 1 where the likely bins have
-    one colour, near 0 where they have many, whose mean would be a pale brown. Below `calm`, chroma fades in proportion.
-    """
-
-    def __init__(self, centres, temperature: float, gain: float, calm: float = 0.0, **kwargs):
+    def __init__(self, centres, temperature: float, gain: float, **kwargs):
         super().__init__(**kwargs)
         self.centres = ops.convert_to_numpy(centres).astype("float32")
-        self.temperature, self.gain, self.calm = temperature, gain, calm
+        self.temperature, self.gain = temperature, gain
 
     def call(self, logits):
-        mean = self.gain * conversion.annealed_mean(logits, self.centres, self.temperature)
-        if not self.calm:
-            return mean
-        squares = np.concatenate([self.centres, (self.centres**2).sum(axis=-1, keepdims=True)], axis=-1)
-        moments = conversion.annealed_mean(logits, squares)
-        square = ops.sum(moments[..., :2] ** 2, axis=-1, keepdims=True)
-        certainty = (square + _FAINT) / (moments[..., 2:] + _FAINT)
-        return mean * ops.minimum(certainty / self.calm, 1.0)
+        return self.gain * conversion.annealed_mean(logits, self.centres, self.temperature)
 
     def compute_output_shape(self, shape):
         return (*shape[:-1], 2)

@@ -202,9 +202,7 @@ def trained(output: str, options: Options) -> tuple[keras.Model, np.ndarray]:
     network = NETWORKS[options.network]
     bins = read_bins(output)
     centres = np.array(bins["centres"], np.float32)
-    config = objectives.config(
-        options, centres, temperature=options.temperature, gain=options.gain, calm=options.calm
-    )
+    config = objectives.config(options, centres, temperature=options.temperature, gain=options.gain)
     config = objectives.without_pretrained(config)
     model = network.build(config)
     if options.network == "gan":

@@ -20,7 +20,7 @@ from model.training.options import check as check_options
 
 _TAUGHT = 0.7  # share of the teacher in the target
 _JUDGE = "efficientnet_lite0"  # its features are compared by the perceptual loss
-_OF_BINS = ("temperature", "calm")  # how bins are decoded
+_OF_BINS = ("temperature",)  # how bins are decoded
 _HUBER = 1 / 16  # in planes of -1..1: 8 Lab units; larger errors count linearly
 
 
@@ -118,7 +118,7 @@ def classifies(network: str) -> bool:
 
 
 def config(options: Options, centres: np.ndarray, **decoding: Any):
-    """Makes the `Config` of the network with its `decoding`: `temperature`, `gain` and `calm`, where it has them.
+    """Makes the `Config` of the network with its `decoding`: `gain` and, where it has one, `temperature`.
 
     Raises OptionsError if `options.layers` does not fit.
     """

@@ -28,7 +28,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 # have.
 _OF_BINS, _OF_PLANES = {"uniform", "temperature", "debias", "teacher"}, {"space", "loss"}
 WITHOUT_EFFECT = {
-    **dict.fromkeys(("alpha", "beta", "fusion", "unet", "attention_unet"), _OF_BINS),
+    **dict.fromkeys(("alpha", "beta", "fusion", "unet", "attention_unet"), _OF_BINS | {"calm"}),
     **dict.fromkeys(("fusion_small", "classification"), _OF_PLANES),
     "gan": {"loss", "perceptual", "average", "decay", "clip", *_OF_BINS},
 }
@@ -71,7 +71,7 @@ class Options:
         temperature: of the annealed mean.
         debias: how much of the rebalancing is undone when bins are decoded, from 0 (nothing) to 1 (all).
         gain: factor on chroma inside the exported model, which makes its full strength about as vivid as the truth.
-        calm: certainty, 0 to 1, of a place below which its chroma fades in the exported model; 0 for never.
+        calm: recommended certainty, 0 to 1, of a place below which its chroma fades, for the card; 0 for never.
         strength: recommended factor on chroma, for the card; `strength_reason` says why.
     """
 
@@ -211,7 +211,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     add(
         "--calm",
         type=float,
-        help=_help("certainty of a place below which its chroma fades, 0 to 1", "calm"),
+        help=_help("recommended certainty of a place below which its chroma fades, 0 to 1", "calm"),
     )
     add("--strength", type=float, help=_help("recommended factor on chroma", "strength"))
     add("--strength_reason", metavar="WORDS", help="reason for this strength, for the card")

@@ -153,6 +153,7 @@ def colorize(
         threads=threads,
         gpu=settings.gpu,
         gpu_memory=settings.gpu_memory,
+        calm=settings.calm,
     )
     paint_scans = PaintScans(settings, gallery_size)
     painted = opened.opened | "Infer" >> RunInference(handler) | "Paint" >> beam.ParDo(paint_scans)
@@ -338,6 +339,7 @@ def paint(guard: Guard, prediction: Prediction, settings: Settings, show: bool =
         prediction.seconds,
         prediction.opened.view.pixels,
         show,
+        prediction.faded,
     )
 
 

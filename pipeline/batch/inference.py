@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from apache_beam.ml.inference.base import ModelHandler
 
-from model import default_model
+from model import folder_of
 from model.card import weights_sha256
+from model.color import fading
 from model.color.srgb import LIGHTNESS
 from pipeline import storage
 from pipeline.codec.codec import View
@@ -23,8 +24,8 @@ from pipeline.errors import JobError
 from pipeline.inputs.collection import Item
 from pipeline.storage import scratch
 
-SIGNATURE = "serving_default"
-SHIPPED = "shipped"  # stands for the model in the installation of each worker
+SIGNATURE, CERTAINTY = "serving_default", "certainty"
+SHIPPED = "shipped:"  # before the name of a model that each worker takes from its own installation
 _FULL = 1_000_000  # weight of a full batch
 
 
@@ -47,6 +48,7 @@ class Prediction:
     chroma: np.ndarray | None  # float16 [K, S, S, 2], a*b* in Lab units; None if the network failed
     confidence: float  # 0...1, mean over the tiles
     seconds: float  # its share of the time of the batch
+    faded: float = 0.0  # share of the chroma, 0...1
     error: str = ""
 
 
@@ -59,12 +61,21 @@ class Network:
       batch_size: tiles in a call. All calls have this size, so that the result for a tile does not depend on others.
       threads: on a CPU; 0 lets TensorFlow choose.
       gpu_memory: limit on a GPU, in MB, where several processes share it; 0 for no limit. Memory is taken as needed.
+      calm: certainty of a place below which its chroma fades (see `model.color.fading`); 0 for never.
 
     Raises:
-      ModelError: the model cannot be loaded, or has another signature.
+      ModelError: the model cannot be loaded, has another signature, or has no certainty although `calm` needs it.
     """
 
-    def __init__(self, folder: str, side: int, batch_size: int = 8, threads: int = 0, gpu_memory: int = 0):
+    def __init__(
+        self,
+        folder: str,
+        side: int,
+        batch_size: int = 8,
+        threads: int = 0,
+        gpu_memory: int = 0,
+        calm: float = 0.0,
+    ):
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         try:
             import tensorflow as tf
@@ -90,19 +101,36 @@ class Network:
             raise ModelError(f"cannot load the model in {folder}: {str(error).splitlines()[0]}") from error
         self._call = _checked_signature(self._model, folder, side)
         self._constant, self._side, self._batch_size = tf.constant, side, batch_size
+        if calm and CERTAINTY not in self._call.structured_outputs:
+            raise ModelError(f"the model in {folder} has no {CERTAINTY}, which fading needs (--calm)")
+        self._calm = calm
 
-    def predict(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Predicts chroma float16 [K, S, S, 2] and confidence float32 [K] for tiles of luma uint8 [K, S, S]."""
+    def predict(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Predicts the colours of tiles of luma.
+
+        Args:
+          tiles: uint8 [K, S, S].
+
+        Returns:
+          Chroma float16 [K, S, S, 2] in Lab units, confidence float32 [K], and the share float32 [K] of the chroma
+          that was faded.
+        """
         chroma = np.empty((*tiles.shape, 2), np.float16)
         confidence = np.empty(len(tiles), np.float32)
+        shares = np.zeros(len(tiles), np.float32)
         padded = np.zeros((self._batch_size, self._side, self._side), np.uint8)
         for start in range(0, len(tiles), self._batch_size):
             part = tiles[start : start + self._batch_size]
             padded[: len(part)] = part
             answer = self._call(lightness=self._constant(LIGHTNESS[padded][..., None]))
-            chroma[start : start + len(part)] = answer["chroma"].numpy()[: len(part)]
-            confidence[start : start + len(part)] = answer["confidence"].numpy()[: len(part)]
-        return chroma, confidence
+            here = slice(start, start + len(part))
+            colors = answer["chroma"].numpy()[: len(part)]
+            if self._calm:
+                full, certainty = colors, answer[CERTAINTY].numpy()[: len(part)]
+                colors = fading.faded(full, certainty, self._calm)
+                shares[here] = fading.share(full, colors)
+            chroma[here], confidence[here] = colors, answer["confidence"].numpy()[: len(part)]
+        return chroma, confidence, shares
 
 
 @contextlib.contextmanager
@@ -127,7 +155,8 @@ def _checked_signature(model: Any, folder: str, side: int) -> Any:
     inputs = {name: spec.shape.as_list() for name, spec in call.structured_input_signature[1].items()}
     outputs = {name: spec.shape.as_list() for name, spec in call.structured_outputs.items()}
     wanted = {"lightness": [None, side, side, 1]}, {"chroma": [None, side, side, 2], "confidence": [None]}
-    if (inputs, outputs) != wanted:
+    with_certainty = wanted[1] | {CERTAINTY: [None, side, side]}
+    if inputs != wanted[0] or outputs not in (wanted[1], with_certainty):
         raise ModelError(
             f"the model in {folder} has the signature {inputs} -> {outputs}, not {wanted[0]} -> {wanted[1]}"
         )
@@ -156,25 +185,33 @@ def load(
     threads: int,
     gpu: bool = False,
     gpu_memory: int = 0,
+    calm: float = 0.0,
 ) -> Network:
     """The network of this process, loaded and tried out. All threads share it.
 
     Args:
-      model: folder or URI, or `SHIPPED`.
+      model: folder or URI, or `SHIPPED` and a name.
       sha256: of its graph and weights, from its card.
-      side, batch_size, threads, gpu_memory: as for `Network`.
+      side, batch_size, threads, gpu_memory, calm: as for `Network`.
       gpu: whether this machine must have a GPU.
 
     Raises:
       ModelError: the model cannot be loaded, is another one, has another signature, or fails; or there is no GPU.
     """
     with _LOADING:
-        return _load(model, sha256, side, batch_size, threads, gpu, gpu_memory)
+        return _load(model, sha256, side, batch_size, threads, gpu, gpu_memory, calm)
 
 
 @functools.lru_cache(maxsize=1)
 def _load(
-    model: str, sha256: str, side: int, batch_size: int, threads: int, gpu: bool, gpu_memory: int
+    model: str,
+    sha256: str,
+    side: int,
+    batch_size: int,
+    threads: int,
+    gpu: bool,
+    gpu_memory: int,
+    calm: float,
 ) -> Network:
     if gpu:
         _require_gpu()
@@ -188,7 +225,7 @@ def _load(
             f"the model {model} on the worker {socket.gethostname()} is not the one that this job was started with: "
             "install the same version of this package everywhere, or push the model again"
         )
-    network = Network(folder, side, batch_size, threads, gpu_memory)
+    network = Network(folder, side, batch_size, threads, gpu_memory, calm)
     try_out(network, side)  # the first call takes longer; no scan shall wait for it
     return network
 
@@ -206,7 +243,7 @@ def _require_gpu() -> None:
 def try_out(network: Network, side: int) -> None:
     """Raises ModelError unless the network returns a valid result for a plain grey picture."""
     try:
-        chroma, confidence = network.predict(np.full((1, side, side), 128, np.uint8))
+        chroma, confidence, _ = network.predict(np.full((1, side, side), 128, np.uint8))
     except Exception as error:  # any error of its kernels
         words = next(filter(None, map(str.strip, str(error).splitlines())), "")
         raise ModelError(
@@ -230,10 +267,11 @@ class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
         threads: int = 0,
         gpu: bool = False,
         gpu_memory: int = 0,
+        calm: float = 0.0,
     ):
         super().__init__()
         self._batch_size, self._max_batch_pixels = batch_size, max_batch_pixels
-        self._network = LazyNetwork(model, sha256, side, batch_size, threads, gpu, gpu_memory)
+        self._network = LazyNetwork(model, sha256, side, batch_size, threads, gpu, gpu_memory, calm)
 
     def load_model(self) -> "LazyNetwork":
         return self._network
@@ -271,12 +309,18 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
     started = time.perf_counter()
     tiles = np.concatenate([opened.view.tiles for opened in batch])
     try:
-        chroma, confidence = network.predict(tiles)
+        chroma, confidence, faded = network.predict(tiles)
     except Exception as error:  # out of memory, or an error of a kernel: one of the scans causes it
         if len(batch) > 1:
             return [prediction for opened in batch for prediction in predict([opened], network)]
         return [
-            Prediction(batch[0], None, 0.0, time.perf_counter() - started, f"{type(error).__name__}: {error}")
+            Prediction(
+                batch[0],
+                None,
+                0.0,
+                time.perf_counter() - started,
+                error=f"{type(error).__name__}: {error}",
+            )
         ]
     seconds = (time.perf_counter() - started) / len(tiles)
     predictions, start = [], 0
@@ -284,9 +328,15 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
         part = slice(start, start := start + len(opened.view.tiles))
         sound = np.isfinite(chroma[part]).all() and np.isfinite(confidence[part]).all()
         predictions.append(
-            Prediction(opened, chroma[part], float(confidence[part].mean()), seconds * len(opened.view.tiles))
+            Prediction(
+                opened,
+                chroma[part],
+                float(confidence[part].mean()),
+                seconds * len(opened.view.tiles),
+                float(faded[part].mean()),
+            )
             if sound
-            else Prediction(opened, None, 0.0, seconds, "the chroma of the network is not finite")
+            else Prediction(opened, None, 0.0, seconds, error="the chroma of the network is not finite")
         )
     return predictions
 
@@ -298,8 +348,8 @@ def local_copy(model: str) -> str:
       JobError: there is no room for the copy.
       OSError: the model cannot be read.
     """
-    if model == SHIPPED:
-        return default_model()
+    if model.startswith(SHIPPED):
+        return folder_of(model.removeprefix(SHIPPED))
     if not storage.is_cloud(model):
         return model
     target = Path(scratch.make())

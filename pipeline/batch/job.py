@@ -23,7 +23,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from model import default_model
+from model import MODELS, folder_of
 from model.card import CARD, CardError, ModelCard, read_card
 from pipeline import clock, storage
 from pipeline.batch import gpus, graph, lease, registry, runners, stopping, worklist
@@ -63,7 +63,9 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     engine = runners.engine(beam_argv, chosen.workers_share_files, chosen.gpu)
     gpu = gpus.GPUS.get(chosen.gpu)
     batch_size = chosen.batch_size or (gpu.batch_size if gpu else BATCH_SIZE)
-    for place in filter(None, (chosen.output, chosen.hints, chosen.model)):
+    model = chosen.model or MODELS[0]
+    elsewhere = None if model in MODELS else model
+    for place in filter(None, (chosen.output, chosen.hints, elsewhere)):
         collection.check_reachable(place)
     output = storage.normalize(chosen.output)
     collection.check_input(chosen.input)
@@ -75,10 +77,12 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
         ("--input", chosen.input),
         ("--output", output),
         ("--hints", hints_folder),
-        ("--model", chosen.model),
+        ("--model", elsewhere),
     )
     runners.check_places(engine, places)
-    folder, card, why = _card(chosen.model, chosen.allow_unblessed)
+    folder, card, why = _card(model, chosen.allow_unblessed)
+    if chosen.calm and card.default_calm is None:
+        raise JobError(f"the model {card.name} {card.version} has no certainty for --calm; leave it out")
     run = clock.label(started) + "-" + secrets.token_hex(3)
     stop = Stop(stopping.file(output, run))
     with scratch.folder() as made:
@@ -88,12 +92,13 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             model=card.name,
             model_version=card.version,
             model_sha256=card.weights_sha256,
-            model_uri=folder if chosen.model or engine.local else SHIPPED,
+            model_uri=folder if elsewhere or engine.local else f"{SHIPPED}{model}",
             side=card.size,
             format=chosen.format,
             quality=chosen.quality,
             min_confidence=chosen.min_confidence,
             strength=card.default_strength if chosen.strength is None else chosen.strength,
+            calm=(card.default_calm or 0.0) if chosen.calm is None else chosen.calm,
             color_scans=chosen.color_scans,
             max_pixels=chosen.max_pixels,
             codec_timeout=chosen.codec_timeout,
@@ -240,15 +245,16 @@ def _failed(words: str) -> int:
     return FAILURE
 
 
-def _card(model: str | None, allow_unblessed: bool) -> tuple[str, ModelCard, str]:
-    """Folder of the model, which a push during the job does not change, its card, and why it was taken."""
+def _card(model: str, allow_unblessed: bool) -> tuple[str, ModelCard, str]:
+    """Folder of a model, which a push during the job does not change, its card, and why it was taken."""
+    ships = model in MODELS
     try:
-        folder = registry.resolve(storage.normalize(model)) if model else default_model()
+        folder = folder_of(model) if ships else registry.resolve(storage.normalize(model))
         if storage.is_cloud(folder) and not storage.is_folder(folder):
             raise JobError(f"no such model: {folder}")
         card = read_card(local_copy(folder))
         reason = registry.why_unblessed(folder, card)
-        why = registry.why(model, folder, card, reason)
+        why = registry.why(None if ships else model, folder, card, reason)
     except CardError as error:
         raise JobError(f"{error} (--model needs the folder of an exported model with its {CARD})") from error
     except registry.RegistryError as error:

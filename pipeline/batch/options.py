@@ -3,6 +3,7 @@
 import argparse
 import os
 
+from model import MODELS
 from pipeline.inputs.collection import EXTENSIONS
 
 DESCRIPTION = """\
@@ -40,6 +41,7 @@ other commands
   archive-colorize plan --input SRC ...      forecasts time, workers and cost (see archive-colorize plan --help)
   archive-colorize status OUTPUT             counts the records in the manifest
   archive-colorize verify OUTPUT [--masters] reads the derivatives again, and compares them with the manifest
+  archive-colorize recover DERIVATIVE FILE   gives the grey JPEG master of a JPEG derivative back
   archive-colorize stop OUTPUT               lets the job that writes to OUTPUT finish work in progress, and ends it
   archive-colorize models ROOT               lists the pushed models and marks the current one
   archive-colorize rollback ROOT [VERSION]   makes the previous model, or any other, the current one
@@ -50,8 +52,9 @@ exit codes
   2  nothing was done, because an option or the input is wrong
   130, 143  stopped by SIGINT, or by SIGTERM or archive-colorize stop; work in progress was finished
 
-The shipped model was trained on photographs whose terms allow research use only. Read the licence note beside its
-weights before you publish its pictures, or train your own model (python -m model.train).
+The default model was trained on photographs whose terms allow research use only. Read the licence note beside its
+weights before you publish its pictures, take --model open, which is free for any use and knows less, or train your
+own model (python -m model.train).
 """
 
 
@@ -67,8 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument(
         "--model",
         metavar="M",
-        help="folder of an exported model, or of pushed models, whose current one is taken; local, gs:// or s3:// "
-        "(default: the shipped model)",
+        help="folder of an exported model, or of pushed models, whose current one is taken, local, gs:// or s3://; or "
+        f"a model that ships: {', '.join(MODELS)} (default: {MODELS[0]})",
     )
     work.add_argument(
         "--allow_unblessed",
@@ -90,6 +93,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_number(0, 3),
         metavar="X",
         help="factor on the chroma of the network, 0 to 3 (default: from the model card)",
+    )
+    look.add_argument(
+        "--calm",
+        type=_number(0, 1),
+        metavar="X",
+        help="fade chroma where the model is less certain than this, 0 (never) to 1 (default: from the model card); "
+        "the record has the share of chroma that was faded",
     )
     look.add_argument(
         "--hints",

@@ -88,7 +88,13 @@ class Codec:
         return View(tiles, width * height + _TILE_PIXEL * tiles.size)
 
     def paint(
-        self, item: Item, tiles: np.ndarray, confidence: float, seconds: float, show: bool = False
+        self,
+        item: Item,
+        tiles: np.ndarray,
+        confidence: float,
+        seconds: float,
+        show: bool = False,
+        faded: float = 0.0,
     ) -> Record | None:
         """Composes, encodes and writes the derivative of an opened scan.
 
@@ -97,6 +103,7 @@ class Codec:
           confidence: 0...1.
           seconds: share of the scan in the time of the network.
           show: write its two pictures for the gallery, too.
+          faded: share of its chroma that was faded, 0...1.
 
         Returns:
           Its record, or None if the scan is not held, because another process opened it.
@@ -105,7 +112,8 @@ class Codec:
         if held is None:
             return None
         started = time.perf_counter()
-        settings, record = self.settings, held.record.replace(confidence=round(confidence, 4))
+        settings = self.settings
+        record = held.record.replace(confidence=round(confidence, 4), faded=round(faded, 4))
 
         def spent() -> int:
             return _milliseconds(held.seconds + seconds + time.perf_counter() - started)

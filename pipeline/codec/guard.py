@@ -26,9 +26,10 @@ class Guard(GuardedProcess):
         seconds: float,
         pixels: int = 0,
         show: bool = False,
+        faded: float = 0.0,
     ) -> Record:
         """Calls `Codec.paint`. If the process that held the scan has died, the scan is opened again."""
-        arguments = item, tiles, confidence, seconds, show
+        arguments = item, tiles, confidence, seconds, show, faded
         record = self.ask(item, "paint", *arguments, pixels=pixels)
         if record is None:
             view = self.open(item)

@@ -26,6 +26,7 @@ class Settings:
     format: str = "jpeg"  # of derivatives: jpeg, png or tiff
     quality: int = 90  # JPEG, 1...100
     strength: float = 1.0  # factor on the network's chroma
+    calm: float = 0.0  # certainty of a place below which its chroma fades
     min_confidence: float = 0.0  # below it no derivative is written
     color_scans: str = "skip"  # or colorize
     max_pixels: int = MAX_PIXELS
@@ -60,7 +61,7 @@ class Settings:
 
 @functools.lru_cache(maxsize=4)  # called for each scan
 def _options_sha256(settings: Settings) -> str:
-    names = ("format", "quality", "strength", "min_confidence", "color_scans")
+    names = ("format", "quality", "strength", "calm", "min_confidence", "color_scans")
     chosen = {name: getattr(settings, name) for name in names}
     if settings.format != "jpeg":
         del chosen["quality"]

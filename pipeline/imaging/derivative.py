@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from model.color import edges
-from pipeline.imaging import chroma, graft, hints
+from pipeline.imaging import chroma, graft, hints, recovery
 from pipeline.imaging.icc import srgb_profile
 from pipeline.imaging.scan import Scan
 from pipeline.metadata import containers, embedded, ifd, xmp
@@ -77,7 +77,7 @@ def compose(scan: Scan, model: np.ndarray) -> Image.Image:
 def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes) -> bytes:
     carried = scan.carried
     if scan.jpeg is not None:
-        master, others = scan.jpeg, scan.jpeg.carried
+        master, others = scan.jpeg, (*scan.jpeg.carried, recovery.remainder(scan.jpeg))
     else:
         assert scan.luma is not None  # without coded luminance
         buffer = io.BytesIO()

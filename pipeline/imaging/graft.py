@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import itertools
 import re
 import struct
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from pipeline.metadata.containers import JPEG_EXIF, JPEG_EXTENDED_XMP, JPEG_PHOT
 _SOF0, _SOF2 = 0xC0, 0xC2
 _DHT, _DQT, _DNL, _DRI = 0xC4, 0xDB, 0xDC, 0xDD
 _EOI, _SOS = 0xD9, 0xDA
-_APP0, _APP1, _APP2, _APP13, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEF, 0xFE
+_APP0, _APP1, _APP2, _APP9, _APP13, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xE9, 0xED, 0xEF, 0xFE
 
 _CODING = {0xC0, 0xC1, _SOF2, _DHT, _DQT, _DRI, _SOS}
 _REFUSED = {
@@ -64,8 +65,8 @@ _UNTRUE_OF_A_DERIVATIVE = (
     (0xEE, b"Adobe"),  # without a transform it would declare RGB
 )
 
-_LARGEST_PAYLOAD = 0xFFFF - 2
-LARGEST_XMP = _LARGEST_PAYLOAD - len(JPEG_XMP)  # bytes of a packet in one segment
+LARGEST_PAYLOAD = 0xFFFF - 2  # bytes in a segment
+LARGEST_XMP = LARGEST_PAYLOAD - len(JPEG_XMP)  # bytes of a packet in one segment
 LARGEST_SIDE = 65_500  # pixels; limit of libjpeg
 
 
@@ -89,6 +90,7 @@ class Jpeg:
       data: the file.
       width, height: in pixels, as coded (before any EXIF orientation).
       process: marker of the frame header: 0xC0 baseline, 0xC1 extended, 0xC2 progressive.
+      component: id of the luminance, 0...255.
       quantisation: quantisation table, as in a DQT segment (T.81, B.2.4.1) with the id 0.
       metadata: APPn and COM segments in their order.
       coding: Huffman tables, restart intervals and scans in their order.
@@ -98,6 +100,7 @@ class Jpeg:
     width: int
     height: int
     process: int
+    component: int
     quantisation: bytes = field(repr=False)
     metadata: tuple[bytes, ...] = field(repr=False)
     coding: tuple[_Segment, ...] = field(repr=False)
@@ -124,6 +127,16 @@ def parse(jpeg: bytes) -> Jpeg:
       NotGraftable: it does not have exactly one component of 8 bits, is not coded with Huffman tables in a
         sequential or progressive process, is truncated, or is not a JPEG.
     """
+    return _parse(jpeg, components=1)
+
+
+def parse_grafted(jpeg: bytes) -> Jpeg:
+    """Reads the structure of the luminance in a result of `graft`. Raises NotGraftable."""
+    return _parse(jpeg, components=3)
+
+
+def _parse(jpeg: bytes, components: int) -> Jpeg:
+    """Reads the structure of the first component of a JPEG with this number of components in scans of their own."""
     segments = tuple(_segments(jpeg))
     frames = [s for s in segments if _SOF0 <= s.marker <= _SOF2]
     scans = [s for s in segments if s.marker == _SOS]
@@ -132,9 +145,9 @@ def parse(jpeg: bytes) -> Jpeg:
     process, start, stop = frames[0]
     if stop - start < 13:
         raise NotGraftable("its frame header is damaged")
-    precision, height, width, components = struct.unpack(">BHHB", jpeg[start + 4 : start + 10])
-    if components != 1:
-        raise NotGraftable(f"it has {components} components, not one")
+    precision, height, width, count = struct.unpack(">BHHB", jpeg[start + 4 : start + 10])
+    if count != components:
+        raise NotGraftable(f"it has {count} component{'s' * (count != 1)}, not {components}")
     if precision != 8:
         raise NotGraftable(f"its samples have {precision} bits, not 8")
     if not height:
@@ -144,10 +157,12 @@ def parse(jpeg: bytes) -> Jpeg:
     component, _, table = jpeg[start + 10 : start + 13]
     if not scans or scans[0].start < start:
         raise NotGraftable("no scan follows the frame header")
-    if len(scans) > 1 and process != _SOF2:
+    others = jpeg[start + 13 : start + 10 + 3 * components : 3]  # ids of the other components
+    if any(jpeg[s.start + 4] != 1 or jpeg[s.start + 5] not in (component, *others) for s in scans):
+        raise NotGraftable("a scan is of several components, or of one that the frame does not have")
+    own = [s for s in scans if jpeg[s.start + 5] == component]
+    if not own or (len(own) > 1 and process != _SOF2):
         raise NotGraftable("it is sequential and has several scans")
-    if any(jpeg[s.start + 4 : s.start + 6] != bytes([1, component]) for s in scans):
-        raise NotGraftable("a scan is of a component that the frame does not have")
     tables: dict[int, bytes] = {}
     for segment in segments:  # decoders use the tables at the first scan of a component
         if segment.marker == _DQT and segment.start < scans[0].start:
@@ -155,8 +170,9 @@ def parse(jpeg: bytes) -> Jpeg:
     if table not in tables:
         raise NotGraftable("its quantisation table is missing")
     metadata = tuple(jpeg[s.start : s.stop] for s in segments if _is_metadata(s.marker))
-    coding = tuple(s for s in segments if s.marker in (_DHT, _DRI, _SOS))
-    return Jpeg(jpeg, width, height, process, tables[table], metadata, coding)
+    last = own[-1].start
+    coding = tuple(s for s in segments if s.marker in (_DHT, _DRI, _SOS) and s.start <= last)
+    return Jpeg(jpeg, width, height, process, component, tables[table], metadata, coding)
 
 
 def graft(master: Jpeg, cb: np.ndarray, cr: np.ndarray, *, quality: int, segments: Sequence[bytes]) -> bytes:
@@ -193,10 +209,25 @@ def graft(master: Jpeg, cb: np.ndarray, cr: np.ndarray, *, quality: int, segment
             _segment(_DQT, master.quantisation),
             _segment(_DQT, b"\x01" + blue.quantisation[1:]),
             _segment(master.process, frame),
-            *_scans(master, 1),
+            *_joined(master, 1),
             _segment(_DRI, b"\0\0"),  # the restart interval of the master ends with its scans
-            *_scans(blue, 2),
-            *_scans(red, 3),
+            *_joined(blue, 2),
+            *_joined(red, 3),
+            bytes([0xFF, _EOI]),
+        )
+    )
+
+
+def alone(luminance: Jpeg) -> bytes:
+    """Makes a grey JPEG of a luminance, with no other headers than it needs."""
+    frame = struct.pack(">BHHB", 8, luminance.height, luminance.width, 1) + bytes([1, 0x11, 0])
+    return b"".join(
+        (
+            _SOI,
+            _jfif(luminance),
+            _segment(_DQT, luminance.quantisation),
+            _segment(luminance.process, frame),
+            *_joined(luminance, 1),
             bytes([0xFF, _EOI]),
         )
     )
@@ -212,7 +243,7 @@ def app1_xmp(packet: bytes, extension: bytes = b"") -> list[bytes]:
 
     Raises ValueError if the packet is larger than `LARGEST_XMP`.
     """
-    step = _LARGEST_PAYLOAD - len(JPEG_EXTENDED_XMP) - 40
+    step = LARGEST_PAYLOAD - len(JPEG_EXTENDED_XMP) - 40
     named = JPEG_EXTENDED_XMP + hashlib.md5(extension).hexdigest().upper().encode()
     return [
         _segment(_APP1, JPEG_XMP + packet),
@@ -223,16 +254,21 @@ def app1_xmp(packet: bytes, extension: bytes = b"") -> list[bytes]:
     ]
 
 
+def app9(payload: bytes) -> bytes:
+    """Makes an APP9 segment. Raises ValueError above `LARGEST_PAYLOAD` bytes."""
+    return _segment(_APP9, payload)
+
+
 def app13_photoshop(resources: bytes) -> list[bytes]:
     """Makes APP13 segments of Photoshop resources, which readers join."""
-    step = _LARGEST_PAYLOAD - len(JPEG_PHOTOSHOP)
+    step = LARGEST_PAYLOAD - len(JPEG_PHOTOSHOP)
     parts = [resources[at : at + step] for at in range(0, len(resources), step)]
     return [_segment(_APP13, JPEG_PHOTOSHOP + part) for part in parts]
 
 
 def comment(text: bytes) -> list[bytes]:
     """Makes COM segments of at most 65 533 bytes each."""
-    return [_segment(_COM, text[at : at + _LARGEST_PAYLOAD]) for at in range(0, len(text), _LARGEST_PAYLOAD)]
+    return [_segment(_COM, text[at : at + LARGEST_PAYLOAD]) for at in range(0, len(text), LARGEST_PAYLOAD)]
 
 
 def app2_icc(profile: bytes) -> list[bytes]:
@@ -240,7 +276,7 @@ def app2_icc(profile: bytes) -> list[bytes]:
 
     Raises ValueError if it is larger than 255 chunks.
     """
-    step = _LARGEST_PAYLOAD - len(_ICC) - 2
+    step = LARGEST_PAYLOAD - len(_ICC) - 2
     chunks = [profile[at : at + step] for at in range(0, len(profile), step)]
     if len(chunks) > 255:
         raise ValueError(f"an ICC profile of {len(profile)} bytes does not fit into a JPEG")
@@ -285,15 +321,18 @@ def _quantisation_tables(payload: bytes) -> dict[int, bytes]:
     return tables
 
 
-def _scans(jpeg: Jpeg, component: int) -> Iterator[bytes | memoryview]:
-    """Coding segments of a grey JPEG, with scans for `component` (T.81, B.2.3)."""
+def coding(jpeg: Jpeg, component: int) -> Iterator[list[bytes | memoryview]]:
+    """The parts of each coding segment of a luminance, with its scans for `component` (T.81, B.2.3)."""
     view = memoryview(jpeg.data)
     for marker, start, stop in jpeg.coding:
         if marker == _SOS:
-            yield view[start : start + 5]
-            yield bytes([component])
-            start += 6
-        yield view[start:stop]
+            yield [view[start : start + 5], bytes([component]), view[start + 6 : stop]]
+        else:
+            yield [view[start:stop]]
+
+
+def _joined(jpeg: Jpeg, component: int) -> Iterator[bytes | memoryview]:
+    return itertools.chain.from_iterable(coding(jpeg, component))
 
 
 def _encode(plane: np.ndarray, quality: int, progressive: bool) -> Jpeg:
@@ -321,8 +360,8 @@ def _jfif(master: Jpeg) -> bytes:
 
 
 def _segment(marker: int, payload: bytes) -> bytes:
-    if len(payload) > _LARGEST_PAYLOAD:
-        raise ValueError(f"{len(payload)} bytes do not fit into a JPEG segment of {_LARGEST_PAYLOAD}")
+    if len(payload) > LARGEST_PAYLOAD:
+        raise ValueError(f"{len(payload)} bytes do not fit into a JPEG segment of {LARGEST_PAYLOAD}")
     return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
 
 

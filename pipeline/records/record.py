@@ -105,6 +105,7 @@ class Record:
     hints_sha256: str = ""  # of the hints file; empty if there is none
     confidence: float | None = None  # 0...1; None if the network was not used
     colorfulness: float | None = None  # Hasler-Suesstrunk M3, 8-bit sRGB
+    faded: float | None = None  # share of the network's chroma, 0...1, that --calm took away
     milliseconds: int = 0  # time of codec and network, with a share of the batch
     run: str = ""
     finished: str = ""  # UTC, ISO 8601

@@ -12,7 +12,7 @@ FILE = "summary.json"
 COLLECTIONS = 200  # largest number of collections that are told apart
 OTHERS = "(others)"
 RANGED = ("confidence", "colorfulness")
-FIGURES = (*RANGED, "milliseconds", "source_bytes", "derivative_bytes")
+FIGURES = (*RANGED, "faded", "milliseconds", "source_bytes", "derivative_bytes")
 
 
 @dataclass

@@ -38,7 +38,9 @@ def main() -> None:
         side=card.size,
         strength=card.default_strength,
     )
-    network = Network(default_model(), card.size, BATCH, threads=len(os.sched_getaffinity(0)))
+    network = Network(
+        default_model(), card.size, BATCH, threads=len(os.sched_getaffinity(0)), calm=card.default_calm or 0.0
+    )
     guard = Guard(settings)
     batch, records, since = [], [], time.monotonic()
     for item in collection.expand(arguments.input):

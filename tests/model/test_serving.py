@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from model import card, serving
+from model.color import fading
 from model.networks import fusion_small
 from tests.model.networks.test_networks import CENTRES, SMALL, lightness
 
@@ -63,14 +65,18 @@ def test_the_signature_takes_any_number_of_pictures_of_one_size(exported):
     outputs = {
         name: (spec.shape.as_list(), spec.dtype) for name, spec in signature.structured_outputs.items()
     }
-    assert outputs == {"chroma": ([None, 64, 64, 2], tf.float32), "confidence": ([None], tf.float32)}
+    assert outputs == {
+        "chroma": ([None, 64, 64, 2], tf.float32),
+        "confidence": ([None], tf.float32),
+        "certainty": ([None, 64, 64], tf.float32),
+    }
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_export_gives_the_colors_of_the_network(exported, network, count):
     batch = lightness(count, 64, 64)
     chroma, confidence = serving.load(exported)(batch)
-    np.testing.assert_allclose(chroma, np.asarray(network(batch)), atol=1e-4)
+    np.testing.assert_allclose(chroma, np.asarray(network(batch)), atol=0.02)  # Lab units; half precision
     assert confidence.shape == (count,)
     assert np.all((confidence >= 0) & (confidence <= 1))
 
@@ -80,6 +86,44 @@ def test_the_spread_of_one_bin_is_zero_and_of_two_half_their_distance():
     sure, torn = np.array([50.0, 0]), np.array([0.0, 0])
     logits = np.stack([np.broadcast_to(row, (2, 2, 2)) for row in (sure, torn)]).astype(np.float32)
     np.testing.assert_allclose(np.asarray(serving.spread(logits, centres)), [0, 25], atol=1e-3)
+
+
+def test_kernels_are_stored_in_half_precision_and_read_in_single(exported, network):
+    loaded = tf.saved_model.load(str(exported))
+    graph = loaded.signatures["serving_default"].graph
+    stored = {variable.name: variable for variable in graph.variables}
+    assert stored["logits/kernel:0"].dtype == tf.float16
+    assert stored["logits/bias:0"].dtype == tf.float32
+    read = serving.weights(exported)["logits/kernel"]
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, network.get_layer("logits").get_weights()[0], rtol=1e-3)
+
+
+def test_a_kernel_too_large_for_half_precision_stays_in_single():
+    wide = keras.Variable(np.full((2, 2), 1e5, np.float32))
+    assert serving._stored(wide).dtype == tf.float32
+
+
+def test_certainty_is_the_share_of_the_squared_chroma_that_the_mean_has():
+    centres = np.array([(0, 0), (30, 40), (-30, -40)], np.float32)
+    with np.errstate(divide="ignore"):
+        logits = np.log(np.array([[1, 0, 0], [0, 1, 0], [0.3, 0.7, 0], [0, 0.5, 0.5]], np.float32))
+    found = np.asarray(serving.certainty(np.maximum(logits, -50)[None, :, None], centres))[0, :, 0]
+    np.testing.assert_allclose(found, [1, 1, 0.7, 0], atol=1e-3)
+
+
+def test_chroma_fades_in_proportion_where_the_certainty_is_below_calm(exported):
+    batch = lightness(2, 64, 64)
+    full, _ = serving.load(exported)(batch)
+    loaded = tf.saved_model.load(str(exported))
+    found = loaded.signatures["serving_default"](lightness=tf.constant(batch))
+    certainty, calm = found["certainty"].numpy(), float(np.median(found["certainty"]))
+    left, _ = serving.load(exported, calm)(batch)
+    np.testing.assert_array_equal(left[certainty >= calm], full[certainty >= calm])
+    np.testing.assert_allclose(left, full * np.minimum(certainty / calm, 1)[..., None], rtol=1e-4, atol=1e-5)
+    assert np.all(fading.share(full, left) > 0)
+    assert fading.share(full, full) == pytest.approx(0, abs=1e-6)
+    assert fading.share(full, 0.25 * full) == pytest.approx(0.75)
 
 
 def test_confidence_is_the_share_of_validation_pictures_that_were_less_sure():

@@ -28,11 +28,12 @@ def export_model(
     side: int = SIDE,
     outputs=("chroma", "confidence"),
     broken: bool = False,
+    calm: float | None = None,
 ) -> Path:
     """Export a SavedModel whose chroma follows from lightness: dark parts are blue and light parts orange.
 
-    Its confidence follows from the contrast. It fails on a picture that is white everywhere, like a faulty kernel. If
-    `broken`, it fails on any picture.
+    Its confidence follows from the contrast, and its certainty, if it is among the `outputs`, from the lightness. It
+    fails on a picture that is white everywhere, like a faulty kernel. If `broken`, it fails on any picture.
     """
     import tensorflow as tf
 
@@ -45,12 +46,13 @@ def export_model(
                 warm = (lightness - 50) / 50
             chroma = tf.concat([12 * warm, 30 * warm + float(version)], -1)
             confidence = tf.clip_by_value(tf.math.reduce_std(lightness, (1, 2, 3)) / 30, 0.0, 1.0)
-            answers = {"chroma": chroma, "confidence": confidence}
+            certainty = lightness[..., 0] / 100
+            answers = {"chroma": chroma, "confidence": confidence, "certainty": certainty}
             return {name: answers[name] for name in outputs}
 
     module = Tiny()
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.__call__})
-    blank = {str: "", int: 0, float: 1.0, dict: {}, list: [], list[str]: []}
+    blank = {str: "", int: 0, float: 1.0, float | None: calm, dict: {}, list: [], list[str]: []}
     entries = {entry.name: blank[entry.type] for entry in dataclasses.fields(ModelCard)}
     entries |= {"name": "tiny", "version": version, "size": side, "weights_sha256": weights_sha256(folder)}
     card = ModelCard(**entries)

@@ -149,7 +149,7 @@ def figures():
 
     card = read_card(default_model())
     squares = np.stack([batches.resized(picture(seed), card.size, card.size) for seed in range(4)])
-    predictor = load(default_model())
+    predictor = load(default_model(), card.default_calm)
     found = quality.figures_of_pictures(
         tf.constant(squares.astype(np.float32) / 255),
         lambda lightness: tf.constant(predictor(lightness.numpy())[0]),

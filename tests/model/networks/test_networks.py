@@ -289,22 +289,6 @@ def test_a_bin_that_is_certain_gives_its_color_times_the_gain():
     )
 
 
-def test_chroma_fades_where_the_bins_are_undecided_if_told():
-    plain, calm = (
-        fusion_small.build(fusion_small.Config(centres=CENTRES, calm=least, **SMALL)) for least in (0.0, 0.8)
-    )
-    kernel, _ = plain.get_layer("logits").get_weights()
-    for shares in ({(20, -40): 1.0}, {(20, -40): 0.7, (0, 0): 0.3}):
-        bins = np.array([shares.get(tuple(centre), 1e-12) for centre in CENTRES], np.float32)
-        for model in (plain, calm):
-            model.get_layer("logits").set_weights([0 * kernel, np.log(bins)])
-        before, after = (
-            ops.convert_to_numpy(model(lightness(1, 32, 32)))[0, 5, 5] for model in (plain, calm)
-        )
-        certainty = shares[20, -40]  # (0.7 x chroma)² / (0.7 x chroma²)
-        np.testing.assert_allclose(after, min(certainty / 0.8, 1) * before, rtol=2e-3)
-
-
 def test_upsampling_is_bilinear():
     ramp = np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1) * np.ones((1, 8, 8, 2), np.float32)
     large = ops.convert_to_numpy(Enlarged(4)(ramp))

@@ -190,6 +190,7 @@ def test_a_second_run_processes_only_new_changed_and_missing_files(colorize, tmp
     ("change", "stale"),
     [
         (("--strength", "0.5"), True),
+        (("--calm", "0"), False),
         (("--quality", "70"), True),
         (("--batch_size", "3"), False),
         (("--max_failures", "0.5"), False),
@@ -231,6 +232,29 @@ def test_results_of_low_confidence_can_be_withheld(colorize, tmp_path):
     assert (record.outcome, record.reason, record.derivative) == (Outcome.SKIPPED, Reason.LOW_CONFIDENCE, "")
     assert not list((tmp_path / "out").rglob("dull*"))
     assert run.summary["outcomes"]["colorized"] == 2
+
+
+def test_uncertain_places_fade_by_the_models_calm_or_by_the_option(colorize, tmp_path):
+    archive = make_archive(tmp_path / "in", 2)
+    outputs = ("chroma", "confidence", "certainty")  # certainty = lightness / 100
+    model = export_model(tmp_path / "certain", outputs=outputs, calm=0.5)
+    runs = {
+        calm: colorize(archive, tmp_path / f"out{calm}", "--model", model, *options).records
+        for calm, options in {"card": (), "0": ("--calm", "0"), "1": ("--calm", "1")}.items()
+    }
+    for key in runs["card"]:
+        never, card, always = (runs[calm][key] for calm in ("0", "card", "1"))
+        assert 0 == never.faded < card.faded < always.faded < 1
+        assert never.colorfulness > card.colorfulness > always.colorfulness > 0
+
+
+def test_a_model_without_certainty_is_refused_with_calm_only(colorize, tmp_path):
+    archive = make_archive(tmp_path / "in", 1)
+    refused = colorize(archive, tmp_path / "out", "--calm", "0.3")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "the model tiny 1 has no certainty for --calm" in refused.err
+    (record,) = colorize(archive, tmp_path / "out", "--calm", "0").records.values()
+    assert record.faded == 0
 
 
 def test_a_scan_that_the_network_fails_on_does_not_take_its_batch_along(colorize, tmp_path):

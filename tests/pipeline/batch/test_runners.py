@@ -94,8 +94,11 @@ def test_workers_elsewhere_see_no_local_places(argv, local, shares):
         runners.check_places(runners.engine(argv, workers_share_files=True), places)
 
 
-@pytest.mark.parametrize("shares", [(), ("--workers_share_files",)])
-def test_workers_take_the_shipped_model_from_their_own_installation(shares, jar, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("fusion-small", ()), ("fusion-small", ("--workers_share_files",)), ("open", ("--model", "open"))],
+)
+def test_workers_take_a_shipped_model_from_their_own_installation(name, options, jar, tmp_path, monkeypatch):
     """With shared files, too: the launcher may be installed elsewhere."""
     seen = []
     monkeypatch.setattr(
@@ -104,5 +107,5 @@ def test_workers_take_the_shipped_model_from_their_own_installation(shares, jar,
     monkeypatch.setattr(runners, "check_places", lambda engine, places: None)
     argv = ["--runner=FlinkRunner", *PROCESS, jar, "--flink_master=flink:8081", "--parallelism=2"]
     places = ["--input", str(make_archive(tmp_path / "in", 1)), "--output", str(tmp_path / "out")]
-    assert main([*places, *argv, *shares]) == 1
-    assert seen[0].model_uri == SHIPPED
+    assert main([*places, *argv, *options]) == 1
+    assert seen[0].model_uri == f"{SHIPPED}{name}"

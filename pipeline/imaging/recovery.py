@@ -1,0 +1,107 @@
+"""Gives a grey JPEG master back from its grafted derivative.
+
+A derivative has all coding segments of its master: Huffman tables, restart intervals and scans. `remainder` packs the
+other bytes of the master, that is, headers, metadata and whatever follows its end, for an APP9 segment of the
+derivative. `recover` puts both together again.
+"""
+
+import hashlib
+import itertools
+import struct
+import zlib
+from dataclasses import dataclass
+
+from pipeline.imaging import graft
+from pipeline.metadata import embedded, provenance
+
+SIGNATURE = b"archive-colorize master\0"
+_LARGEST = 4 * 2**20  # bytes of the unpacked parts
+
+
+class NotRecoverable(ValueError):
+    """No master can be given back from a file; the message says why."""
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A master that was given back.
+
+    Attributes:
+      data: the file.
+      exact: whether it is the master to the last byte, by the SHA-256 in the derivative. Otherwise its luminance is
+        the master's to the last coefficient, with as few headers as possible.
+      why: why it is not exact, or why nobody can know, in words.
+    """
+
+    data: bytes
+    exact: bool
+    why: str = ""
+
+
+def remainder(master: graft.Jpeg) -> bytes:
+    """Segment with the bytes of a master that are not in its coding segments; without them, if they do not fit."""
+    stops = [0, *(segment.stop for segment in master.coding)]
+    starts = [*(segment.start for segment in master.coding), len(master.data)]
+    parts = [master.data[stop:start] for stop, start in zip(stops, starts, strict=True)]
+    packed = b""
+    if sum(map(len, parts)) <= _LARGEST:
+        sizes = struct.pack(f">BH{len(parts)}I", master.component, len(parts), *map(len, parts))
+        packed = zlib.compress(b"".join((sizes, *parts)), 9)
+    if len(SIGNATURE) + len(packed) > graft.LARGEST_PAYLOAD:
+        packed = b""
+    return graft.app9(SIGNATURE + packed)
+
+
+def recover(derivative: bytes) -> Recovered:
+    """Gives the master back.
+
+    Raises:
+      NotRecoverable: the file is not a derivative of a grey JPEG, or it has been changed.
+    """
+    try:
+        grafted = graft.parse_grafted(derivative)
+    except graft.NotGraftable as error:
+        raise NotRecoverable(f"it is no derivative of a grey JPEG: {error}") from error
+    packed = next((s[4 + len(SIGNATURE) :] for s in grafted.metadata if s.startswith(SIGNATURE, 4)), None)
+    if packed is None:
+        raise NotRecoverable(
+            "it does not carry a master: that was not a grey JPEG, or a program has removed the segment"
+        )
+    if not packed:
+        return Recovered(
+            graft.alone(grafted), False, "its headers and metadata were too large to be carried along"
+        )
+    component, parts = _unpacked(packed)
+    if len(parts) != len(grafted.coding) + 1:
+        raise NotRecoverable("its scans have been changed since it was written")
+    data = parts[0]
+    data += b"".join(
+        itertools.chain.from_iterable(
+            [*segment, part]
+            for segment, part in zip(graft.coding(grafted, component), parts[1:], strict=True)
+        )
+    )
+    record = provenance.read_packet(embedded.packet(derivative))
+    if record is None:
+        return Recovered(
+            data, False, "the SHA-256 of the master is no longer in the derivative, so nobody can tell"
+        )
+    if hashlib.sha256(data).hexdigest() != record.source_sha256:
+        raise NotRecoverable(
+            "it has been changed since it was written: the SHA-256 differs from the master's"
+        )
+    return Recovered(data, True)
+
+
+def _unpacked(packed: bytes) -> tuple[int, list[bytes]]:
+    """Id of the master's component, and the parts of a `remainder`."""
+    try:
+        data = zlib.decompressobj().decompress(packed, 2 * _LARGEST)
+        component, count = struct.unpack_from(">BH", data)
+        sizes = struct.unpack_from(f">{count}I", data, 3)
+    except (zlib.error, struct.error) as error:
+        raise NotRecoverable(f"the remainder of its master is damaged: {error}") from error
+    ends = list(itertools.accumulate(sizes, initial=3 + 4 * count))
+    if ends[-1] != len(data):
+        raise NotRecoverable("the remainder of its master is damaged")
+    return component, [data[start:end] for start, end in itertools.pairwise(ends)]
