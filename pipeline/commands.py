@@ -10,6 +10,7 @@ from pipeline import storage
 from pipeline.batch import boot, capacity, lease, options, registry, stopping, verification
 from pipeline.console import Pace, complain, one_line, say
 from pipeline.errors import JobError
+from pipeline.gallery.report import write_report
 from pipeline.inputs.collection import check_reachable
 from pipeline.records import manifest
 from pipeline.records.summary import Summary, describe
@@ -83,6 +84,21 @@ def verify(argv: list[str]) -> int:
     found = ", ".join(f"{number:,} {problem}" for problem, number in problems.items())
     say(f"{pace.number:,} files read: {found or 'all as the manifest says'}")
     return FOUND if problems else 0
+
+
+def report(argv: list[str]) -> int:
+    """`archive-colorize report OUTPUT`: writes a page for the file about all runs on an output."""
+    words = "Writes OUTPUT/report.html: what was done, to how many scans, by which model, and what was refused and why."
+    chosen = _parse("report", words, argv, "OUTPUT")
+    check_reachable(chosen.output)
+    output = storage.normalize(chosen.output)
+    if not manifest.runs(output):
+        raise JobError(f"no manifest in {output}; is it the --output of a run?")
+    try:
+        say(write_report(output, manifest.latest(output)))
+    except OSError as error:
+        raise JobError(f"cannot write to {output}: {error.strerror or error}") from error
+    return 0
 
 
 def stop(argv: list[str]) -> int:
@@ -172,6 +188,7 @@ COMMANDS = {
     "plan": capacity.main,
     "status": status,
     "verify": verify,
+    "report": report,
     "stop": stop,
     "models": models,
     "rollback": rollback,

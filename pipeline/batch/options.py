@@ -45,6 +45,7 @@ other commands
   archive-colorize plan --input SRC ...      forecasts time, workers and cost (see archive-colorize plan --help)
   archive-colorize status OUTPUT             counts the records in the manifest
   archive-colorize verify OUTPUT [--masters] reads the derivatives again, and compares them with the manifest
+  archive-colorize report OUTPUT             writes OUTPUT/report.html: what was done, by which model, what was refused
   archive-colorize stop OUTPUT               lets the job that writes to OUTPUT finish work in progress, and ends it
   archive-colorize models ROOT               lists the pushed models and marks the current one
   archive-colorize rollback ROOT [VERSION]   makes the previous model, or any other, the current one

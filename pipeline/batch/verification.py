@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline import storage
-from pipeline.gallery import pictures
+from pipeline.gallery import pictures, report
 from pipeline.inputs.collection import EXTENSIONS, derivative_uri
 from pipeline.records import manifest, summary
 from pipeline.records.record import Outcome, Record
@@ -15,7 +15,13 @@ from pipeline.storage import scratch
 
 READERS = 8  # files that are read at the same time
 _BATCH = 256  # files whose names are in memory
-_OWN = {manifest.FOLDER, pictures.FOLDER, summary.FILE, manifest.DEAD_LETTERS}  # files and folders of the job
+_OWN = {
+    manifest.FOLDER,
+    pictures.FOLDER,
+    summary.FILE,
+    manifest.DEAD_LETTERS,
+    report.FILE,
+}  # files and folders of the job
 _FORMATS = {extension: name for name, extension in EXTENSIONS.items()}
 
 MISSING, CHANGED, UNREADABLE, UNLISTED = "missing", "changed", "unreadable", "not in the manifest"

@@ -41,6 +41,16 @@ class Settings:
     local: bool = True  # whether the launcher plans the run and starts the workers
 
     @property
+    def options(self) -> dict[str, str | int | float]:
+        """The options that change a derivative."""
+        names = ["format", "quality", "strength", "min_confidence", "color_scans"]
+        if self.format != "jpeg":
+            names.remove("quality")
+        # Without these options, results of earlier versions are still up to date.
+        names += [name for name in ("description", "credit") if getattr(self, name)]
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def options_sha256(self) -> str:
         """Digest of the options that change a derivative."""
         return _options_sha256(self)
@@ -66,10 +76,4 @@ class Settings:
 
 @functools.lru_cache(maxsize=4)  # called for each scan
 def _options_sha256(settings: Settings) -> str:
-    names = ("format", "quality", "strength", "min_confidence", "color_scans")
-    chosen = {name: getattr(settings, name) for name in names}
-    if settings.format != "jpeg":
-        del chosen["quality"]
-    # Without these options, results of earlier versions are still up to date.
-    chosen |= {name: value for name in ("description", "credit") if (value := getattr(settings, name))}
-    return hashlib.sha256(json.dumps([PROCESS, chosen], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([PROCESS, settings.options], sort_keys=True).encode()).hexdigest()
