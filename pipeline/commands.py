@@ -10,6 +10,7 @@ from pipeline import storage
 from pipeline.batch import boot, capacity, lease, options, registry, stopping, verification
 from pipeline.console import Pace, complain, one_line, say
 from pipeline.errors import JobError
+from pipeline.gallery.report import write_report
 from pipeline.imaging import recovery
 from pipeline.inputs.collection import check_reachable
 from pipeline.records import manifest
@@ -109,6 +110,21 @@ def recover(argv: list[str]) -> int:
     return 0
 
 
+def report(argv: list[str]) -> int:
+    """`archive-colorize report OUTPUT`: writes a page for the file about all runs on an output."""
+    words = "Writes OUTPUT/report.html: what was done, to how many scans, by which model, and what was refused and why."
+    chosen = _parse("report", words, argv, "OUTPUT")
+    check_reachable(chosen.output)
+    output = storage.normalize(chosen.output)
+    if not manifest.runs(output):
+        raise JobError(f"no manifest in {output}; is it the --output of a run?")
+    try:
+        say(write_report(output, manifest.latest(output)))
+    except OSError as error:
+        raise JobError(f"cannot write to {output}: {error.strerror or error}") from error
+    return 0
+
+
 def stop(argv: list[str]) -> int:
     """`archive-colorize stop OUTPUT`: stops the job that writes to an output, from any machine."""
     words = "Lets the job that writes to OUTPUT finish work in progress, and ends it."
@@ -197,6 +213,7 @@ COMMANDS = {
     "status": status,
     "verify": verify,
     "recover": recover,
+    "report": report,
     "stop": stop,
     "models": models,
     "rollback": rollback,

@@ -225,6 +225,8 @@ def _report(
         "model_version": settings.model_version,
         "model_sha256": settings.model_sha256,
         "model_uri": settings.model_uri,
+        "options": settings.options,
+        "options_sha256": settings.options_sha256,
         "output": settings.output,
         "manifest": manifest.folder(settings.output),
         "dead_letters": storage.join(settings.output, manifest.DEAD_LETTERS),

@@ -105,6 +105,11 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             stop_file=stop.file,
             gpu=gpu is not None,
             gpu_memory=chosen.gpu_memory or 0,
+            digests=chosen.digests,
+            date=chosen.date or f"{started:%Y-%m-%d}",
+            description=chosen.description or "",
+            credit=chosen.credit or "",
+            model_terms=card.terms.strip().partition("\n")[0].strip(),
             local=engine.local,
         )
         if chosen.dry_run:

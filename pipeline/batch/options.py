@@ -2,9 +2,14 @@
 
 import argparse
 import os
+import re
+from datetime import date
 
 from model import MODELS
 from pipeline.inputs.collection import EXTENSIONS
+from pipeline.records.record import DIGESTS
+
+LONGEST_TEXT = 2_000  # characters
 
 DESCRIPTION = """\
 Colourises a collection of grey scans. Masters are read, never written. Every scan gets one record in OUTPUT/manifest.
@@ -42,6 +47,7 @@ other commands
   archive-colorize status OUTPUT             counts the records in the manifest
   archive-colorize verify OUTPUT [--masters] reads the derivatives again, and compares them with the manifest
   archive-colorize recover DERIVATIVE FILE   gives the grey JPEG master of a JPEG derivative back
+  archive-colorize report OUTPUT             writes OUTPUT/report.html: what was done, by which model, what was refused
   archive-colorize stop OUTPUT               lets the job that writes to OUTPUT finish work in progress, and ends it
   archive-colorize models ROOT               lists the pushed models and marks the current one
   archive-colorize rollback ROOT [VERSION]   makes the previous model, or any other, the current one
@@ -140,6 +146,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse larger scans (default: 250000000)",
     )
 
+    says = parser.add_argument_group("what derivatives and records say")
+    says.add_argument(
+        "--date",
+        type=_date,
+        metavar="YYYY-MM-DD",
+        help="date in the derivatives (default: the day, in UTC, on which the job starts); with the same date, the "
+        "same work gives the same bytes",
+    )
+    says.add_argument(
+        "--description",
+        type=text_line,
+        metavar="TEXT",
+        help="added to the description of the master (dc:description)",
+    )
+    says.add_argument(
+        "--credit",
+        type=text_line,
+        metavar="TEXT",
+        help="credit line in place of that of the master (photoshop:Credit)",
+    )
+    says.add_argument(
+        "--digests",
+        type=_digests,
+        default=(),
+        metavar="LIST",
+        help="digests of both files in the records, besides SHA-256: md5, sha512, or both with a comma",
+    )
+
     running = parser.add_argument_group("how the job runs")
     running.add_argument(
         "--max_failures",
@@ -225,6 +259,31 @@ def _terminal_width() -> int:
     import shutil
 
     return shutil.get_terminal_size((110, 24)).columns - 2 if "COLUMNS" in os.environ or os.isatty(1) else 110
+
+
+def text_line(text: str) -> str:
+    """Checks a text of one line, which goes into XML. Raises ArgumentTypeError."""
+    if not text.strip() or not text.isprintable() or len(text) > LONGEST_TEXT:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a line of 1 to {LONGEST_TEXT} printable characters"
+        )
+    return text.strip()
+
+
+def _date(text: str) -> str:
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date such as 2026-12-02")
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date: {error}") from error
+
+
+def _digests(text: str) -> tuple[str, ...]:
+    names = {name.strip().lower().replace("-", "") for name in text.split(",")}
+    if not names <= {*DIGESTS, "sha256"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of {', '.join(DIGESTS)}")
+    return tuple(sorted(names - {"sha256"}))
 
 
 def _number(low: float, high: float):

@@ -25,7 +25,7 @@ from pipeline.records.record import Outcome, Reason, Record, Refusal
 
 class Action(StrEnum):
     COLORIZE = "colorize"
-    ADOPT = "adopt"  # there is a derivative without a record: check it, or colourise
+    ADOPT = "adopt"  # there is a derivative without a complete record: check it, or colourise
     VERIFY = "verify"  # the time of the file has changed: hash it, and colourise if the bytes have changed
     KEEP = "keep"  # its record is up to date
     REFUSE = "refuse"  # it cannot be opened
@@ -109,6 +109,8 @@ def _task(
             if on_existing == "skip":
                 return Task(Action.KEEP, item, "has a result", record)
             stale = _stale(record, item, settings)
+            if not stale and not _has_digests(record, settings):
+                return Task(Action.ADOPT, item, "its record lacks digests")
             if not stale and record.source == item.source and record.source_version == item.version:
                 return Task(Action.KEEP, item, "up to date", record)
             if not stale and record.source_sha256:
@@ -135,6 +137,11 @@ def _has_result(record: Record, derivative_bytes: int | None) -> bool:
     if record.outcome == Outcome.COLORIZED:
         return derivative_bytes == record.derivative_bytes
     return record.outcome == Outcome.SKIPPED
+
+
+def _has_digests(record: Record, settings: Settings) -> bool:
+    files = ("source", "derivative") if record.outcome == Outcome.COLORIZED else ()
+    return all(record.fixity(file).keys() >= set(settings.digests) for file in files)
 
 
 def _stale(record: Record, item: Item, settings: Settings) -> str:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline import storage
-from pipeline.gallery import pictures
+from pipeline.gallery import pictures, report
 from pipeline.inputs.collection import EXTENSIONS, derivative_uri
 from pipeline.records import manifest, summary
 from pipeline.records.record import Outcome, Record
@@ -15,10 +15,17 @@ from pipeline.storage import scratch
 
 READERS = 8  # files that are read at the same time
 _BATCH = 256  # files whose names are in memory
-_OWN = {manifest.FOLDER, pictures.FOLDER, summary.FILE, manifest.DEAD_LETTERS}  # files and folders of the job
+_OWN = {
+    manifest.FOLDER,
+    pictures.FOLDER,
+    summary.FILE,
+    manifest.DEAD_LETTERS,
+    report.FILE,
+}  # files and folders of the job
 _FORMATS = {extension: name for name, extension in EXTENSIONS.items()}
 
 MISSING, CHANGED, UNREADABLE, UNLISTED = "missing", "changed", "unreadable", "not in the manifest"
+_SPELT = {"sha256": "SHA-256", "md5": "MD5", "sha512": "SHA-512"}
 MASTER = "master "  # before the problems of masters
 
 
@@ -34,7 +41,7 @@ class Finding:
 def verify(
     output: str, *, masters: bool = False, done: Callable[[int, int], None] = lambda number, total: None
 ) -> Iterator[Finding]:
-    """Reads all derivatives again, and compares their SHA-256 with the manifest.
+    """Reads all derivatives again, and compares all their digests with the manifest.
 
     Memory does not grow with the number of derivatives. An output may have been moved since it was written.
 
@@ -70,23 +77,24 @@ def verify(
                 yield Finding(UNLISTED, info.uri)
 
 
-def _files(output: str, record: Record, masters: bool) -> Iterator[tuple[str, str, str]]:
-    """The files of a record: words for problems, URI, and SHA-256."""
+def _files(output: str, record: Record, masters: bool) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """The files of a record: words for problems, URI, and digests by algorithm."""
     if record.outcome == Outcome.COLORIZED:
         format = _FORMATS[posixpath.splitext(record.derivative)[1]]
-        yield "", derivative_uri(output, record.key, format), record.derivative_sha256
+        yield "", derivative_uri(output, record.key, format), record.fixity("derivative")
     if masters and record.source_sha256:
-        yield MASTER, record.source, record.source_sha256
+        yield MASTER, record.source, record.fixity("source")
 
 
-def _check(file: tuple[str, str, str]) -> Finding | None:
+def _check(file: tuple[str, str, dict[str, str]]) -> Finding | None:
     whose, uri, wanted = file
     try:
-        found = storage.sha256(uri)
+        found = storage.digests(uri, wanted)
     except FileNotFoundError:
         return Finding(whose + MISSING, uri)
     except OSError as error:
         return Finding(whose + UNREADABLE, uri, str(error.strerror or error))
-    if found != wanted:
-        return Finding(whose + CHANGED, uri, f"SHA-256 is {found}, was {wanted}")
+    for name, digest in wanted.items():
+        if found[name] != digest:
+            return Finding(whose + CHANGED, uri, f"{_SPELT[name]} is {found[name]}, was {digest}")
     return None

@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,11 @@ from pipeline.imaging.thumbnail import before_and_after, thumbnail
 from pipeline.inputs import collection, hint_files
 from pipeline.inputs.collection import Item, derivative_uri
 from pipeline.metadata import embedded, provenance
-from pipeline.records.record import Outcome, Reason, Record, Refusal, joined
+from pipeline.metadata.provenance import Labels
+from pipeline.records.record import Outcome, Reason, Record, Refusal, digests, joined
 
+# What a record takes from the packet of an adopted derivative.
+_ADOPTED = ("source_bytes", "outcome", "width", "height", "confidence", "colorfulness", "faded")
 _TILE_PIXEL = 5  # bytes in memory: its luma, and its chroma from the network
 
 
@@ -65,7 +69,7 @@ class Codec:
             data = collection.read(item)
             if storage.contains(self.settings.output, item.source):  # by a link, or from a manifest
                 raise Refusal(Reason.BAD_KEY, "the source is in the output folder, so it is not a master")
-            record = record.replace(source_bytes=len(data), source_sha256=hashlib.sha256(data).hexdigest())
+            record = record.replace(source_bytes=len(data), **digests("source", data, self.settings.digests))
             scan = read_scan(
                 data,
                 output_format=self.settings.format,
@@ -128,7 +132,8 @@ class Codec:
             return record.refuse(Refusal(Reason.LOW_CONFIDENCE, detail), milliseconds=spent())
         model, colorfulness = derivative.paint(held.scan, held.canvas, tiles, settings.strength, held.marks)
         record = record.replace(outcome=Outcome.COLORIZED, colorfulness=round(colorfulness, 2))
-        packet = provenance.packet(record, held.scan.carried.xmp)
+        labels = Labels(settings.date, settings.description, settings.credit, settings.model_terms)
+        packet = provenance.packet(record, held.scan.carried.xmp, labels)
         data = derivative.encode(
             held.scan, model, format=settings.format, quality=settings.quality, packet=packet
         )
@@ -136,7 +141,7 @@ class Codec:
             storage.write(target, data)
         except OSError as error:
             return record.refuse(Refusal(Reason.WRITE_ERROR, words(error)), milliseconds=spent())
-        record = record.finish(milliseconds=spent(), **_file(target, data))
+        record = record.finish(milliseconds=spent(), **self._file(target, data))
         if show:
             with contextlib.suppress(OSError):  # the report tries again, and says what is wrong
                 shown = before_and_after(held.scan, model)
@@ -145,7 +150,7 @@ class Codec:
         return record
 
     def adopt(self, item: Item) -> Record | None:
-        """Record of a derivative that a killed run wrote without a record; None if it is not up to date.
+        """Record of a derivative without one, or with an incomplete one; None if the derivative is not up to date.
 
         Its packet must name these bytes, this model and these options, and it must be readable.
         """
@@ -159,13 +164,18 @@ class Codec:
                 image.load()
         except Exception:  # whatever is wrong with it, the scan is colourised again
             return None
-        ours = self.settings.record(item).replace(source_sha256=hashlib.sha256(master).hexdigest())
+        ours = self.settings.record(item).replace(**digests("source", master, self.settings.digests))
         same = ("key", "source_sha256", "model_sha256", "options_sha256", "hints_sha256", "schema")
         if any(getattr(claimed, name) != getattr(ours, name) for name in same):
             return None
-        remark = "adopted: an earlier run wrote the derivative, but was stopped before its record"
-        adopted = claimed.replace(source=item.source, source_version=item.version, run=self.settings.run)
-        return adopted.finish(detail=joined(claimed.detail, remark), **_file(target, data))
+        remark = "adopted: an earlier run wrote the derivative"
+        adopted = ours.replace(**{name: getattr(claimed, name) for name in _ADOPTED})
+        return adopted.finish(detail=joined(claimed.detail, remark), **self._file(target, data))
+
+    def _file(self, uri: str, data: bytes) -> dict[str, Any]:
+        """Fields of a record about the file of the derivative."""
+        found = digests("derivative", data, self.settings.digests)
+        return {"derivative": uri, "derivative_bytes": len(data), **found}
 
     def sha256(self, item: Item) -> str:
         """SHA-256 of a master; empty if it cannot be read."""
@@ -192,9 +202,3 @@ def _upright_guide(scan: Scan) -> np.ndarray:
 
 def _milliseconds(seconds: float) -> int:
     return round(1000 * seconds)
-
-
-def _file(uri: str, data: bytes) -> dict[str, str | int]:
-    """Fields of a record about the file of the derivative."""
-    sha256 = hashlib.sha256(data).hexdigest()
-    return {"derivative": uri, "derivative_bytes": len(data), "derivative_sha256": sha256}

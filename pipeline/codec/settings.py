@@ -34,7 +34,22 @@ class Settings:
     stop_file: str = ""  # if it exists, no new scan is started; local, gs:// or s3://
     gpu: bool = False  # whether every worker must see a GPU
     gpu_memory: int = 0  # MB of it for each process; 0 for no limit
+    digests: tuple[str, ...] = ()  # of both files, besides SHA-256: see `records.record.DIGESTS`
+    date: str = ""  # ISO 8601, in the derivatives
+    description: str = ""  # added to the description of the master
+    credit: str = ""  # in place of the credit line of the master
+    model_terms: str = ""  # of use, in one line
     local: bool = True  # whether the launcher plans the run and starts the workers
+
+    @property
+    def options(self) -> dict[str, str | int | float]:
+        """The options that change a derivative."""
+        names = ["format", "quality", "strength", "calm", "min_confidence", "color_scans"]
+        if self.format != "jpeg":
+            names.remove("quality")
+        # Without these options, results of earlier versions are still up to date.
+        names += [name for name in ("description", "credit") if getattr(self, name)]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def options_sha256(self) -> str:
@@ -56,13 +71,10 @@ class Settings:
 
     @classmethod
     def from_json(cls, text: str) -> "Settings":
-        return cls(**json.loads(text))
+        values = json.loads(text)
+        return cls(**values | {"digests": tuple(values["digests"])})
 
 
 @functools.lru_cache(maxsize=4)  # called for each scan
 def _options_sha256(settings: Settings) -> str:
-    names = ("format", "quality", "strength", "calm", "min_confidence", "color_scans")
-    chosen = {name: getattr(settings, name) for name in names}
-    if settings.format != "jpeg":
-        del chosen["quality"]
-    return hashlib.sha256(json.dumps([PROCESS, chosen], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([PROCESS, settings.options], sort_keys=True).encode()).hexdigest()

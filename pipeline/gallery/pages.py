@@ -220,7 +220,7 @@ def _card(
 def _page(view: _View, page: int, views: list[_View], summary: Mapping) -> bytes:
     title = "Before and after" if view.outcome is None else f"{view.words} scans"
     first = (page - 1) * PAGE
-    html = _template().render(
+    html = template("page.html").render(
         title=title if view.pages == 1 else f"{title}, page {page}",
         lead=_lead(views),
         views=views,
@@ -237,7 +237,8 @@ def _page(view: _View, page: int, views: list[_View], summary: Mapping) -> bytes
 
 
 @functools.cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A template of this folder. All texts are escaped and printable; `number` and `reason` are filters."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipeline.gallery"),
         autoescape=True,
@@ -246,8 +247,8 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = _number
-    return environment.get_template("page.html")
+    environment.filters |= {"number": _number, "reason": _reason}
+    return environment.get_template(name)
 
 
 def _lead(views: list[_View]) -> str:

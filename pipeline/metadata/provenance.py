@@ -1,9 +1,11 @@
-"""The XMP packet of a derivative: its record, joined with the statements of the master."""
+"""The XMP packet of a derivative: its record and its labels, joined with the statements of the master."""
 
 import copy
 import uuid
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass
 
+from pipeline import storage
 from pipeline.metadata import xmp
 from pipeline.metadata.xmp import qualified
 from pipeline.records.record import Record
@@ -21,7 +23,19 @@ _NOT_EMBEDDED = {
     "milliseconds": 0,
     "run": "",
     "finished": "",
+    **dict.fromkeys(("source_md5", "source_sha512", "derivative_md5", "derivative_sha512"), ""),
 }
+_REPLACED = (  # statements of the master, which may be a derivative itself
+    "xmpMM:DerivedFrom",
+    "xmp:CreatorTool",
+    "Iptc4xmpExt:AISystemUsed",
+    "Iptc4xmpExt:AISystemVersionUsed",
+    "colorize:modelSha256",
+    "colorize:modelTerms",
+    "colorize:masterCredit",
+    "colorize:masterDigitalSourceType",
+    "colorize:record",
+)
 _IDENTITY = (
     "source_sha256",
     "model_sha256",
@@ -30,15 +44,27 @@ _IDENTITY = (
 )  # two derivatives with equal values are equal
 
 
-def packet(record: Record, master: ET.Element | None = None) -> bytes:
+@dataclass(frozen=True)
+class Labels:
+    """What a derivative says about itself beside its record. Empty labels are left out."""
+
+    date: str = ""  # ISO 8601
+    description: str = ""  # added to that of the master
+    credit: str = ""  # in place of that of the master
+    terms: str = ""  # of the model
+
+
+def packet(record: Record, master: ET.Element | None = None, labels: Labels = Labels()) -> bytes:
     """Makes the XMP packet of a derivative.
 
-    Its identifiers follow from the bytes of the master, the model, the options and the hints. The identifiers of
-    the master are in `xmpMM:DerivedFrom`, and its `DigitalSourceType` is kept as `masterDigitalSourceType`.
+    Its identifiers follow from the bytes of the master, the model, the options, the hints and the date. The URI, the
+    digest and the identifiers of the master are in `xmpMM:DerivedFrom`; its `DigitalSourceType` and a credit line that
+    is replaced are kept as `masterDigitalSourceType` and `masterCredit`.
 
     Args:
-      record: of the scan. Facts about the run are left out, and the key replaces the path of the master.
+      record: of the scan. Facts about the run are left out of it, and the key replaces the path of the master.
       master: tree of the master's packet, whose other statements are kept.
+      labels: further statements.
     """
     root = xmp.new() if master is None else copy.deepcopy(master)
     about = next((xmp.words(node.get(qualified("rdf:about"), "")) for node in xmp.descriptions(root)), "")
@@ -46,15 +72,17 @@ def packet(record: Record, master: ET.Element | None = None) -> bytes:
     def taken(name: str) -> str:
         return next(map(xmp.words, xmp.take(root, name)), "")
 
-    identity = uuid.uuid5(uuid.NAMESPACE_URL, " ".join(getattr(record, name) for name in _IDENTITY))
+    made = [*(getattr(record, name) for name in _IDENTITY), labels.date]
+    identity = uuid.uuid5(uuid.NAMESPACE_URL, " ".join(made).rstrip())
     software = f"{TOOL}: {record.model} {record.model_version}"
     source = {
         "stRef:documentID": taken("xmpMM:DocumentID"),
         "stRef:instanceID": taken("xmpMM:InstanceID"),
+        "stRef:filePath": storage.web_uri(record.source),
         "colorize:sha256": record.source_sha256,
     }
     history = xmp.take(root, "xmpMM:History")
-    for name in ("xmpMM:DerivedFrom", "xmp:CreatorTool", "colorize:record"):
+    for name in _REPLACED:
         xmp.take(root, name)
     statements = {
         "rdf:about": about,
@@ -63,15 +91,47 @@ def packet(record: Record, master: ET.Element | None = None) -> bytes:
         "xmpMM:InstanceID": f"xmp.iid:{identity}",
         "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
         "colorize:masterDigitalSourceType": taken("Iptc4xmpExt:DigitalSourceType"),
+        "Iptc4xmpExt:AISystemUsed": record.model,
+        "Iptc4xmpExt:AISystemVersionUsed": record.model_version,
+        "colorize:modelSha256": record.model_sha256,
+        "colorize:modelTerms": labels.terms,
         "colorize:record": record.replace(source=record.key, **_NOT_EMBEDDED).to_json(),
     }
+    if labels.credit:
+        statements["colorize:masterCredit"] = taken("photoshop:Credit")
+        statements["photoshop:Credit"] = labels.credit
     ours = ET.SubElement(root[0], qualified("rdf:Description"), _stated(statements))
     ET.SubElement(ours, qualified("xmpMM:DerivedFrom"), _stated(source))
+    if labels.description:
+        ours.append(_described(xmp.take(root, "dc:description"), labels.description))
     event = {"action": "derived", "instanceID": f"xmp.iid:{identity}", "softwareAgent": software}
+    event |= {"when": labels.date} if labels.date else {}
     events = ET.SubElement(ET.SubElement(ours, qualified("xmpMM:History")), qualified("rdf:Seq"))
     events.extend(entry for told in history if isinstance(told, ET.Element) for entry in told.iterfind("*/*"))
     ET.SubElement(events, qualified("rdf:li"), {qualified(f"stEvt:{name}"): event[name] for name in event})
     return xmp.serialise(root)
+
+
+def _described(masters: list[str | ET.Element], words: str) -> ET.Element:
+    """The description of the master, with the words added to its text in the default language.
+
+    Texts in other languages stay as they are. A description without languages is one in the default language.
+    """
+    whole = ET.Element(qualified("dc:description"))
+    texts = ET.SubElement(whole, qualified("rdf:Alt"))
+    default = ET.SubElement(texts, qualified("rdf:li"), {xmp.LANGUAGE: "x-default"})
+    said = []
+    for value in masters:
+        if isinstance(value, str) or not len(value):
+            said.append(value if isinstance(value, str) else value.text)
+            continue
+        for text in value.iterfind("*/*"):
+            if text.get(xmp.LANGUAGE, "x-default") == "x-default":
+                said.append(text.text)
+            else:
+                texts.append(text)
+    default.text = "\n".join([*(text.strip() for text in said if text and text.strip()), words])
+    return whole
 
 
 def read_packet(packet: bytes | str) -> Record | None:

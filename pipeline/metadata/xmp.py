@@ -31,6 +31,7 @@ NAMESPACES = {  # prefixes in written packets, whatever the master has
     "colorize": "urn:archive-colorize:record:1#",
 }
 _XML = "http://www.w3.org/XML/1998/namespace"
+LANGUAGE = f"{{{_XML}}}lang"
 
 LARGEST = 4 << 20  # bytes of a packet
 _MOST_NODES = 50_000  # elements and attributes

@@ -2,14 +2,17 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline import clock
 
 SCHEMA = 1
+DIGESTS = ("md5", "sha512")  # of both files, besides SHA-256, by option
 
 
 class Outcome(StrEnum):
@@ -110,6 +113,11 @@ class Record:
     run: str = ""
     finished: str = ""  # UTC, ISO 8601
     schema: int = SCHEMA
+    # By option; left out of a line if they are empty.
+    source_md5: str = ""
+    source_sha512: str = ""
+    derivative_md5: str = ""
+    derivative_sha512: str = ""
 
     def replace(self, **fields) -> "Record":
         return dataclasses.replace(self, **fields)
@@ -125,7 +133,13 @@ class Record:
 
     def to_json(self) -> str:
         """One line of ASCII. Names of files that are not valid UTF-8 have escaped surrogates."""
-        return json.dumps({name: getattr(self, name) for name in _TYPES}, separators=(",", ":"))
+        values = {name: value for name in _TYPES if (value := getattr(self, name)) or name not in _BY_OPTION}
+        return json.dumps(values, separators=(",", ":"))
+
+    def fixity(self, file: str) -> dict[str, str]:
+        """The digests of the "source" or of the "derivative" that the record has: hexadecimal, by algorithm."""
+        found = {name: getattr(self, f"{file}_{name}") for name in ("sha256", *DIGESTS)}
+        return {name: digest for name, digest in found.items() if digest}
 
     def values(self) -> tuple:
         """The values of all fields, in their order."""
@@ -180,6 +194,15 @@ def _known(names: tuple[str, ...], types: tuple[type, ...]) -> tuple[str, ...]:
     return tuple(name for name, kind in zip(names, types, strict=True) if kind in _TYPES.get(name, ()))
 
 
+def digests(file: str, data: bytes, names: Iterable[str]) -> dict[str, str]:
+    """Fields of a record: the SHA-256 of the "source" or of the "derivative", and the digests in `names`."""
+    return {
+        f"{file}_{name}": hashlib.new(name, data, usedforsecurity=False).hexdigest()
+        for name in ("sha256", *names)
+    }
+
+
+_BY_OPTION = {f"{file}_{name}" for file in ("source", "derivative") for name in DIGESTS}
 _values = operator.attrgetter(*Record.__slots__)
 _NUMBER = (int, float, type(None))  # but not bool
 _EXACT: dict[object, tuple[type, ...]] = {str: (str,), int: (int,)}

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from pipeline.storage import gcs, local, s3
@@ -21,6 +21,7 @@ from pipeline.storage.names import (
     normalize,
     scheme,
     split,
+    web_uri,
 )
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "can_be_named",
     "contains",
     "delete",
+    "digests",
     "foreign_scheme",
     "is_cloud",
     "is_folder",
@@ -44,12 +46,13 @@ __all__ = [
     "normalize",
     "read",
     "scheme",
-    "sha256",
     "split",
     "stat",
+    "web_uri",
     "write",
 ]
 
+_PART = 1 << 20  # bytes of a file in memory
 LONGEST_LINE = 16 << 20  # bytes; longer lines, as in binary files, are cut
 _CLOUDS: dict[str, Any] = {GCS: gcs, S3: s3}  # modules with the same functions
 
@@ -128,14 +131,18 @@ def read(uri: str) -> bytes:
     return _module(uri).read(uri)
 
 
-def sha256(uri: str) -> str:
-    """SHA-256 of a file, hexadecimal, with a part of it in memory at a time.
+def digests(uri: str, names: Iterable[str] = ("sha256",)) -> dict[str, str]:
+    """Digests of a file, hexadecimal, by the names of `hashlib`. A part of the file is in memory at a time.
 
     Raises:
       OSError: as `read`.
     """
+    found = {name: hashlib.new(name, usedforsecurity=False) for name in names}
     with _module(uri).opened(uri) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(_PART):
+            for digest in found.values():
+                digest.update(part)
+    return {name: digest.hexdigest() for name, digest in found.items()}
 
 
 def lines(uri: str) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from urllib.parse import quote
 
 GCS, S3 = "gs://", "s3://"
 CLOUDS = (GCS, S3)
@@ -74,6 +75,15 @@ def can_be_named(uri: str) -> bool:
 
 def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *parts])
+
+
+def web_uri(uri: str) -> str:
+    """The URI of RFC 3986 for a file: `file:///scans/a%20b.tif`, `gs://bucket/a%20b.tif`.
+
+    The bytes of a local name that is not UTF-8 stay as they are.
+    """
+    start = scheme(uri)
+    return (start or "file://") + quote(as_bytes(uri[len(start) :]))
 
 
 def contains(folder: str, uri: str) -> bool:

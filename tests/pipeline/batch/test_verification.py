@@ -1,6 +1,8 @@
 """archive-colorize verify: what is missing, changed or not listed is named, and an output can be moved."""
 
+import hashlib
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +47,51 @@ def test_masters_are_read_if_asked(output, finished, capsys):
         assert f"master changed: {master} (SHA-256 is " in capsys.readouterr().out
     finally:
         master.write_bytes(before)
+
+
+def test_further_digests_are_recorded_and_verified(finished, colorize, tmp_path, capsys):
+    output = tmp_path / "out"
+    before = colorize(finished / "in", output, "--date", "2026-12-02").latest
+    bytes_before = {path: path.read_bytes() for path in derivatives(output)}
+    run = colorize(finished / "in", output, "--date", "2026-12-02", "--digests", "MD5,sha-512")
+    assert run.code == 0, run.err
+    assert {path: path.read_bytes() for path in derivatives(output)} == bytes_before
+    for key, record in run.latest.items():
+        if key == "broken.jpg":
+            continue
+        assert record.confidence == before[key].confidence
+        for name, uri in (("source", record.source), ("derivative", record.derivative)):
+            data = Path(uri).read_bytes()
+            wanted = {name: hashlib.new(name, data).hexdigest() for name in ("sha256", "md5", "sha512")}
+            assert record.fixity(name) == wanted
+    again = colorize(finished / "in", output, "--date", "2026-12-02", "--digests", "md5")
+    assert "5  of these were up to date already" in again.out
+    assert main(["verify", str(output), "--masters"]) == 0
+    for path in (output / "manifest").iterdir():
+        path.write_text(path.read_text().replace('_sha512":"', '_sha512":"0'))
+    capsys.readouterr()
+    assert main(["verify", str(output)]) == 1
+    assert "(SHA-512 is " in capsys.readouterr().out
+
+
+def test_the_same_date_gives_the_same_bytes(finished, colorize, tmp_path):
+    outputs = [tmp_path / name for name in ("a", "b", "later")]
+    for output, date in zip(outputs, ["2026-12-02", "2026-12-02", "2026-12-03"], strict=True):
+        assert colorize(finished / "in", output, "--date", date).code == 0
+    one, same, later = ([path.read_bytes() for path in derivatives(output)] for output in outputs)
+    assert one == same
+    assert not set(one) & set(later)
+
+
+@pytest.mark.parametrize(
+    "option", ["--date=2026-02-30", "--date=today", "--digests=crc32", "--credit= ", "--description=a\tb"]
+)
+def test_wrong_labels_stop_the_job_before_any_work(finished, tmp_path, option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--input", str(finished / "in"), "--output", str(tmp_path / "out"), option])
+    assert stopped.value.code == 2
+    assert not (tmp_path / "out").exists()
+    assert capsys.readouterr().err.splitlines()[-1].startswith("archive-colorize: error: argument --")
 
 
 def test_missing_changed_and_unlisted_files_are_named(output, capsys):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.metadata import xmp
-from pipeline.metadata.provenance import SOURCE_TYPE, packet, read_packet
+from pipeline.metadata.provenance import SOURCE_TYPE, Labels, packet, read_packet
 from pipeline.metadata.xmp import parse
 from pipeline.records.record import Outcome, Record
 
@@ -150,6 +150,71 @@ def test_the_masters_kind_of_source_is_kept_beside_the_derivatives():
     root = parse(packet(RECORD, parse(IDENTIFIED)))
     assert only(root, "Iptc4xmpExt:DigitalSourceType") == SOURCE_TYPE
     assert only(root, "colorize:masterDigitalSourceType").endswith("/negativeFilm")
+
+
+def test_the_packet_names_the_master_by_its_uri():
+    name = xmp.qualified("stRef:filePath")
+    for uri, wanted in {
+        "/archive/box 1/caf\udce9.tif": "file:///archive/box%201/caf%E9.tif",
+        "gs://archive/box 1/é.tif": "gs://archive/box%201/%C3%A9.tif",
+        "s3://archive/a\x01.tif": "s3://archive/a%01.tif",
+    }.items():
+        source = only(parse(packet(RECORD.replace(source=uri))), "xmpMM:DerivedFrom")
+        assert source.get(name) == wanted
+
+
+def test_the_packet_names_the_model_its_terms_and_the_date():
+    root = parse(packet(RECORD, parse(IDENTIFIED), Labels(date="2026-12-02", terms="research use only")))
+    stated = {
+        "Iptc4xmpExt:AISystemUsed": "fusion",
+        "Iptc4xmpExt:AISystemVersionUsed": "1.0",
+        "colorize:modelSha256": "cd" * 32,
+        "colorize:modelTerms": "research use only",
+    }
+    assert {name: only(root, name) for name in stated} == stated
+    *_, event = only(root, "xmpMM:History")[0]
+    assert event.get(xmp.qualified("stEvt:when")) == "2026-12-02"
+
+
+CREDITED = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"
+ xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" photoshop:Credit="City Archive">
+<dc:description>{}</dc:description>
+</rdf:Description></rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize(
+    ("theirs", "texts"),
+    [
+        (
+            '<rdf:Alt><rdf:li xml:lang="x-default">Market</rdf:li><rdf:li xml:lang="de">Markt</rdf:li></rdf:Alt>',
+            {"x-default": "Market\nColoured", "de": "Markt"},
+        ),
+        ("Market", {"x-default": "Market\nColoured"}),
+        ("", {"x-default": "Coloured"}),
+    ],
+)
+def test_a_description_is_added_to_the_masters(theirs, texts):
+    root = parse(packet(RECORD, parse(CREDITED.format(theirs).encode()), Labels(description="Coloured")))
+    assert {text.get(xmp.LANGUAGE): text.text for text in only(root, "dc:description")[0]} == texts
+
+
+def test_a_credit_line_replaces_the_masters_which_is_kept():
+    root = parse(
+        packet(RECORD, parse(CREDITED.format("").encode()), Labels(credit="City Archive, by a model"))
+    )
+    assert only(root, "photoshop:Credit") == "City Archive, by a model"
+    assert only(root, "colorize:masterCredit") == "City Archive"
+    assert (
+        only(parse(packet(RECORD, parse(CREDITED.format("").encode()))), "photoshop:Credit") == "City Archive"
+    )
+
+
+def test_labels_are_stated_once_on_a_derivative_of_a_derivative():
+    labels = Labels("2026-12-02", "Coloured", "By a model", "research")
+    text = packet(RECORD, parse(packet(RECORD, parse(IDENTIFIED), labels)), labels).decode()
+    for name in ("AISystemUsed", "modelSha256", "modelTerms", "masterDigitalSourceType", "photoshop:Credit"):
+        assert text.count(f"{name}=") == 1, name
 
 
 def test_a_packet_of_an_earlier_version_is_read():
