@@ -83,6 +83,8 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     folder, card, why = _card(model, chosen.allow_unblessed)
     if chosen.calm and card.default_calm is None:
         raise JobError(f"the model {card.name} {card.version} has no certainty for --calm; leave it out")
+    if chosen.compression and chosen.format not in ("tiff", "ptif", collection.SAME):
+        raise JobError(f"--compression is for TIFFs, not for --format {chosen.format}; leave it out")
     run = clock.label(started) + "-" + secrets.token_hex(3)
     stop = Stop(stopping.file(output, run))
     with scratch.folder() as made:
@@ -96,6 +98,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             side=card.size,
             format=chosen.format,
             quality=chosen.quality,
+            compression=chosen.compression or "",
             min_confidence=chosen.min_confidence,
             strength=card.default_strength if chosen.strength is None else chosen.strength,
             calm=(card.default_calm or 0.0) if chosen.calm is None else chosen.calm,

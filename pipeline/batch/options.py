@@ -6,7 +6,7 @@ import re
 from datetime import date
 
 from model import MODELS
-from pipeline.inputs.collection import EXTENSIONS
+from pipeline.inputs.collection import EXTENSIONS, SAME
 from pipeline.records.record import DIGESTS
 
 LONGEST_TEXT = 2_000  # characters
@@ -115,13 +115,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     look.add_argument(
         "--format",
-        choices=tuple(EXTENSIONS),
+        choices=(*EXTENSIONS, SAME),
         default="jpeg",
-        help="format of the derivatives (default: jpeg, which keeps the coded luminance of grey JPEG masters "
-        "byte for byte)",
+        help="format of the derivatives; ptif is a pyramid of tiles, same is that of the master (default: jpeg, which "
+        "keeps the coded luminance of grey JPEG masters byte for byte)",
     )
     look.add_argument(
-        "--quality", type=_whole(1, 100), default=90, metavar="Q", help="JPEG quality, 1 to 100 (default: 90)"
+        "--quality",
+        type=_whole(1, 100),
+        default=90,
+        metavar="Q",
+        help="quality of JPEG, WebP and JPEG 2000, 1 to 100; 100 is without loss for the last two (default: 90)",
+    )
+    look.add_argument(
+        "--compression",
+        choices=("lzw", "deflate", "none"),
+        help="compression of TIFFs (default: lzw; JPEG for ptif, which has 8 bits then)",
     )
 
     which = parser.add_argument_group("which scans are colourised")

@@ -12,6 +12,7 @@ from pipeline.inputs import hint_files
 from pipeline.inputs.collection import (
     EXTENSIONS,
     IMAGE_EXTENSIONS,
+    SAME,
     SUFFIX,
     Item,
     below,
@@ -82,16 +83,17 @@ def derivatives(output: str, format: str, since: str = "") -> Iterator[tuple[byt
 
     Args:
       output: of the job.
-      format: of the derivatives.
+      format: of the derivatives; all formats for "same".
       since: version of a file in the output. Older temporary files of killed jobs are removed; with "" they stay.
 
     Raises:
       JobError: the output cannot be listed, or a temporary file cannot be removed.
     """
-    ending = SUFFIX + EXTENSIONS[format]
+    extensions = EXTENSIONS.values() if format == SAME else (EXTENSIONS[format],)
+    endings = tuple(SUFFIX + extension for extension in extensions)
     try:
         for info in storage.list_files(output, hidden=True):
-            if info.uri.endswith(ending):
+            if info.uri.endswith(endings):
                 yield below(output, info.uri), info.size
             elif since and storage.is_leftover(info, since):
                 storage.delete(info.uri)

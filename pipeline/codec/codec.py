@@ -17,12 +17,12 @@ from pipeline.codec.settings import Settings
 from pipeline.decoding.pillow import open_image, unlimited
 from pipeline.errors import words
 from pipeline.gallery import pictures
-from pipeline.imaging import chroma, derivative, hints
+from pipeline.imaging import chroma, derivative, hints, recovery
 from pipeline.imaging.icc import srgb_profile
 from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import before_and_after, thumbnail
 from pipeline.inputs import collection, hint_files
-from pipeline.inputs.collection import Item, derivative_uri
+from pipeline.inputs.collection import Item, derivative_uri, format_of
 from pipeline.metadata import embedded, provenance
 from pipeline.metadata.provenance import Labels
 from pipeline.records.record import Outcome, Reason, Record, Refusal, digests, joined
@@ -72,7 +72,7 @@ class Codec:
             record = record.replace(source_bytes=len(data), **digests("source", data, self.settings.digests))
             scan = read_scan(
                 data,
-                output_format=self.settings.format,
+                output_format=format_of(item.key, self.settings.format),
                 max_pixels=self.settings.max_pixels,
                 colorize_color=self.settings.color_scans == "colorize",
                 announce=self._announce,
@@ -132,10 +132,16 @@ class Codec:
             return record.refuse(Refusal(Reason.LOW_CONFIDENCE, detail), milliseconds=spent())
         model, colorfulness = derivative.paint(held.scan, held.canvas, tiles, settings.strength, held.marks)
         record = record.replace(outcome=Outcome.COLORIZED, colorfulness=round(colorfulness, 2))
-        labels = Labels(settings.date, settings.description, settings.credit, settings.model_terms)
+        kept = None if held.scan.jpeg is None else recovery.remainder(held.scan.jpeg)
+        labels = Labels(settings.date, settings.description, settings.credit, settings.model_terms, kept)
         packet = provenance.packet(record, held.scan.carried.xmp, labels)
         data = derivative.encode(
-            held.scan, model, format=settings.format, quality=settings.quality, packet=packet
+            held.scan,
+            model,
+            format=format_of(item.key, settings.format),
+            quality=settings.quality,
+            packet=packet,
+            compression=settings.compression,
         )
         try:
             storage.write(target, data)
@@ -159,7 +165,8 @@ class Codec:
             data, master = storage.read(target), collection.read(item)
             with unlimited, open_image(data) as image:
                 claimed = provenance.read_packet(embedded.packet(data))
-                if claimed is None or image.info.get("icc_profile") != srgb_profile():
+                named = image.format == "JPEG2000"  # it declares sRGB by a number
+                if claimed is None or not (named or image.info.get("icc_profile") == srgb_profile()):
                     return None
                 image.load()
         except Exception:  # whatever is wrong with it, the scan is colourised again

@@ -23,8 +23,9 @@ class Settings:
     model_sha256: str = ""
     model_uri: str = ""  # folder of the model
     side: int = 0  # S: the network sees S x S pixels
-    format: str = "jpeg"  # of derivatives: jpeg, png or tiff
-    quality: int = 90  # JPEG, 1...100
+    format: str = "jpeg"  # of derivatives: a key of `collection.EXTENSIONS`, or "same"
+    quality: int = 90  # of formats with losses, 1...100
+    compression: str = ""  # of TIFF; see `imaging.derivative.encode`
     strength: float = 1.0  # factor on the network's chroma
     calm: float = 0.0  # certainty of a place below which its chroma fades
     min_confidence: float = 0.0  # below it no derivative is written
@@ -45,10 +46,10 @@ class Settings:
     def options(self) -> dict[str, str | int | float]:
         """The options that change a derivative."""
         names = ["format", "quality", "strength", "calm", "min_confidence", "color_scans"]
-        if self.format != "jpeg":
+        if self.format in ("png", "tiff"):
             names.remove("quality")
         # Without these options, results of earlier versions are still up to date.
-        names += [name for name in ("description", "credit") if getattr(self, name)]
+        names += [name for name in ("compression", "description", "credit") if getattr(self, name)]
         return {name: getattr(self, name) for name in names}
 
     @property

@@ -25,6 +25,7 @@ MAX_SQUASH = 2.0  # a longer picture is seen in overlapping square tiles
 TILE_STEP = 0.75  # of a tile's side, at most
 # Tiles of a long picture: their number for each `side` x `side` pixels of the picture, and their limits.
 TILES_A_SQUARE, FEW_TILES, MANY_TILES = 6, 16, 512
+DEEP = 257  # 16-bit levels in an 8-bit level
 GRID = 2  # pixels of the canvas for each value of the edge model (`model.color.edges`), on each axis
 
 # R, G, B minus Y' = _TO_RGB @ (Cb, Cr): the BT.601 / JFIF equations.
@@ -38,6 +39,7 @@ _KNEE, _DARK = np.float32(DELTA), np.float32(DARK)
 _STEEPNESS = np.asarray(np.gradient(LIGHTNESS), np.float32)  # L* per level
 
 _WITH_LEVEL = np.arange(256, dtype=np.float32)
+_LEAST = np.float32(1 / 512)  # level; less room counts as none
 _ROOM_ABOVE = 1 / np.maximum(255 - _WITH_LEVEL, 0.5)  # room for a positive offset of R, G or B
 _ROOM_BELOW = -1 / np.maximum(_WITH_LEVEL, 0.5)
 
@@ -132,10 +134,14 @@ def limit(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> tuple[np.ndarray,
     """Reduces chroma at constant luma and hue until R, G and B are in 0...255.
 
     Args:
-      luma: uint8 [H, W].
-      cb, cr: float32 [H, W].
+      luma: uint8 or uint16 [H, W].
+      cb, cr: float32 [H, W], in 8-bit levels.
     """
-    above, below = cv2.LUT(luma, _ROOM_ABOVE), cv2.LUT(luma, _ROOM_BELOW)
+    if luma.dtype == np.uint8:
+        above, below = cv2.LUT(luma, _ROOM_ABOVE), cv2.LUT(luma, _ROOM_BELOW)
+    else:
+        level = luma.astype(np.float32) * np.float32(1 / DEEP)
+        above, below = 1 / np.maximum(255 - level, _LEAST), -1 / np.maximum(level, _LEAST)
     # Share of the room that the largest offset needs; above 1 it is out of gamut.
     red, blue = cr * _TO_RGB[0, 1], cb * _TO_RGB[2, 0]
     green = cv2.addWeighted(cb, float(_TO_RGB[1, 0]), cr, float(_TO_RGB[1, 1]), 0)
@@ -146,10 +152,13 @@ def limit(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> tuple[np.ndarray,
 
 
 def to_rgb(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> np.ndarray:
-    """Converts uint8 luma and float32 Cb, Cr, inside of the gamut, to RGB uint8 [H, W, 3]."""
+    """Converts uint8 or uint16 luma and float32 Cb, Cr, in 8-bit levels and inside of the gamut, to RGB [H, W, 3]."""
     green = cv2.addWeighted(cb, float(_TO_RGB[1, 0]), cr, float(_TO_RGB[1, 1]), 0)
     offsets = (cr * _TO_RGB[0, 1], green, cb * _TO_RGB[2, 0])
-    return cv2.merge([cv2.add(offset, luma, dtype=cv2.CV_8U) for offset in offsets])
+    if luma.dtype == np.uint8:
+        return cv2.merge([cv2.add(offset, luma, dtype=cv2.CV_8U) for offset in offsets])
+    deep = luma.astype(np.float32)
+    return cv2.merge([cv2.add(offset * np.float32(DEEP), deep, dtype=cv2.CV_16U) for offset in offsets])
 
 
 def colorfulness(rgb: np.ndarray) -> float:

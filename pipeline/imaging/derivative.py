@@ -1,23 +1,20 @@
 """Makes a derivative from a scan and its chroma: full size, with the luma of the scan."""
 
 import io
-import itertools
 
 import cv2
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from model.color import edges
-from pipeline.imaging import chroma, graft, hints, recovery
+from pipeline.encoding import jp2, png, tiff, webp
+from pipeline.imaging import chroma, graft, hints
 from pipeline.imaging.icc import srgb_profile
 from pipeline.imaging.scan import Scan
-from pipeline.metadata import containers, embedded, ifd, xmp
-from pipeline.metadata.embedded import Metadata, stored, upright
+from pipeline.metadata import xmp
+from pipeline.metadata.embedded import stored, upright
 
 BAND, COLUMNS = 256, 8192  # rows and columns of a block; only one block has float values in memory
-# TIFF 6.0: tags that describe the coded picture; section 14 for the horizontal predictor.
-_STRIP_OFFSETS, _STRIP_SIZES, _PREDICTOR = 273, 279, 317
-_CODED = {256, 257, 258, 259, 262, _STRIP_OFFSETS, 277, 278, _STRIP_SIZES, 284, _PREDICTOR}
 
 
 def paint(
@@ -49,23 +46,36 @@ def paint(
     return np.ascontiguousarray(stored(model, scan.orientation)), chroma.colorfulness(rgb)
 
 
-def encode(scan: Scan, model: np.ndarray, *, format: str, quality: int, packet: bytes) -> bytes:
-    """Encodes the derivative: sRGB with its profile, the metadata of the master, and an XMP packet.
+def encode(
+    scan: Scan, model: np.ndarray, *, format: str, quality: int, packet: bytes, compression: str = ""
+) -> bytes:
+    """Encodes the derivative: sRGB, the metadata of the master, and an XMP packet.
 
-    The coded luminance of a grey JPEG is kept. Other scans are encoded from their luma.
+    The coded luminance of a grey JPEG is kept in a JPEG. Other scans are encoded from their luma, with its depth if the
+    format has it.
 
     Args:
       scan: the decoded master.
       model: float32 [h, w, 4] from `paint`.
-      format: "jpeg", "png" or "tiff".
-      quality: of JPEG.
+      format: "jpeg", "png", "tiff", "webp", "jp2" or "ptif".
+      quality: 1...100, of formats with losses.
       packet: from `provenance.packet`.
+      compression: of TIFF, "lzw", "deflate" or "none"; by default LZW, or JPEG for a pyramid.
     """
     if format == "jpeg":
         return _jpeg(scan, model, quality, packet)
     assert scan.luma is not None  # only a scan that is read for a JPEG has no luma
-    rgb = Image.fromarray(_rgb(scan.luma, model))
-    return _png(rgb, scan, packet) if format == "png" else _tiff(rgb, scan, packet)
+    keeps_depth = format in ("png", "tiff", "jp2") or (format == "ptif" and compression)
+    rgb = _rgb(scan.luma, model, scan.deep if keeps_depth else None)
+    if format == "png":
+        return png.encode(rgb, scan.carried, packet)
+    if format == "webp":
+        return webp.encode(rgb, scan.carried, packet, quality)
+    if format == "jp2":
+        return jp2.encode(rgb, scan.carried, packet, quality)
+    if format == "ptif":
+        return tiff.encode_pyramid(rgb, scan.carried, packet, compression or "jpeg", quality)
+    return tiff.encode(rgb, scan.carried, packet, compression or "lzw")
 
 
 def compose(scan: Scan, model: np.ndarray) -> Image.Image:
@@ -77,7 +87,7 @@ def compose(scan: Scan, model: np.ndarray) -> Image.Image:
 def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes) -> bytes:
     carried = scan.carried
     if scan.jpeg is not None:
-        master, others = scan.jpeg, (*scan.jpeg.carried, recovery.remainder(scan.jpeg))
+        master, others = scan.jpeg, scan.jpeg.carried
     else:
         assert scan.luma is not None  # without coded luminance
         buffer = io.BytesIO()
@@ -98,49 +108,6 @@ def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes) -> bytes:
     return graft.graft(master, cb, cr, quality=quality, segments=segments)
 
 
-def _png(rgb: Image.Image, scan: Scan, packet: bytes) -> bytes:
-    carried, text = scan.carried, PngImagePlugin.PngInfo()
-    text.add_itxt("XML:com.adobe.xmp", packet.decode())
-    if carried.photoshop:  # the form of ImageMagick and ExifTool
-        digits = carried.photoshop.hex()
-        lines = "\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
-        text.add_text("Raw profile type iptc", f"\niptc\n{len(carried.photoshop):8}\n{lines}\n", zip=True)
-    for kind, chunk in carried.chunks:
-        text.add(kind, chunk)
-    dpi = {"dpi": carried.dpi} if carried.dpi else {}
-    buffer = io.BytesIO()
-    rgb.save(buffer, "PNG", pnginfo=text, exif=carried.exif or None, icc_profile=srgb_profile(), **dpi)
-    return buffer.getvalue()
-
-
-def _tiff(rgb: Image.Image, scan: Scan, packet: bytes) -> bytes:
-    """Writes a directory with the values of the master byte for byte, and strips that libtiff has compressed."""
-    carried, buffer = scan.carried, io.BytesIO()
-    exif = carried.exif or embedded.carry(Metadata(), format="tiff", size=rgb.size, orientation=1).exif
-    reader = ifd.Reader(exif)
-    directory, order = reader.tree(next(reader.directories())), reader.order
-    directory |= {
-        containers.XMP_TAG: ifd.octets(packet),
-        containers.ICC_TAG: ifd.undefined(srgb_profile()),
-    }
-    if carried.iptc:
-        directory[containers.IPTC_TAG] = ifd.words(carried.iptc)
-    if carried.photoshop:
-        directory[containers.PHOTOSHOP_TAG] = ifd.octets(carried.photoshop)
-    rgb.save(buffer, "TIFF", compression="tiff_lzw", tiffinfo={_PREDICTOR: 2})
-    libtiffs = ifd.Reader(buffer.getbuffer())
-    coded = {tag: entry for tag, entry in next(libtiffs.directories()).items() if tag in _CODED}
-    numbers = {tag: ifd.numbers(entry, libtiffs.order) for tag, entry in coded.items()}
-    for tag, entry in coded.items():
-        directory[tag] = (ifd.long if entry.type == ifd.LONG else ifd.short)(order, *numbers[tag])
-    # The strips come after the directory, whose size does not depend on their offsets.
-    sizes = numbers[_STRIP_SIZES]
-    places = itertools.accumulate(sizes[:-1], initial=len(ifd.encode(directory, order)))
-    directory[_STRIP_OFFSETS] = ifd.long(order, *places)
-    strips = zip(numbers[_STRIP_OFFSETS], sizes, strict=True)
-    return b"".join((ifd.encode(directory, order), *(libtiffs.data[at : at + size] for at, size in strips)))
-
-
 def _to_half(scan: Scan) -> int:
     """Interpolation from the guide to half of the scan's size: a full-size guide is reduced, a smaller one enlarged."""
     return cv2.INTER_AREA if scan.guide.shape == scan.stored_size[::-1] else cv2.INTER_LINEAR
@@ -150,18 +117,22 @@ def _to_byte(plane: np.ndarray) -> np.ndarray:
     return cv2.add(plane, 128.0, dtype=cv2.CV_8U)  # type: ignore[call-overload]  # the stub lacks scalars
 
 
-def _rgb(luma: np.ndarray, model: np.ndarray) -> np.ndarray:
-    """Makes RGB uint8 [H, W, 3] from luma uint8 [H, W] and an edge model, block by block."""
+def _rgb(luma: np.ndarray, model: np.ndarray, deep: np.ndarray | None = None) -> np.ndarray:
+    """Makes RGB [H, W, 3] from luma uint8 [H, W] and an edge model, block by block.
+
+    It has the type of the luma, or that of `deep`, the same luma as uint16.
+    """
     height, width = luma.shape
-    rgb = np.empty((height, width, 3), np.uint8)
+    own = luma if deep is None else deep
+    rgb = np.empty((height, width, 3), own.dtype)
     for left in range(0, width, COLUMNS):
         columns = range(left, min(left + COLUMNS, width))
         wide = _enlarged(model, 1, width, columns)  # once for all blocks of rows
         for top in range(0, height, BAND):
             rows = range(top, min(top + BAND, height))
             block = slice(top, rows.stop), slice(left, columns.stop)
-            planes = chroma.apply_model(_enlarged(wide, 0, height, rows), luma[block])
-            rgb[block] = chroma.to_rgb(luma[block], *planes)
+            planes = edges.apply(_enlarged(wide, 0, height, rows), luma[block])
+            rgb[block] = chroma.to_rgb(own[block], *chroma.limit(own[block], *planes))
     return rgb
 
 

@@ -30,7 +30,7 @@ from pipeline.metadata.containers import JPEG_EXIF, JPEG_EXTENDED_XMP, JPEG_PHOT
 _SOF0, _SOF2 = 0xC0, 0xC2
 _DHT, _DQT, _DNL, _DRI = 0xC4, 0xDB, 0xDC, 0xDD
 _EOI, _SOS = 0xD9, 0xDA
-_APP0, _APP1, _APP2, _APP9, _APP13, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xE9, 0xED, 0xEF, 0xFE
+_APP0, _APP1, _APP2, _APP13, _APP15, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xEF, 0xFE
 
 _CODING = {0xC0, 0xC1, _SOF2, _DHT, _DQT, _DRI, _SOS}
 _REFUSED = {
@@ -65,8 +65,8 @@ _UNTRUE_OF_A_DERIVATIVE = (
     (0xEE, b"Adobe"),  # without a transform it would declare RGB
 )
 
-LARGEST_PAYLOAD = 0xFFFF - 2  # bytes in a segment
-LARGEST_XMP = LARGEST_PAYLOAD - len(JPEG_XMP)  # bytes of a packet in one segment
+_LARGEST_PAYLOAD = 0xFFFF - 2
+LARGEST_XMP = _LARGEST_PAYLOAD - len(JPEG_XMP)  # bytes of a packet in one segment
 LARGEST_SIDE = 65_500  # pixels; limit of libjpeg
 
 
@@ -243,7 +243,7 @@ def app1_xmp(packet: bytes, extension: bytes = b"") -> list[bytes]:
 
     Raises ValueError if the packet is larger than `LARGEST_XMP`.
     """
-    step = LARGEST_PAYLOAD - len(JPEG_EXTENDED_XMP) - 40
+    step = _LARGEST_PAYLOAD - len(JPEG_EXTENDED_XMP) - 40
     named = JPEG_EXTENDED_XMP + hashlib.md5(extension).hexdigest().upper().encode()
     return [
         _segment(_APP1, JPEG_XMP + packet),
@@ -254,21 +254,16 @@ def app1_xmp(packet: bytes, extension: bytes = b"") -> list[bytes]:
     ]
 
 
-def app9(payload: bytes) -> bytes:
-    """Makes an APP9 segment. Raises ValueError above `LARGEST_PAYLOAD` bytes."""
-    return _segment(_APP9, payload)
-
-
 def app13_photoshop(resources: bytes) -> list[bytes]:
     """Makes APP13 segments of Photoshop resources, which readers join."""
-    step = LARGEST_PAYLOAD - len(JPEG_PHOTOSHOP)
+    step = _LARGEST_PAYLOAD - len(JPEG_PHOTOSHOP)
     parts = [resources[at : at + step] for at in range(0, len(resources), step)]
     return [_segment(_APP13, JPEG_PHOTOSHOP + part) for part in parts]
 
 
 def comment(text: bytes) -> list[bytes]:
     """Makes COM segments of at most 65 533 bytes each."""
-    return [_segment(_COM, text[at : at + LARGEST_PAYLOAD]) for at in range(0, len(text), LARGEST_PAYLOAD)]
+    return [_segment(_COM, text[at : at + _LARGEST_PAYLOAD]) for at in range(0, len(text), _LARGEST_PAYLOAD)]
 
 
 def app2_icc(profile: bytes) -> list[bytes]:
@@ -276,7 +271,7 @@ def app2_icc(profile: bytes) -> list[bytes]:
 
     Raises ValueError if it is larger than 255 chunks.
     """
-    step = LARGEST_PAYLOAD - len(_ICC) - 2
+    step = _LARGEST_PAYLOAD - len(_ICC) - 2
     chunks = [profile[at : at + step] for at in range(0, len(profile), step)]
     if len(chunks) > 255:
         raise ValueError(f"an ICC profile of {len(profile)} bytes does not fit into a JPEG")
@@ -360,8 +355,8 @@ def _jfif(master: Jpeg) -> bytes:
 
 
 def _segment(marker: int, payload: bytes) -> bytes:
-    if len(payload) > LARGEST_PAYLOAD:
-        raise ValueError(f"{len(payload)} bytes do not fit into a JPEG segment of {LARGEST_PAYLOAD}")
+    if len(payload) > _LARGEST_PAYLOAD:
+        raise ValueError(f"{len(payload)} bytes do not fit into a JPEG segment of {_LARGEST_PAYLOAD}")
     return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
 
 

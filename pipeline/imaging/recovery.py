@@ -1,7 +1,7 @@
 """Gives a grey JPEG master back from its grafted derivative.
 
 A derivative has all coding segments of its master: Huffman tables, restart intervals and scans. `remainder` packs the
-other bytes of the master, that is, headers, metadata and whatever follows its end, for an APP9 segment of the
+other bytes of the master, that is, headers, metadata and whatever follows its end, for the XMP packet of the
 derivative. `recover` puts both together again.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pipeline.imaging import graft
 from pipeline.metadata import embedded, provenance
 
-SIGNATURE = b"archive-colorize master\0"
-_LARGEST = 4 * 2**20  # bytes of the unpacked parts
+_LARGEST = 24 * 1024  # bytes of a remainder; a packet must fit into a segment
+_LARGEST_PARTS = 4 * 2**20  # bytes of its parts, unpacked
 
 
 class NotRecoverable(ValueError):
@@ -30,7 +30,7 @@ class Recovered:
       data: the file.
       exact: whether it is the master to the last byte, by the SHA-256 in the derivative. Otherwise its luminance is
         the master's to the last coefficient, with as few headers as possible.
-      why: why it is not exact, or why nobody can know, in words.
+      why: why it is not exact, in words.
     """
 
     data: bytes
@@ -39,17 +39,15 @@ class Recovered:
 
 
 def remainder(master: graft.Jpeg) -> bytes:
-    """Segment with the bytes of a master that are not in its coding segments; without them, if they do not fit."""
+    """Packs the bytes of a master that are not in its coding segments; empty if they do not fit."""
     stops = [0, *(segment.stop for segment in master.coding)]
     starts = [*(segment.start for segment in master.coding), len(master.data)]
     parts = [master.data[stop:start] for stop, start in zip(stops, starts, strict=True)]
-    packed = b""
-    if sum(map(len, parts)) <= _LARGEST:
-        sizes = struct.pack(f">BH{len(parts)}I", master.component, len(parts), *map(len, parts))
-        packed = zlib.compress(b"".join((sizes, *parts)), 9)
-    if len(SIGNATURE) + len(packed) > graft.LARGEST_PAYLOAD:
-        packed = b""
-    return graft.app9(SIGNATURE + packed)
+    if sum(map(len, parts)) > _LARGEST_PARTS:
+        return b""
+    sizes = struct.pack(f">BH{len(parts)}I", master.component, len(parts), *map(len, parts))
+    packed = zlib.compress(b"".join((sizes, *parts)), 9)
+    return packed if len(packed) <= _LARGEST else b""
 
 
 def recover(derivative: bytes) -> Recovered:
@@ -62,10 +60,11 @@ def recover(derivative: bytes) -> Recovered:
         grafted = graft.parse_grafted(derivative)
     except graft.NotGraftable as error:
         raise NotRecoverable(f"it is no derivative of a grey JPEG: {error}") from error
-    packed = next((s[4 + len(SIGNATURE) :] for s in grafted.metadata if s.startswith(SIGNATURE, 4)), None)
-    if packed is None:
+    packet = embedded.packet(derivative)
+    record, packed = provenance.read_packet(packet), provenance.read_remainder(packet)
+    if record is None or packed is None:
         raise NotRecoverable(
-            "it does not carry a master: that was not a grey JPEG, or a program has removed the segment"
+            "its XMP packet names no grey JPEG: the master was another file, or a program has removed the packet"
         )
     if not packed:
         return Recovered(
@@ -96,7 +95,7 @@ def recover(derivative: bytes) -> Recovered:
 def _unpacked(packed: bytes) -> tuple[int, list[bytes]]:
     """Id of the master's component, and the parts of a `remainder`."""
     try:
-        data = zlib.decompressobj().decompress(packed, 2 * _LARGEST)
+        data = zlib.decompressobj().decompress(packed, _LARGEST_PARTS + 2**20)
         component, count = struct.unpack_from(">BH", data)
         sizes = struct.unpack_from(f">{count}I", data, 3)
     except (zlib.error, struct.error) as error:

@@ -19,6 +19,7 @@ from pipeline.records.record import Reason, Refusal
 
 GUIDE_REDUCTION = 4  # largest reduction of the guide for chroma
 GUIDE_SIDE = 512  # pixels; smallest longer side of a reduced guide
+LARGEST_SIDES = {"jpeg": graft.LARGEST_SIDE, "webp": 16_383}  # pixels
 _ON_WHITE = "transparent parts were made white"
 
 
@@ -33,6 +34,7 @@ class Scan:
     orientation: int = 1  # EXIF 1...8; not 1 only if the derivative has the same orientation
     carried: Carried = field(default_factory=Carried)  # metadata of the master for the derivative
     note: str = ""  # remarks for people
+    deep: np.ndarray | None = None  # uint16 [H, W]: the same luma, if the master has more than 8 bits
 
     @property
     def size(self) -> tuple[int, int]:
@@ -74,15 +76,19 @@ def read_scan(
 
 
 def _check_fits(size: tuple[int, int], output_format: str) -> None:
-    if output_format == "jpeg" and max(size) > graft.LARGEST_SIDE:
-        words = f"{size[0]} x {size[1]}: the sides of a JPEG have at most {graft.LARGEST_SIDE} pixels"
+    limit = LARGEST_SIDES.get(output_format)
+    if limit and max(size) > limit:
+        words = f"{size[0]} x {size[1]}: the sides of a {output_format.upper()} have at most {limit} pixels"
         raise Refusal(Reason.TOO_LARGE, f"{words}; --format png or tiff can hold it")
 
 
 def _carrying(scan: Scan, metadata: embedded.Metadata, output_format: str) -> Scan:
     """Adds the metadata for the derivative. Metadata that it cannot have are noted."""
     scan.carried = embedded.carry(
-        metadata, format=output_format, size=scan.stored_size, orientation=scan.orientation
+        metadata,
+        format="tiff" if output_format == "ptif" else output_format,
+        size=scan.stored_size,
+        orientation=scan.orientation,
     )
     lost = [f"left out: {', '.join(scan.carried.lost)}"] if scan.carried.lost else []
     scan.note = "; ".join(filter(None, [scan.note, *lost]))
@@ -139,10 +145,15 @@ def _decode(image: Image.Image, colorize_color: bool, orientation: int, notes: l
     image.load()
     if image.format == "TIFF" and stated != 1:  # Pillow has turned it already
         orientation = 1
-    luma = _deep_luma(image, notes) if image.mode.startswith("I") else _luma(image, colorize_color, notes)
+    deep = None
+    if image.mode.startswith("I"):
+        luma, deep = _deep_luma(image, notes)
+        deep = np.ascontiguousarray(upright(deep, orientation))
+    else:
+        luma = _luma(image, colorize_color, notes)
     luma = np.ascontiguousarray(upright(luma, orientation))
     height, width = luma.shape
-    return Scan((width, height), luma, _reduce(luma), note="; ".join(notes))
+    return Scan((width, height), luma, _reduce(luma), note="; ".join(notes), deep=deep)
 
 
 def _luma(image: Image.Image, colorize_color: bool, notes: list[str]) -> np.ndarray:
@@ -186,8 +197,8 @@ def flatten(image: Image.Image, notes: list[str]) -> Image.Image:
     return rgba.convert("L" if grey else "RGB")
 
 
-def _deep_luma(image: Image.Image, notes: list[str]) -> np.ndarray:
-    """Luma uint8 [H, W] of 16-bit grey. It is scaled by the full range and never clipped."""
+def _deep_luma(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Luma of 16-bit grey, as uint8 and uint16 [H, W]. It is scaled by the full range and never clipped."""
     deep = np.asarray(image)
     if deep.min() < 0 or deep.max() > 65535:
         kind = "signed" if deep.min() < 0 else "32-bit"
@@ -197,15 +208,15 @@ def _deep_luma(image: Image.Image, notes: list[str]) -> np.ndarray:
     curve = icc.gamma_curve(gamma) if gamma else icc.grey_curve(image.info.get("icc_profile"), notes)
     if curve is not None:
         ramp = np.interp(ramp, np.arange(256), curve)
-    levels = np.rint(ramp).astype(np.uint8)
+    levels, deep_levels = np.rint(ramp).astype(np.uint8), np.rint(257 * ramp).astype(np.uint16)
     if (
         isinstance(level := image.info.get("transparency"), int)
         and 0 <= level <= 65535
         and (deep == level).any()
     ):
         notes.append(_ON_WHITE)
-        levels[level] = 255
-    return levels[deep]
+        levels[level], deep_levels[level] = 255, 65535
+    return levels[deep], deep_levels[deep]
 
 
 def _reduction(size: tuple[int, int]) -> int:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
 
 from pipeline import storage
 from pipeline.errors import JobError, words
@@ -18,7 +19,24 @@ from pipeline.records.record import Reason, Record, Refusal
 
 SUFFIX = "_color"
 MANIFEST = ".jsonl"  # extension of a manifest
-EXTENSIONS = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif"}  # of derivatives, by --format
+EXTENSIONS = {  # of derivatives, by their format
+    "jpeg": ".jpg",
+    "png": ".png",
+    "tiff": ".tif",
+    "webp": ".webp",
+    "jp2": ".jp2",
+    "ptif": ".ptif",
+}
+SAME = (
+    "same"  # --format: that of the master, by the extension of its key; PNG for those that are not named here
+)
+_SAME = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "jpeg"),
+    **dict.fromkeys((".tif", ".tiff"), "tiff"),
+    **dict.fromkeys((".ptif", ".ptiff"), "ptif"),
+    **dict.fromkeys((".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"), "jp2"),
+    ".webp": "webp",
+}
 _WILDCARD = re.compile(r"[*?\[]")
 _LONGEST_NAME = 255  # bytes in the name of a file
 _SHORTENED = re.compile(rb".*~[0-9a-f]{32}", re.DOTALL)
@@ -68,12 +86,17 @@ def read(item: Item) -> bytes:
         raise Refusal(Reason.READ_ERROR, "no file can have this name") from error
 
 
+def format_of(key: str, format: str) -> str:
+    """Format of the derivative of a key: a key of `EXTENSIONS`. `format` may be `SAME`."""
+    return _SAME.get(PurePosixPath(key).suffix.lower(), "png") if format == SAME else format
+
+
 def derivative_uri(output: str, key: str, format: str) -> str:
     """URI of a derivative: `OUTPUT/box/a.tif_color.jpg` for the key `box/a.tif`. Different keys have different URIs.
 
     A local name of more than 255 bytes is cut and ends with a digest.
     """
-    ending = SUFFIX + EXTENSIONS[format]
+    ending = SUFFIX + EXTENSIONS[format_of(key, format)]
     if storage.is_cloud(output):
         return storage.join(output, key + ending)
     *folders, name = key.split("/")

@@ -27,12 +27,13 @@ XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG, ICC_TAG, _C2PA_TAG = 700, 33723, 34377, 34675,
 GEO_TAGS = {33550, 33922, 34264, 34735, 34736, 34737}
 _NEW_SUBFILE_TYPE, _SUBFILE_TYPE = 254, 255
 
-_UUIDS = {
-    bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC"): "xmp",
-    b"JpgTiffExif->JP2": "exif",
-    bytes.fromhex("0537CDAB9D0C4431A72AFA561F2A113E"): "exif",
-    bytes.fromhex("33C7A4D2B81D4723A0BAF1A3E097AD38"): "iptc",
+JP2_UUIDS = {  # of boxes with metadata
+    "xmp": bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC"),
+    "exif": b"JpgTiffExif->JP2",
+    "iptc": bytes.fromhex("33C7A4D2B81D4723A0BAF1A3E097AD38"),
 }
+_UUIDS = {uuid: name for name, uuid in JP2_UUIDS.items()}
+_UUIDS[bytes.fromhex("0537CDAB9D0C4431A72AFA561F2A113E")] = "exif"
 _LOST_UUIDS = {
     bytes.fromhex("B14BF8BD083D4B43A5AE8CD7D5A6CE03"): _GEOREFERENCE,
     bytes.fromhex("D8FEC3D61B0E483C92975828877EC481"): C2PA,

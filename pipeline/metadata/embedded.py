@@ -138,7 +138,7 @@ class Carried:
     exif: bytes = b""  # a TIFF structure
     xmp: ET.Element | None = None
     iptc: bytes = b""  # IIM data sets
-    photoshop: bytes = b""  # image resources, with IPTC except for a TIFF
+    photoshop: bytes = b""  # image resources, with IPTC for a JPEG or PNG
     comment: bytes = b""
     chunks: tuple[tuple[bytes, bytes], ...] = ()  # texts of a PNG: type, data
     dpi: tuple[float, float] | None = None  # across and down, as stored in the derivative
@@ -195,7 +195,7 @@ def carry(metadata: Metadata, *, format: str, size: tuple[int, int], orientation
 
     Args:
       metadata: metadata of the master. The tree of its XMP is changed.
-      format: "jpeg", "png" or "tiff".
+      format: "jpeg", "png", "tiff", "webp" or "jp2".
       size: stored width and height of the derivative in pixels.
       orientation: of the stored derivative: 1, or that of the master.
     """
@@ -219,7 +219,7 @@ def carry(metadata: Metadata, *, format: str, size: tuple[int, int], orientation
         chunks += (_text_chunk("Comment", comment),) if comment else ()
     else:
         comment = _texts_into(exif, metadata, lost) or comment
-        if comment and format == "tiff":
+        if comment and format != "jpeg":
             lost.append("its comment")
     block = b""
     if exif or metadata.orientation != 1 or format == "tiff":
@@ -227,7 +227,12 @@ def carry(metadata: Metadata, *, format: str, size: tuple[int, int], orientation
         limit, room = _LARGEST.get(format, containers.LARGEST), _TIFF_ENTRIES if format == "tiff" else 0
         block, dropped = ifd.fitted(exif, metadata.order, limit=limit, room=room)
         lost += [f"EXIF's {_listed(dropped)}"] if dropped else []
-    iptc = b"" if format == "tiff" or not metadata.iptc else containers.resource(_IPTC, metadata.iptc)
+    if resources and format in ("webp", "jp2"):
+        lost.append("Photoshop's resources")
+        resources = ()
+    if metadata.iptc and format == "webp":
+        lost.append("IPTC")
+    iptc = containers.resource(_IPTC, metadata.iptc) if metadata.iptc and format in ("jpeg", "png") else b""
     photoshop = iptc + b"".join(containers.resource(number, data, name) for number, name, data in resources)
     return Carried(block, tree, metadata.iptc, photoshop, comment, chunks, dpi, tuple(lost))
 

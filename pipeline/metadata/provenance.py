@@ -1,5 +1,6 @@
 """The XMP packet of a derivative: its record and its labels, joined with the statements of the master."""
 
+import base64
 import copy
 import uuid
 import xml.etree.ElementTree as ET
@@ -11,6 +12,7 @@ from pipeline.metadata.xmp import qualified
 from pipeline.records.record import Record
 
 TOOL = "archive-colorize"
+_LEFT_OUT = "-"  # a remainder that was too large
 # IPTC NewsCodes: a photograph that was changed by a trained model.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 
@@ -34,6 +36,7 @@ _REPLACED = (  # statements of the master, which may be a derivative itself
     "colorize:modelTerms",
     "colorize:masterCredit",
     "colorize:masterDigitalSourceType",
+    "colorize:masterRemainder",
     "colorize:record",
 )
 _IDENTITY = (
@@ -52,6 +55,7 @@ class Labels:
     description: str = ""  # added to that of the master
     credit: str = ""  # in place of that of the master
     terms: str = ""  # of the model
+    remainder: bytes | None = None  # of a grey JPEG whose coded luminance is kept; see `imaging.recovery`
 
 
 def packet(record: Record, master: ET.Element | None = None, labels: Labels = Labels()) -> bytes:
@@ -95,6 +99,7 @@ def packet(record: Record, master: ET.Element | None = None, labels: Labels = La
         "Iptc4xmpExt:AISystemVersionUsed": record.model_version,
         "colorize:modelSha256": record.model_sha256,
         "colorize:modelTerms": labels.terms,
+        "colorize:masterRemainder": _packed(labels.remainder),
         "colorize:record": record.replace(source=record.key, **_NOT_EMBEDDED).to_json(),
     }
     if labels.credit:
@@ -136,18 +141,34 @@ def _described(masters: list[str | ET.Element], words: str) -> ET.Element:
 
 def read_packet(packet: bytes | str) -> Record | None:
     """Record in the packet of a derivative, or None."""
+    line = _statement(packet, "colorize:record")
+    try:
+        return Record.from_json(line) if line else None
+    except (ValueError, TypeError):
+        return None
+
+
+def read_remainder(packet: bytes | str) -> bytes | None:
+    """`Labels.remainder` in the packet of a derivative, or None. It is empty if it was too large."""
+    text = _statement(packet, "colorize:masterRemainder")
+    try:
+        return None if text is None else base64.b64decode(text.removeprefix(_LEFT_OUT), validate=True)
+    except ValueError:
+        return None
+
+
+def _packed(remainder: bytes | None) -> str:
+    return "" if remainder is None else base64.b64encode(remainder).decode() or _LEFT_OUT
+
+
+def _statement(packet: bytes | str, name: str) -> str | None:
+    """A statement that this program has written as an attribute."""
     try:
         root = xmp.parse(packet.encode() if isinstance(packet, str) else packet)
     except xmp.Unusable:
         return None
-    for description in xmp.descriptions(root):
-        line = description.get(qualified("colorize:record"))
-        if line:
-            try:
-                return Record.from_json(line)
-            except (ValueError, TypeError):
-                return None
-    return None
+    found = (description.get(qualified(name)) for description in xmp.descriptions(root))
+    return next((text for text in found if text), None)
 
 
 def _stated(statements: dict[str, str]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Derivatives as files: one module for each format, with the metadata of the master."""
