@@ -56,6 +56,7 @@ TEST = [
     *IMAGENET,
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6",
+    "jpylyzer>=2.2",
     "import-linter>=2",
     "jax>=0.4.34,<0.4.35",  # later versions need a newer ml-dtypes than TensorFlow 2.16
     "moto[s3,server]>=5.1",  # a server with the interface of S3

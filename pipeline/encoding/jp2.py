@@ -3,6 +3,7 @@
 They declare sRGB by its number (I.5.3.3), which all readers understand, and not by a profile.
 """
 
+import math
 import struct
 
 import imagecodecs
@@ -12,7 +13,6 @@ from pipeline.metadata import containers
 from pipeline.metadata.embedded import Carried
 
 LOSSLESS = 100  # quality
-_PER_METRE = 1 / 0.0254
 
 
 def encode(rgb: np.ndarray, carried: Carried, packet: bytes, quality: int) -> bytes:
@@ -41,13 +41,18 @@ def encode(rgb: np.ndarray, carried: Carried, packet: bytes, quality: int) -> by
 
 
 def _resolution(dpi: tuple[float, float]) -> bytes:
-    """A resolution superbox with the resolution of the scanner (I.5.3.7), in hundredths of a pixel per metre."""
-    across, down = (round(100 * value * _PER_METRE) for value in dpi)
-    shift = max(0, max(across, down).bit_length() - 16)  # numerators have 16 bits
-    numbers = struct.pack(
-        ">HHHHbb", down >> shift, 100 >> shift or 1, across >> shift, 100 >> shift or 1, 0, 0
-    )
+    """A resolution superbox with the resolution of the scanner (I.5.3.7)."""
+    (right, below, shift), (down, below_too, shift_too) = (_fraction(value / 0.0254) for value in dpi)
+    numbers = struct.pack(">HHHHbb", down, below_too, right, below, shift_too, shift)
     return _box(b"res ", _box(b"resc", numbers))
+
+
+def _fraction(number: float) -> tuple[int, int, int]:
+    """A positive number as numerator and denominator of 16 bits, and the exponent of a power of ten."""
+    exponent = max(0, math.ceil(math.log10(number / 0xFFFF)))
+    number /= 10**exponent
+    denominator = max(1, min(1000, int(0xFFFF / number)))
+    return round(number * denominator), denominator, exponent
 
 
 def _box(kind: bytes, *parts: bytes | memoryview) -> bytes:

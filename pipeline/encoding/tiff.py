@@ -58,10 +58,8 @@ def encode_pyramid(rgb: np.ndarray, carried: Carried, packet: bytes, compression
 def _options(compression: str, *, quality: int = 0, **layout) -> dict:
     """Options of tifffile."""
     options = {"photometric": "rgb", "software": False, "metadata": None, **layout}
-    if compression == "jpeg":
-        half = (2, 2)
-        options |= {"photometric": "ycbcr", "compression": "jpeg", "subsampling": half}
-        options["compressionargs"] = {"level": quality, "subsampling": half}
+    if compression == "jpeg":  # as YCbCr 4:2:0
+        options |= {"compression": "jpeg", "compressionargs": {"level": quality}, "subsampling": (2, 2)}
     elif compression != "none":
         names = {"deflate": "adobe_deflate"}
         options |= {"compression": names.get(compression, compression), "predictor": 2}

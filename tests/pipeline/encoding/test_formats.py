@@ -1,0 +1,168 @@
+"""Derivatives in every format: their pixels, their depth, their structure, read back by programs of others."""
+
+import io
+import shutil
+import subprocess
+
+import cv2
+import imagecodecs
+import numpy as np
+import pytest
+import pyvips
+import tifffile
+from jpylyzer import jpylyzer
+from PIL import Image
+
+from pipeline.encoding import jp2, png, tiff, webp
+from pipeline.imaging.icc import srgb_profile
+from pipeline.metadata import embedded
+from pipeline.metadata.embedded import Carried
+from tests.pipeline.metadata.test_embedded import derive, photograph, save
+
+PACKET = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
+WEIGHTS = np.array([0.299, 0.587, 0.114])
+NOTHING = Carried(dpi=(300.0, 400.0))
+
+
+def picture(depth=8, size=(301, 203)):
+    """RGB [H, W, 3] of uint8 or uint16, smooth and with some noise."""
+    width, height = size
+    y, x = np.mgrid[:height, :width]
+    planes = [128 + 100 * np.sin(x / a + y / b) for a, b in ((30, 50), (45, 21), (17, 80))]
+    levels = np.stack(planes, -1) + np.random.default_rng(0).normal(0, 3, (height, width, 3))
+    whole = np.clip(levels, 0, 255) * (257 if depth == 16 else 1)
+    return whole.astype(np.uint16 if depth == 16 else np.uint8)
+
+
+def vips(data):
+    return pyvips.Image.new_from_buffer(data, "").numpy()
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_png_is_lossless_and_has_profile_and_resolution(depth):
+    rgb = picture(depth)
+    data = png.encode(rgb, NOTHING, PACKET)
+    assert np.array_equal(vips(data), rgb)
+    assert np.array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)[..., ::-1], rgb)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.info["icc_profile"] == srgb_profile()
+        assert image.info["dpi"] == pytest.approx((300, 400), abs=0.02)
+        assert image.info["xmp"] == PACKET
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "none"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_is_lossless_in_the_byte_order_of_its_master(depth, compression, order):
+    rgb = picture(depth)
+    exif = embedded.carry(embedded.Metadata(order=order), format="tiff", size=(301, 203), orientation=1).exif
+    data = tiff.encode(rgb, Carried(exif=exif), PACKET, compression)
+    assert data[:2] == {"<": b"II", ">": b"MM"}[order]
+    assert np.array_equal(vips(data), rgb)
+    assert np.array_equal(tifffile.imread(io.BytesIO(data)), rgb)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        (page,) = file.pages
+        assert page.tags["XMP"].value == PACKET and page.iccprofile == srgb_profile()
+
+
+def test_an_uncompressed_tiff_is_as_large_as_its_pixels():
+    rgb = picture()
+    assert len(tiff.encode(rgb, NOTHING, PACKET, "none")) < rgb.nbytes + 3000
+
+
+@pytest.mark.parametrize(("compression", "depth"), [("jpeg", 8), ("lzw", 8), ("deflate", 16), ("none", 8)])
+def test_a_pyramid_has_the_picture_in_tiles_and_halves_of_it(compression, depth):
+    rgb = picture(depth, (1100, 700))
+    data = tiff.encode_pyramid(rgb, NOTHING, PACKET, compression, 95)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        sizes = [(page.imagewidth, page.imagelength) for page in file.pages]
+        assert sizes == [(1100, 700), (550, 350), (275, 175), (138, 88)]
+        assert all((page.tilewidth, page.tilelength) == (256, 256) for page in file.pages)
+        assert [page.subfiletype for page in file.pages] == [0, 1, 1, 1]
+        assert file.pages[0].tags["XMP"].value == PACKET
+    levels = [pyvips.Image.new_from_buffer(data, "", page=page).numpy() for page in range(4)]
+    if compression == "jpeg":
+        assert np.abs(levels[0].astype(int) - rgb).mean() < 3
+    else:
+        assert np.array_equal(levels[0], rgb)
+    half = cv2.resize(rgb, (550, 350), interpolation=cv2.INTER_AREA)
+    assert np.abs(levels[1].astype(int) - half).mean() < (3 if compression == "jpeg" else 1)
+
+
+def test_libtiff_finds_no_fault_in_a_pyramid(tmp_path):
+    if not shutil.which("tiffinfo"):
+        pytest.skip("tiffinfo is missing: apt-get install libtiff-tools")
+    path = tmp_path / "pyramid.tif"
+    path.write_bytes(tiff.encode_pyramid(picture(size=(700, 600)), NOTHING, PACKET, "jpeg", 90))
+    told = subprocess.run(["tiffinfo", str(path)], capture_output=True, text=True, check=True)
+    assert told.stderr == ""
+    assert told.stdout.count("TIFF Directory at offset") == 3
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("quality", [90, 100])
+def test_a_jp2_is_valid_and_lossless_at_quality_100(tmp_path, depth, quality):
+    rgb = picture(depth)
+    data = jp2.encode(rgb, NOTHING, PACKET, quality)
+    path = tmp_path / "a.jp2"
+    path.write_bytes(data)
+    assert jpylyzer.checkOneFile(str(path)).findtext("isValid") == "True"
+    found = imagecodecs.jpeg2k_decode(data)
+    assert found.dtype == rgb.dtype
+    error = np.abs(found.astype(int) - rgb).mean() / (257 if depth == 16 else 1)
+    assert error == 0 if quality == 100 else 0 < error < 2
+    said = embedded.read(data)
+    assert said.dpi == pytest.approx((300, 400), abs=0.5)
+    assert embedded.packet(data) == PACKET
+
+
+@pytest.mark.parametrize("dpi", [(72, 72), (300, 1200), (4800, 4800), (25_400.5, 12.7)])
+def test_the_resolution_of_a_jp2_is_exact_to_a_thousandth(dpi):
+    data = jp2.encode(picture(size=(64, 64)), Carried(dpi=dpi), PACKET, 100)
+    assert embedded.read(data).dpi == pytest.approx(dpi, rel=1e-3)
+
+
+@pytest.mark.parametrize("quality", [80, 100])
+def test_a_webp_has_profile_and_packet_and_is_lossless_at_quality_100(quality):
+    rgb = picture()
+    data = webp.encode(rgb, NOTHING, PACKET, quality)
+    error = np.abs(vips(data)[..., :3].astype(int) - rgb).mean()
+    assert error == 0 if quality == 100 else 0 < error < 6
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.info["icc_profile"] == srgb_profile() and image.info["xmp"] == PACKET
+
+
+@pytest.mark.parametrize("format", ["png", "tiff"])
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_a_master_of_16_bits_gives_a_derivative_with_its_luma_to_a_level(kind, format):
+    grey = np.asarray(photograph().resize((240, 180))).astype(np.uint16) * 257
+    grey += np.random.default_rng(0).integers(0, 200, grey.shape, np.uint16) & ~np.uint16(0)
+    buffer = io.BytesIO()
+    if kind == "png":
+        buffer.write(cv2.imencode(".png", grey)[1])
+    else:
+        tifffile.imwrite(buffer, grey)
+    derivative, _ = derive(buffer.getvalue(), format)
+    found = vips(derivative)
+    assert found.dtype == np.uint16
+    assert np.ptp(found.astype(int), axis=-1).mean() > 500, "it has colour"
+    assert np.abs(found @ WEIGHTS - grey).mean() < 1
+
+
+@pytest.mark.parametrize("format", ["jpeg", "webp", "ptif"])
+def test_formats_of_8_bits_take_masters_of_16(format):
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.asarray(photograph()).astype(np.uint16) * 257)
+    derivative, _ = derive(buffer.getvalue(), format)
+    with Image.open(io.BytesIO(derivative)) as image:
+        assert image.mode == "RGB" and image.size == photograph().size
+
+
+def test_a_side_too_long_for_a_webp_is_refused_with_words():
+    from pipeline.imaging.scan import read_scan
+    from pipeline.records.record import Reason, Refusal
+
+    wide = save(Image.new("L", (16_384, 16), 90), "PNG")
+    with pytest.raises(Refusal) as refusal:
+        read_scan(wide, output_format="webp", max_pixels=10**8)
+    assert refusal.value.reason == Reason.TOO_LARGE and "--format png or tiff" in refusal.value.detail
