@@ -13,7 +13,14 @@ from pipeline.batch import options
 
 FILE = Path(__file__).parent / "terraform" / "metadata.json"
 REQUIRED = {"input", "output"}
-PLACES = {"input", "output", "model", "hints"}  # local paths would be those of the launcher's container
+PLACES = {
+    "input",
+    "output",
+    "model",
+    "hints",
+    "c2pa_key",
+    "c2pa_certificate",
+}  # local paths would be those of the launcher's container
 
 # A launch passes NAME=VALUE, so flags cannot be set. These would not be wanted anyway:
 LEFT_OUT = {

@@ -26,7 +26,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from model import default_model
 from model.card import CARD, CardError, ModelCard, read_card
 from pipeline import clock, storage
-from pipeline.batch import gpus, graph, lease, registry, runners, stopping, worklist
+from pipeline.batch import gpus, graph, labels, lease, registry, runners, stopping, worklist
 from pipeline.batch.inference import SHIPPED, ModelError, load, local_copy
 from pipeline.batch.plan import Action
 from pipeline.batch.progress import Progress
@@ -63,7 +63,8 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     engine = runners.engine(beam_argv, chosen.workers_share_files, chosen.gpu)
     gpu = gpus.GPUS.get(chosen.gpu)
     batch_size = chosen.batch_size or (gpu.batch_size if gpu else BATCH_SIZE)
-    for place in filter(None, (chosen.output, chosen.hints, chosen.model)):
+    signs = labels.signs(chosen)
+    for place in filter(None, (chosen.output, chosen.hints, chosen.model, *signs.values())):
         collection.check_reachable(place)
     output = storage.normalize(chosen.output)
     collection.check_input(chosen.input)
@@ -76,6 +77,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
         ("--output", output),
         ("--hints", hints_folder),
         ("--model", chosen.model),
+        *((f"--{name}", place) for name, place in signs.items()),
     )
     runners.check_places(engine, places)
     folder, card, why = _card(chosen.model, chosen.allow_unblessed)
@@ -100,11 +102,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             stop_file=stop.file,
             gpu=gpu is not None,
             gpu_memory=chosen.gpu_memory or 0,
-            digests=chosen.digests,
-            date=chosen.date or f"{started:%Y-%m-%d}",
-            description=chosen.description or "",
-            credit=chosen.credit or "",
-            model_terms=card.terms.strip().partition("\n")[0].strip(),
+            **labels.settings(chosen, card, started),
             local=engine.local,
         )
         if chosen.dry_run:

@@ -6,7 +6,7 @@ import re
 from datetime import date
 
 from pipeline.inputs.collection import EXTENSIONS
-from pipeline.records.record import DIGESTS
+from pipeline.records.record import DIGESTS, EMBEDDED, SIDECAR
 
 LONGEST_TEXT = 2_000  # characters
 
@@ -162,6 +162,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=(),
         metavar="LIST",
         help="digests of both files in the records, besides SHA-256: md5, sha512, or both with a comma",
+    )
+
+    says.add_argument(
+        "--c2pa_key",
+        metavar="FILE",
+        help="sign derivatives (Content Credentials, C2PA) with this private key: PEM without a password, local, gs:// "
+        "or s3://",
+    )
+    says.add_argument(
+        "--c2pa_certificate",
+        metavar="FILE",
+        help="the certificate of the key, and those of the authorities above it, PEM",
+    )
+    says.add_argument(
+        "--c2pa",
+        choices=(EMBEDDED, SIDECAR),
+        default=EMBEDDED,
+        help="where the signed manifest goes: into the derivative (embedded, the default), or into KEY_color.c2pa "
+        "beside it (sidecar), which leaves the bytes of the derivative alone",
     )
 
     running = parser.add_argument_group("how the job runs")

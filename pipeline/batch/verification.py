@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.gallery import pictures, report
-from pipeline.inputs.collection import EXTENSIONS, derivative_uri
+from pipeline.inputs.collection import EXTENSIONS, MANIFEST_STORE, derivative_uri
 from pipeline.records import manifest, summary
 from pipeline.records.record import Outcome, Record
 from pipeline.storage import scratch
@@ -82,6 +82,8 @@ def _files(output: str, record: Record, masters: bool) -> Iterator[tuple[str, st
     if record.outcome == Outcome.COLORIZED:
         format = _FORMATS[posixpath.splitext(record.derivative)[1]]
         yield "", derivative_uri(output, record.key, format), record.fixity("derivative")
+        if record.sidecar_sha256:
+            yield "", derivative_uri(output, record.key, MANIFEST_STORE), {"sha256": record.sidecar_sha256}
     if masters and record.source_sha256:
         yield MASTER, record.source, record.fixity("source")
 

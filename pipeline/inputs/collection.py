@@ -18,6 +18,7 @@ from pipeline.records.record import Reason, Record, Refusal
 
 SUFFIX = "_color"
 MANIFEST = ".jsonl"  # extension of a manifest
+MANIFEST_STORE = "c2pa"  # format and extension of the signed manifests beside derivatives
 EXTENSIONS = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif"}  # of derivatives, by --format
 _WILDCARD = re.compile(r"[*?\[]")
 _LONGEST_NAME = 255  # bytes in the name of a file
@@ -71,9 +72,10 @@ def read(item: Item) -> bytes:
 def derivative_uri(output: str, key: str, format: str) -> str:
     """URI of a derivative: `OUTPUT/box/a.tif_color.jpg` for the key `box/a.tif`. Different keys have different URIs.
 
+    With the format `MANIFEST_STORE`, it is that of its signed manifest: `OUTPUT/box/a.tif_color.c2pa`.
     A local name of more than 255 bytes is cut and ends with a digest.
     """
-    ending = SUFFIX + EXTENSIONS[format]
+    ending = SUFFIX + EXTENSIONS.get(format, f".{MANIFEST_STORE}")
     if storage.is_cloud(output):
         return storage.join(output, key + ending)
     *folders, name = key.split("/")
