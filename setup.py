@@ -56,6 +56,7 @@ TEST = [
     *S3,
     *C2PA,
     *IMAGENET,
+    "bagit>=1.9",  # validates bags
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6",
     "import-linter>=2",

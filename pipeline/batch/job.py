@@ -26,7 +26,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from model import default_model
 from model.card import CARD, CardError, ModelCard, read_card
 from pipeline import clock, storage
-from pipeline.batch import gpus, graph, labels, lease, registry, runners, stopping, worklist
+from pipeline.batch import bagging, gpus, graph, labels, lease, registry, runners, stopping, worklist
 from pipeline.batch.inference import SHIPPED, ModelError, load, local_copy
 from pipeline.batch.plan import Action
 from pipeline.batch.progress import Progress
@@ -36,7 +36,7 @@ from pipeline.batch.worklist import Worklist
 from pipeline.codec.settings import Settings
 from pipeline.console import complain, one_line, say
 from pipeline.errors import JobError
-from pipeline.inputs import collection, hint_files
+from pipeline.inputs import bags, collection, hint_files
 from pipeline.records import drift, manifest
 from pipeline.records.summary import FILE, RANGED, describe, describe_unused
 from pipeline.storage import scratch
@@ -80,6 +80,9 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
         *((f"--{name}", place) for name, place in signs.items()),
     )
     runners.check_places(engine, places)
+    place = output
+    bagging.check(place, chosen.bag, engine.waits)
+    output = storage.join(place, bags.DATA) if chosen.bag else place
     folder, card, why = _card(chosen.model, chosen.allow_unblessed)
     run = clock.label(started) + "-" + secrets.token_hex(3)
     stop = Stop(stopping.file(output, run))
@@ -102,6 +105,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             stop_file=stop.file,
             gpu=gpu is not None,
             gpu_memory=chosen.gpu_memory or 0,
+            bag=chosen.bag,
             **labels.settings(chosen, card, started),
             local=engine.local,
         )
@@ -130,6 +134,8 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 gallery_size=chosen.gallery_size,
                 started=started,
             )
+            if chosen.bag:
+                bagging.begin(place)
             with finishing_on_signals(stop.request) as stopped:
                 error, stages = _execute(
                     chosen.input, settings, here.runner, engine, work, planning, build, stopped
@@ -146,6 +152,8 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             try:
                 code = _conclude(settings, work, stop, stopped, chosen, stages, here.workers, card, why)
                 intruder = hold.lost or _intruder(settings, before)
+                if chosen.bag and code <= FAILURE and not intruder:
+                    bagging.complete(place, settings.date, settings.digests)
             except (JobError, OSError) as error:
                 return _failed(f"{error}; what is finished is kept")
             if intruder:

@@ -136,6 +136,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse larger scans (default: 250000000)",
     )
 
+    work.add_argument(
+        "--bag",
+        action="store_true",
+        help="write OUTPUT as a bag (BagIt, RFC 8493), with everything in OUTPUT/data",
+    )
+
     says = parser.add_argument_group("what derivatives and records say")
     says.add_argument(
         "--date",

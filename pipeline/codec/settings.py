@@ -41,6 +41,7 @@ class Settings:
     c2pa_key: str = ""  # URIs; every worker reads them
     c2pa_certificate: str = ""
     model_terms: str = ""  # of use, in one line
+    bag: bool = False  # whether the output is the payload of a bag
     local: bool = True  # whether the launcher plans the run and starts the workers
 
     @property

@@ -4,6 +4,7 @@ import copy
 import uuid
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
+from importlib import metadata
 
 from pipeline import storage
 from pipeline.metadata import xmp
@@ -109,6 +110,14 @@ def packet(record: Record, master: ET.Element | None = None, labels: Labels = La
     events.extend(entry for told in history if isinstance(told, ET.Element) for entry in told.iterfind("*/*"))
     ET.SubElement(events, qualified("rdf:li"), {qualified(f"stEvt:{name}"): event[name] for name in event})
     return xmp.serialise(root)
+
+
+def tool_version() -> str:
+    """The version of this program; "0" if it is not installed."""
+    try:
+        return metadata.version(TOOL)
+    except metadata.PackageNotFoundError:
+        return "0"
 
 
 def instance_id(record: Record, labels: Labels) -> str:

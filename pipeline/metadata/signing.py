@@ -11,14 +11,13 @@ import importlib.util
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from pipeline import clock, storage
 from pipeline.errors import JobError, words
-from pipeline.metadata.provenance import SOURCE_TYPE, TOOL, Labels, instance_id
+from pipeline.metadata.provenance import SOURCE_TYPE, TOOL, Labels, instance_id, tool_version
 from pipeline.records.record import Record
 
 if TYPE_CHECKING:
@@ -129,7 +128,7 @@ def claim(record: Record, labels: Labels, master: bytes) -> "tuple[c2pa.Builder,
     import c2pa
 
     definition = {
-        "claim_generator_info": [{"name": TOOL, "version": _version()}],
+        "claim_generator_info": [{"name": TOOL, "version": tool_version()}],
         "title": record.key.rpartition("/")[2].encode("utf-8", "replace").decode(),
         "instance_id": instance_id(record, labels),
         "assertions": [_actions(record, labels)],
@@ -260,13 +259,6 @@ def _read(uri: str, option: str) -> bytes:
         return storage.read(uri)
     except OSError as error:
         raise JobError(f"cannot read {uri}: {words(error)} ({option})") from error
-
-
-def _version() -> str:
-    try:
-        return metadata.version(TOOL)
-    except metadata.PackageNotFoundError:  # it is not installed
-        return "0"
 
 
 def _line(error: Exception) -> str:
