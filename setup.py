@@ -26,6 +26,7 @@ GPU = ["tensorflow[and-cuda]>=2.16.2,<2.17"]
 # For gs:// and Dataflow.
 GCP = ["apache-beam[gcp]>=2.72,<2.73", "google-cloud-storage>=2.19,<3"]
 S3 = ["boto3>=1.36"]  # for s3://; conditional writes came with this version
+C2PA = ["c2pa-python>=0.38"]  # signs derivatives
 WORKER = ["pip"]  # the program that starts workers in Beam's containers asks pip for the version of Beam
 # These packages bring the photographs of the demonstration.
 DEMO = ["matplotlib>=3.9", "scikit-image>=0.24", "scikit-learn>=1.5,<1.6"]
@@ -53,7 +54,9 @@ TEST = [
     *DEMO,
     *GCP,
     *S3,
+    *C2PA,
     *IMAGENET,
+    "bagit>=1.9",  # validates bags
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6",
     "jpylyzer>=2.2",
@@ -108,6 +111,7 @@ setup(
         "demo": DEMO,
         "gcp": GCP,
         "s3": S3,
+        "c2pa": C2PA,
         "worker": WORKER,
         "train": ["matplotlib>=3.9"],
         "imagenet": IMAGENET,

@@ -13,10 +13,18 @@ from pipeline.batch import options
 
 FILE = Path(__file__).parent / "terraform" / "metadata.json"
 REQUIRED = {"input", "output"}
-PLACES = {"input", "output", "model", "hints"}  # local paths would be those of the launcher's container
+PLACES = {
+    "input",
+    "output",
+    "model",
+    "hints",
+    "c2pa_key",
+    "c2pa_certificate",
+}  # local paths would be those of the launcher's container
 
 # A launch passes NAME=VALUE, so flags cannot be set. These would not be wanted anyway:
 LEFT_OUT = {
+    "bag": "the launcher does not wait for the end of the job, so it cannot complete a bag",
     "allow_unblessed": "nobody looks at a nightly run: it takes models that passed their gates",
     "dry_run": "a launch that describes no job fails",
     "workers_share_files": "the workers of Dataflow share no files with the launcher",

@@ -12,6 +12,7 @@ from pipeline.console import Pace, complain, one_line, say
 from pipeline.errors import JobError
 from pipeline.gallery.report import write_report
 from pipeline.imaging import recovery
+from pipeline.inputs import bags
 from pipeline.inputs.collection import check_reachable
 from pipeline.records import manifest
 from pipeline.records.summary import Summary, describe
@@ -51,8 +52,7 @@ def status(argv: list[str]) -> int:
     chosen = _parse(
         "status", "Counts the records in OUTPUT/manifest, the latest of each scan.", argv, "OUTPUT"
     )
-    check_reachable(chosen.output)
-    output = storage.normalize(chosen.output)
+    output = _payload(chosen.output)
     summary = Summary()
     for record in manifest.latest(output):
         summary.add(record)
@@ -66,8 +66,7 @@ def verify(argv: list[str]) -> int:
     """`archive-colorize verify OUTPUT [--masters]`: reads everything again and compares it with the manifest."""
     words = "Reads all derivatives, and with --masters all masters, and compares them with OUTPUT/manifest."
     chosen = _parse("verify", words, argv, "OUTPUT", "--masters")
-    check_reachable(chosen.output)
-    output = storage.normalize(chosen.output)
+    output = _payload(chosen.output)
     if not manifest.runs(output):
         raise JobError(f"no manifest in {output}; is it the --output of a run?")
     pace = Pace("files")
@@ -114,23 +113,30 @@ def report(argv: list[str]) -> int:
     """`archive-colorize report OUTPUT`: writes a page for the file about all runs on an output."""
     words = "Writes OUTPUT/report.html: what was done, to how many scans, by which model, and what was refused and why."
     chosen = _parse("report", words, argv, "OUTPUT")
-    check_reachable(chosen.output)
-    output = storage.normalize(chosen.output)
+    output = _payload(chosen.output)
     if not manifest.runs(output):
         raise JobError(f"no manifest in {output}; is it the --output of a run?")
     try:
-        say(write_report(output, manifest.latest(output)))
+        say(write_report(output, manifest.latest(output), storage.normalize(chosen.output)))
     except OSError as error:
         raise JobError(f"cannot write to {output}: {error.strerror or error}") from error
     return 0
+
+
+def _payload(output: str) -> str:
+    """The URI of an output, or of the payload of a bag. Raises JobError."""
+    check_reachable(output)
+    try:
+        return bags.payload(storage.normalize(output))
+    except OSError as error:
+        raise JobError(f"cannot read {output}: {error.strerror or error}") from error
 
 
 def stop(argv: list[str]) -> int:
     """`archive-colorize stop OUTPUT`: stops the job that writes to an output, from any machine."""
     words = "Lets the job that writes to OUTPUT finish work in progress, and ends it."
     chosen = _parse("stop", words, argv, "OUTPUT")
-    check_reachable(chosen.output)
-    output = storage.normalize(chosen.output)
+    output = _payload(chosen.output)
     try:
         holder = lease.holder(output)
         if holder is None:

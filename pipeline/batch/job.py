@@ -26,7 +26,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from model import MODELS, folder_of
 from model.card import CARD, CardError, ModelCard, read_card
 from pipeline import clock, storage
-from pipeline.batch import gpus, graph, lease, registry, runners, stopping, worklist
+from pipeline.batch import bagging, gpus, graph, labels, lease, registry, runners, stopping, worklist
 from pipeline.batch.inference import SHIPPED, ModelError, load, local_copy
 from pipeline.batch.plan import Action
 from pipeline.batch.progress import Progress
@@ -36,7 +36,7 @@ from pipeline.batch.worklist import Worklist
 from pipeline.codec.settings import Settings
 from pipeline.console import complain, one_line, say
 from pipeline.errors import JobError
-from pipeline.inputs import collection, hint_files
+from pipeline.inputs import bags, collection, hint_files
 from pipeline.records import drift, manifest
 from pipeline.records.summary import FILE, RANGED, describe, describe_unused
 from pipeline.storage import scratch
@@ -63,9 +63,10 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     engine = runners.engine(beam_argv, chosen.workers_share_files, chosen.gpu)
     gpu = gpus.GPUS.get(chosen.gpu)
     batch_size = chosen.batch_size or (gpu.batch_size if gpu else BATCH_SIZE)
+    signs = labels.signs(chosen)
     model = chosen.model or MODELS[0]
     elsewhere = None if model in MODELS else model
-    for place in filter(None, (chosen.output, chosen.hints, elsewhere)):
+    for place in filter(None, (chosen.output, chosen.hints, elsewhere, *signs.values())):
         collection.check_reachable(place)
     output = storage.normalize(chosen.output)
     collection.check_input(chosen.input)
@@ -78,8 +79,12 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
         ("--output", output),
         ("--hints", hints_folder),
         ("--model", elsewhere),
+        *((f"--{name}", place) for name, place in signs.items()),
     )
     runners.check_places(engine, places)
+    place = output
+    bagging.check(place, chosen.bag, engine.waits)
+    output = storage.join(place, bags.DATA) if chosen.bag else place
     folder, card, why = _card(model, chosen.allow_unblessed)
     if chosen.calm and card.default_calm is None:
         raise JobError(f"the model {card.name} {card.version} has no certainty for --calm; leave it out")
@@ -108,11 +113,8 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             stop_file=stop.file,
             gpu=gpu is not None,
             gpu_memory=chosen.gpu_memory or 0,
-            digests=chosen.digests,
-            date=chosen.date or f"{started:%Y-%m-%d}",
-            description=chosen.description or "",
-            credit=chosen.credit or "",
-            model_terms=card.terms.strip().partition("\n")[0].strip(),
+            bag=chosen.bag,
+            **labels.settings(chosen, card, started),
             local=engine.local,
         )
         if chosen.dry_run:
@@ -140,6 +142,8 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 gallery_size=chosen.gallery_size,
                 started=started,
             )
+            if chosen.bag:
+                bagging.begin(place)
             with finishing_on_signals(stop.request) as stopped:
                 error, stages = _execute(
                     chosen.input, settings, here.runner, engine, work, planning, build, stopped
@@ -156,6 +160,8 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             try:
                 code = _conclude(settings, work, stop, stopped, chosen, stages, here.workers, card, why)
                 intruder = hold.lost or _intruder(settings, before)
+                if chosen.bag and code <= FAILURE and not intruder:
+                    bagging.complete(place, settings.date, settings.digests)
             except (JobError, OSError) as error:
                 return _failed(f"{error}; what is finished is kept")
             if intruder:

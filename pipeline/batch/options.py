@@ -7,7 +7,7 @@ from datetime import date
 
 from model import MODELS
 from pipeline.inputs.collection import EXTENSIONS, SAME
-from pipeline.records.record import DIGESTS
+from pipeline.records.record import DIGESTS, EMBEDDED, SIDECAR
 
 LONGEST_TEXT = 2_000  # characters
 
@@ -155,6 +155,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse larger scans (default: 250000000)",
     )
 
+    work.add_argument(
+        "--bag",
+        action="store_true",
+        help="write OUTPUT as a bag (BagIt, RFC 8493), with everything in OUTPUT/data",
+    )
+
     says = parser.add_argument_group("what derivatives and records say")
     says.add_argument(
         "--date",
@@ -181,6 +187,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=(),
         metavar="LIST",
         help="digests of both files in the records, besides SHA-256: md5, sha512, or both with a comma",
+    )
+
+    says.add_argument(
+        "--c2pa_key",
+        metavar="FILE",
+        help="sign derivatives (Content Credentials, C2PA) with this private key: PEM without a password, local, gs:// "
+        "or s3://",
+    )
+    says.add_argument(
+        "--c2pa_certificate",
+        metavar="FILE",
+        help="the certificate of the key, and those of the authorities above it, PEM",
+    )
+    says.add_argument(
+        "--c2pa",
+        choices=(EMBEDDED, SIDECAR),
+        default=EMBEDDED,
+        help="where the signed manifest goes: into the derivative (embedded, the default), or into KEY_color.c2pa "
+        "beside it (sidecar), which leaves the bytes of the derivative alone",
     )
 
     running = parser.add_argument_group("how the job runs")

@@ -123,6 +123,8 @@ def _task(
         check_key(item.key)
         if not storage.can_be_named(derivative_uri(settings.output, item.key, settings.format)):
             raise Refusal(Reason.BAD_KEY, "the key is not UTF-8, as names in an object store must be")
+        if settings.bag and not storage.is_unicode(item.key):
+            raise Refusal(Reason.BAD_KEY, "the key is not UTF-8, as names in a bag must be")
         if storage.scheme(item.source) == storage.scheme(settings.output) and PurePosixPath(
             item.source
         ).is_relative_to(settings.output):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.gallery import pictures, report
-from pipeline.inputs.collection import EXTENSIONS, derivative_uri
+from pipeline.inputs.collection import EXTENSIONS, MANIFEST_STORE, derivative_uri
 from pipeline.records import manifest, summary
 from pipeline.records.record import Outcome, Record
 from pipeline.storage import scratch
@@ -60,10 +60,10 @@ def verify(
         ThreadPoolExecutor(READERS) as pool,
     ):
         listed.execute("CREATE TABLE files (uri BLOB PRIMARY KEY) WITHOUT ROWID")
-        total = sum(1 for record in records for _ in _files(output, record, masters))
-        files = (file for record in records for file in _files(output, record, masters))
+        total = sum(1 for record in records for _ in files(output, record, masters))
+        every = (file for record in records for file in files(output, record, masters))
         number = 0
-        while batch := list(itertools.islice(files, _BATCH)):
+        while batch := list(itertools.islice(every, _BATCH)):
             listed.executemany(
                 "INSERT OR IGNORE INTO files VALUES (?)", [(storage.as_bytes(uri),) for _, uri, _ in batch]
             )
@@ -77,11 +77,13 @@ def verify(
                 yield Finding(UNLISTED, info.uri)
 
 
-def _files(output: str, record: Record, masters: bool) -> Iterator[tuple[str, str, dict[str, str]]]:
+def files(output: str, record: Record, masters: bool = False) -> Iterator[tuple[str, str, dict[str, str]]]:
     """The files of a record: words for problems, URI, and digests by algorithm."""
     if record.outcome == Outcome.COLORIZED:
         format = _FORMATS[posixpath.splitext(record.derivative)[1]]
         yield "", derivative_uri(output, record.key, format), record.fixity("derivative")
+        if record.sidecar_sha256:
+            yield "", derivative_uri(output, record.key, MANIFEST_STORE), {"sha256": record.sidecar_sha256}
     if masters and record.source_sha256:
         yield MASTER, record.source, record.fixity("source")
 

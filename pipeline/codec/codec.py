@@ -4,6 +4,7 @@ Between `open` and `paint` a decoded scan stays here. Only its small view and it
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable
@@ -15,17 +16,17 @@ import numpy as np
 from pipeline import storage
 from pipeline.codec.settings import Settings
 from pipeline.decoding.pillow import open_image, unlimited
-from pipeline.errors import words
+from pipeline.errors import JobError, words
 from pipeline.gallery import pictures
 from pipeline.imaging import chroma, derivative, hints, recovery
 from pipeline.imaging.icc import srgb_profile
 from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import before_and_after, thumbnail
 from pipeline.inputs import collection, hint_files
-from pipeline.inputs.collection import Item, derivative_uri, format_of
-from pipeline.metadata import embedded, provenance
+from pipeline.inputs.collection import MANIFEST_STORE, Item, derivative_uri, format_of
+from pipeline.metadata import containers, embedded, provenance, signing
 from pipeline.metadata.provenance import Labels
-from pipeline.records.record import Outcome, Reason, Record, Refusal, digests, joined
+from pipeline.records.record import EMBEDDED, SIDECAR, Outcome, Reason, Record, Refusal, digests, joined
 
 # What a record takes from the packet of an adopted derivative.
 _ADOPTED = ("source_bytes", "outcome", "width", "height", "confidence", "colorfulness", "faded")
@@ -47,6 +48,7 @@ class _Held:
     record: Record
     seconds: float
     marks: hints.Marks | None
+    claim: Any = None  # to be signed, from `signing.claim`
 
 
 class Codec:
@@ -61,6 +63,11 @@ class Codec:
         self._announce = announce  # called with the number of pixels before a picture is decoded
         self._held: dict[str, _Held] = {}
 
+    @property
+    def _labels(self) -> Labels:
+        settings = self.settings
+        return Labels(settings.date, settings.description, settings.credit, settings.model_terms)
+
     def open(self, item: Item) -> View | Record:
         """Reads and decodes a master, and keeps it for `paint`."""
         started = time.perf_counter()
@@ -72,6 +79,7 @@ class Codec:
             record = record.replace(source_bytes=len(data), **digests("source", data, self.settings.digests))
             scan = read_scan(
                 data,
+                kept=[containers.C2PA] if self.settings.c2pa else [],
                 output_format=format_of(item.key, self.settings.format),
                 max_pixels=self.settings.max_pixels,
                 colorize_color=self.settings.color_scans == "colorize",
@@ -85,10 +93,15 @@ class Codec:
                 record = record.replace(hints_sha256=hashlib.sha256(hints_data).hexdigest())
                 marks = hints.marks(hints_data, item.hints[0], guide, scan.size)
                 record = record.replace(detail=joined(scan.note, marks.words))
+            claim = None
+            if self.settings.c2pa:
+                claim, kept = signing.claim(record, self._labels, data)
+                if not kept:
+                    record = record.replace(detail=joined(record.detail, "its C2PA manifest is damaged"))
         except Refusal as refusal:
             return record.refuse(refusal, milliseconds=_milliseconds(time.perf_counter() - started))
         canvas, tiles = chroma.view(guide, self.settings.side)
-        self._held[item.key] = _Held(scan, canvas, record, time.perf_counter() - started, marks)
+        self._held[item.key] = _Held(scan, canvas, record, time.perf_counter() - started, marks, claim)
         return View(tiles, width * height + _TILE_PIXEL * tiles.size)
 
     def paint(
@@ -127,13 +140,15 @@ class Codec:
             confidence < settings.min_confidence and held.marks is None
         ):  # with hints, a person has checked the scan
             detail = f"the confidence {confidence:.2f} is below --min_confidence {settings.min_confidence:g}"
-            with contextlib.suppress(OSError):
-                storage.delete(target)  # from an earlier run with other options
+            with contextlib.suppress(OSError):  # from an earlier run with other options
+                storage.delete(target)
+                if settings.c2pa == SIDECAR:
+                    storage.delete(derivative_uri(settings.output, item.key, MANIFEST_STORE))
             return record.refuse(Refusal(Reason.LOW_CONFIDENCE, detail), milliseconds=spent())
         model, colorfulness = derivative.paint(held.scan, held.canvas, tiles, settings.strength, held.marks)
         record = record.replace(outcome=Outcome.COLORIZED, colorfulness=round(colorfulness, 2))
         kept = None if held.scan.jpeg is None else recovery.remainder(held.scan.jpeg)
-        labels = Labels(settings.date, settings.description, settings.credit, settings.model_terms, kept)
+        labels = dataclasses.replace(self._labels, remainder=kept)
         packet = provenance.packet(record, held.scan.carried.xmp, labels)
         data = derivative.encode(
             held.scan,
@@ -144,7 +159,20 @@ class Codec:
             compression=settings.compression,
         )
         try:
+            if settings.c2pa:
+                signer = signing.load(settings.c2pa_key, settings.c2pa_certificate)
+                embed = settings.c2pa == EMBEDDED
+                data, store = signer.sign(
+                    data, format=format_of(item.key, settings.format), claim=held.claim, embed=embed
+                )
+                record = record.replace(c2pa=settings.c2pa)
+                if not embed:  # it comes first, so that no derivative is without it
+                    storage.write(derivative_uri(settings.output, item.key, MANIFEST_STORE), store)
+                    record = record.replace(sidecar_sha256=hashlib.sha256(store).hexdigest())
             storage.write(target, data)
+        except (signing.SigningError, JobError) as error:
+            refusal = Refusal(Reason.SIGN_ERROR, str(error))
+            return record.refuse(refusal, milliseconds=spent())
         except OSError as error:
             return record.refuse(Refusal(Reason.WRITE_ERROR, words(error)), milliseconds=spent())
         record = record.finish(milliseconds=spent(), **self._file(target, data))
@@ -158,7 +186,7 @@ class Codec:
     def adopt(self, item: Item) -> Record | None:
         """Record of a derivative without one, or with an incomplete one; None if the derivative is not up to date.
 
-        Its packet must name these bytes, this model and these options, and it must be readable.
+        Its packet must name these bytes, this model and these options, it must be readable, and signed if asked.
         """
         target = derivative_uri(self.settings.output, item.key, self.settings.format)
         try:
@@ -169,6 +197,14 @@ class Codec:
                 if claimed is None or not (named or image.info.get("icc_profile") == srgb_profile()):
                     return None
                 image.load()
+            signed: dict[str, Any] = {"c2pa": self.settings.c2pa}
+            if self.settings.c2pa:
+                store = None
+                if self.settings.c2pa == SIDECAR:
+                    store = storage.read(derivative_uri(self.settings.output, item.key, MANIFEST_STORE))
+                    signed["sidecar_sha256"] = hashlib.sha256(store).hexdigest()
+                if not signing.is_valid(data, format=format_of(item.key, self.settings.format), store=store):
+                    return None
         except Exception:  # whatever is wrong with it, the scan is colourised again
             return None
         ours = self.settings.record(item).replace(**digests("source", master, self.settings.digests))
@@ -176,7 +212,7 @@ class Codec:
         if any(getattr(claimed, name) != getattr(ours, name) for name in same):
             return None
         remark = "adopted: an earlier run wrote the derivative"
-        adopted = ours.replace(**{name: getattr(claimed, name) for name in _ADOPTED})
+        adopted = ours.replace(**{name: getattr(claimed, name) for name in _ADOPTED}, **signed)
         return adopted.finish(detail=joined(claimed.detail, remark), **self._file(target, data))
 
     def _file(self, uri: str, data: bytes) -> dict[str, Any]:

@@ -39,7 +39,11 @@ class Settings:
     date: str = ""  # ISO 8601, in the derivatives
     description: str = ""  # added to the description of the master
     credit: str = ""  # in place of the credit line of the master
+    c2pa: str = ""  # where signed manifests go: "embedded" or "sidecar"; empty for none
+    c2pa_key: str = ""  # URIs; every worker reads them
+    c2pa_certificate: str = ""
     model_terms: str = ""  # of use, in one line
+    bag: bool = False  # whether the output is the payload of a bag
     local: bool = True  # whether the launcher plans the run and starts the workers
 
     @property
@@ -49,7 +53,7 @@ class Settings:
         if self.format in ("png", "tiff"):
             names.remove("quality")
         # Without these options, results of earlier versions are still up to date.
-        names += [name for name in ("compression", "description", "credit") if getattr(self, name)]
+        names += [name for name in ("compression", "description", "credit", "c2pa") if getattr(self, name)]
         return {name: getattr(self, name) for name in names}
 
     @property

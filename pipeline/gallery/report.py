@@ -74,11 +74,12 @@ def _group(groups: dict, name) -> _Group:
     return groups.setdefault(name, _Group())
 
 
-def write_report(output: str, records: Iterable[Record]) -> str:
-    """Writes OUTPUT/report.html.
+def write_report(output: str, records: Iterable[Record], folder: str = "") -> str:
+    """Writes `report.html`.
 
     Args:
       output: folder, gs:// or s3:// prefix of the derivatives.
+      folder: for the page (default: the output). A bag has it beside its payload, which stays as it is.
       records: the latest record of each scan, by key. Memory does not grow with their number.
 
     Returns:
@@ -100,7 +101,7 @@ def write_report(output: str, records: Iterable[Record]) -> str:
         - findings.everything.outcomes["colorized"]
         - len(findings.refused),
     )
-    uri = storage.join(output, FILE)
+    uri = storage.join(folder or output, FILE)
     storage.write(uri, page.encode())
     return uri
 

@@ -1,6 +1,6 @@
 """Decodes a master once to a Scan: its luma, its metadata, or the reason to refuse it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -50,6 +50,7 @@ def read_scan(
     max_pixels: int,
     colorize_color: bool = False,
     announce: Callable[[int], None] = lambda pixels: None,
+    kept: Collection[str] = (),
 ) -> Scan:
     """Decodes a master.
 
@@ -59,6 +60,7 @@ def read_scan(
       max_pixels: larger scans are refused before they are decoded.
       colorize_color: accept pictures that have colour.
       announce: called with the number of pixels before they are decoded.
+      kept: metadata that the caller carries over itself, in the words of `Carried.lost`.
 
     Raises:
       Refusal: with the reason and words for people.
@@ -72,7 +74,7 @@ def read_scan(
             if output_format == "jpeg":
                 _decode_as_ycc(image)
             scan = _decode(image, colorize_color, metadata.orientation, notes)
-    return _carrying(scan, metadata, output_format)
+    return _carrying(scan, metadata, output_format, kept)
 
 
 def _check_fits(size: tuple[int, int], output_format: str) -> None:
@@ -82,7 +84,7 @@ def _check_fits(size: tuple[int, int], output_format: str) -> None:
         raise Refusal(Reason.TOO_LARGE, f"{words}; --format png or tiff can hold it")
 
 
-def _carrying(scan: Scan, metadata: embedded.Metadata, output_format: str) -> Scan:
+def _carrying(scan: Scan, metadata: embedded.Metadata, output_format: str, kept: Collection[str]) -> Scan:
     """Adds the metadata for the derivative. Metadata that it cannot have are noted."""
     scan.carried = embedded.carry(
         metadata,
@@ -90,8 +92,8 @@ def _carrying(scan: Scan, metadata: embedded.Metadata, output_format: str) -> Sc
         size=scan.stored_size,
         orientation=scan.orientation,
     )
-    lost = [f"left out: {', '.join(scan.carried.lost)}"] if scan.carried.lost else []
-    scan.note = "; ".join(filter(None, [scan.note, *lost]))
+    if lost := [words for words in scan.carried.lost if words not in kept]:
+        scan.note = "; ".join(filter(None, [scan.note, f"left out: {', '.join(lost)}"]))
     return scan
 
 

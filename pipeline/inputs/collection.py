@@ -27,9 +27,8 @@ EXTENSIONS = {  # of derivatives, by their format
     "jp2": ".jp2",
     "ptif": ".ptif",
 }
-SAME = (
-    "same"  # --format: that of the master, by the extension of its key; PNG for those that are not named here
-)
+MANIFEST_STORE = "c2pa"  # format and extension of the signed manifests beside derivatives
+SAME = "same"  # --format: that of the master, by the extension of its key; PNG for those not named here
 _SAME = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "jpeg"),
     **dict.fromkeys((".tif", ".tiff"), "tiff"),
@@ -94,9 +93,10 @@ def format_of(key: str, format: str) -> str:
 def derivative_uri(output: str, key: str, format: str) -> str:
     """URI of a derivative: `OUTPUT/box/a.tif_color.jpg` for the key `box/a.tif`. Different keys have different URIs.
 
+    With the format `MANIFEST_STORE`, it is that of its signed manifest: `OUTPUT/box/a.tif_color.c2pa`.
     A local name of more than 255 bytes is cut and ends with a digest.
     """
-    ending = SUFFIX + EXTENSIONS[format_of(key, format)]
+    ending = SUFFIX + EXTENSIONS.get(format_of(key, format), f".{MANIFEST_STORE}")
     if storage.is_cloud(output):
         return storage.join(output, key + ending)
     *folders, name = key.split("/")

@@ -5,11 +5,12 @@ import copy
 import uuid
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
+from importlib import metadata
 
 from pipeline import storage
 from pipeline.metadata import xmp
 from pipeline.metadata.xmp import qualified
-from pipeline.records.record import Record
+from pipeline.records.record import BY_OPTION, Record
 
 TOOL = "archive-colorize"
 _LEFT_OUT = "-"  # a remainder that was too large
@@ -25,7 +26,7 @@ _NOT_EMBEDDED = {
     "milliseconds": 0,
     "run": "",
     "finished": "",
-    **dict.fromkeys(("source_md5", "source_sha512", "derivative_md5", "derivative_sha512"), ""),
+    **dict.fromkeys(BY_OPTION, ""),
 }
 _REPLACED = (  # statements of the master, which may be a derivative itself
     "xmpMM:DerivedFrom",
@@ -76,8 +77,7 @@ def packet(record: Record, master: ET.Element | None = None, labels: Labels = La
     def taken(name: str) -> str:
         return next(map(xmp.words, xmp.take(root, name)), "")
 
-    made = [*(getattr(record, name) for name in _IDENTITY), labels.date]
-    identity = uuid.uuid5(uuid.NAMESPACE_URL, " ".join(made).rstrip())
+    identity = _identity(record, labels)
     software = f"{TOOL}: {record.model} {record.model_version}"
     source = {
         "stRef:documentID": taken("xmpMM:DocumentID"),
@@ -92,7 +92,7 @@ def packet(record: Record, master: ET.Element | None = None, labels: Labels = La
         "rdf:about": about,
         "xmp:CreatorTool": software,
         "xmpMM:DocumentID": f"xmp.did:{identity}",
-        "xmpMM:InstanceID": f"xmp.iid:{identity}",
+        "xmpMM:InstanceID": instance_id(record, labels),
         "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
         "colorize:masterDigitalSourceType": taken("Iptc4xmpExt:DigitalSourceType"),
         "Iptc4xmpExt:AISystemUsed": record.model,
@@ -109,12 +109,30 @@ def packet(record: Record, master: ET.Element | None = None, labels: Labels = La
     ET.SubElement(ours, qualified("xmpMM:DerivedFrom"), _stated(source))
     if labels.description:
         ours.append(_described(xmp.take(root, "dc:description"), labels.description))
-    event = {"action": "derived", "instanceID": f"xmp.iid:{identity}", "softwareAgent": software}
+    event = {"action": "derived", "instanceID": instance_id(record, labels), "softwareAgent": software}
     event |= {"when": labels.date} if labels.date else {}
     events = ET.SubElement(ET.SubElement(ours, qualified("xmpMM:History")), qualified("rdf:Seq"))
     events.extend(entry for told in history if isinstance(told, ET.Element) for entry in told.iterfind("*/*"))
     ET.SubElement(events, qualified("rdf:li"), {qualified(f"stEvt:{name}"): event[name] for name in event})
     return xmp.serialise(root)
+
+
+def tool_version() -> str:
+    """The version of this program; "0" if it is not installed."""
+    try:
+        return metadata.version(TOOL)
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def instance_id(record: Record, labels: Labels) -> str:
+    """The `xmpMM:InstanceID` of a derivative."""
+    return f"xmp.iid:{_identity(record, labels)}"
+
+
+def _identity(record: Record, labels: Labels) -> uuid.UUID:
+    made = [*(getattr(record, name) for name in _IDENTITY), labels.date]
+    return uuid.uuid5(uuid.NAMESPACE_URL, " ".join(made).rstrip())
 
 
 def _described(masters: list[str | ET.Element], words: str) -> ET.Element:

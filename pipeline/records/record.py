@@ -12,6 +12,7 @@ from enum import StrEnum
 from pipeline import clock
 
 SCHEMA = 1
+EMBEDDED, SIDECAR = "embedded", "sidecar"
 DIGESTS = ("md5", "sha512")  # of both files, besides SHA-256, by option
 
 
@@ -54,6 +55,7 @@ class Reason(StrEnum):
     CODEC_TIMEOUT = "codec_timeout"
     CODEC_ERROR = "codec_error"
     MODEL_ERROR = "model_error"
+    SIGN_ERROR = "sign_error"
     WRITE_ERROR = "write_error"
 
 
@@ -118,6 +120,8 @@ class Record:
     source_sha512: str = ""
     derivative_md5: str = ""
     derivative_sha512: str = ""
+    c2pa: str = ""  # where the signed manifest of the derivative is: EMBEDDED or SIDECAR
+    sidecar_sha256: str = ""
 
     def replace(self, **fields) -> "Record":
         return dataclasses.replace(self, **fields)
@@ -133,7 +137,7 @@ class Record:
 
     def to_json(self) -> str:
         """One line of ASCII. Names of files that are not valid UTF-8 have escaped surrogates."""
-        values = {name: value for name in _TYPES if (value := getattr(self, name)) or name not in _BY_OPTION}
+        values = {name: value for name in _TYPES if (value := getattr(self, name)) or name not in BY_OPTION}
         return json.dumps(values, separators=(",", ":"))
 
     def fixity(self, file: str) -> dict[str, str]:
@@ -202,7 +206,9 @@ def digests(file: str, data: bytes, names: Iterable[str]) -> dict[str, str]:
     }
 
 
-_BY_OPTION = {f"{file}_{name}" for file in ("source", "derivative") for name in DIGESTS}
+# Fields that are left out of a line if they are empty.
+BY_OPTION = {f"{file}_{name}" for file in ("source", "derivative") for name in DIGESTS}
+BY_OPTION |= {"c2pa", "sidecar_sha256"}
 _values = operator.attrgetter(*Record.__slots__)
 _NUMBER = (int, float, type(None))  # but not bool
 _EXACT: dict[object, tuple[type, ...]] = {str: (str,), int: (int,)}

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import mmap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ from pipeline.storage.names import (
     foreign_scheme,
     is_cloud,
     is_gcs,
+    is_unicode,
     join,
     normalize,
     scheme,
@@ -38,6 +40,7 @@ __all__ = [
     "is_folder",
     "is_gcs",
     "is_leftover",
+    "is_unicode",
     "join",
     "lines",
     "list_files",
@@ -155,12 +158,12 @@ def lines(uri: str) -> Iterator[bytes]:
         yield from _lines(file)
 
 
-def write(uri: str, data: bytes, *, keep_existing: bool = False, over: str | None = None) -> None:
+def write(uri: str, data: bytes | mmap.mmap, *, keep_existing: bool = False, over: str | None = None) -> None:
     """Writes a file atomically, with durable content.
 
     Args:
       uri: of the file.
-      data: its content.
+      data: its content; that of a large file can be mapped into memory.
       keep_existing: for records: an existing file is kept, because its name stands for its content; and the name is
         made durable, too. (Other names that a power cut removes are noticed by the next run.)
       over: version of the file that may be replaced; "" if there must be no file. If several writers replace the same

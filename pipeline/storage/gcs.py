@@ -10,6 +10,7 @@ import errno
 import functools
 import importlib.util
 import mimetypes
+import mmap
 import os
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -86,7 +87,7 @@ def opened(uri: str) -> Iterator[BinaryIO]:
             yield file
 
 
-def write(uri: str, data: bytes, keep_existing: bool, over: str | None) -> None:
+def write(uri: str, data: bytes | mmap.mmap, keep_existing: bool, over: str | None) -> None:
     """Writes an object; `over` is the generation that it may replace."""
     bucket, name = split(uri)
     condition = {} if over is None and not keep_existing else {"if_generation_match": int(over or 0)}
@@ -94,10 +95,14 @@ def write(uri: str, data: bytes, keep_existing: bool, over: str | None) -> None:
         with _errors(uri):
             blob = _client().bucket(bucket).blob(name)
             content_type = mimetypes.guess_type(uri)[0] or "application/octet-stream"
-            blob.upload_from_string(data, content_type, retry=_retry(), **condition)
+            more = {"retry": _retry(), **condition}
+            if isinstance(data, bytes):
+                blob.upload_from_string(data, content_type, **more)
+            else:
+                blob.upload_from_file(data, size=len(data), content_type=content_type, **more)
     except FileExistsError:
         # An earlier attempt of this call, or for records of the same bundle, may have written it.
-        if not keep_existing and read(uri) != data:
+        if not keep_existing and read(uri) != data[:]:
             raise
 
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import mmap
 import os
 import re
 import secrets
@@ -62,7 +63,7 @@ def opened(path: str) -> BinaryIO:
     return open(path, "rb")
 
 
-def write(path: str, data: bytes, keep_existing: bool, over: str | None) -> None:
+def write(path: str, data: bytes | mmap.mmap, keep_existing: bool, over: str | None) -> None:
     _write(path, data, keep_existing) if over is None else _write_over(path, data, over)
 
 
@@ -116,7 +117,7 @@ def _walk(
             yield FileInfo(path, status.st_size, str(status.st_mtime_ns))
 
 
-def _write(path: str, data: bytes, keep_existing: bool) -> None:
+def _write(path: str, data: bytes | mmap.mmap, keep_existing: bool) -> None:
     """Writes and syncs a file without a name, and then links it, so that no partial file ever has a name."""
     folder = os.path.dirname(path)
     _make_folder(folder)
@@ -130,9 +131,10 @@ def _write(path: str, data: bytes, keep_existing: bool) -> None:
         fd = os.open(named, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with open(fd, "wb", buffering=0) as file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
+            at = 0
+            while at < len(data):
+                with memoryview(data) as view, view[at:] as rest:
+                    at += file.write(rest)
             os.fsync(fd)
             if named is None:
                 # With src_dir_fd, Python calls linkat(AT_SYMLINK_FOLLOW), which /proc/self/fd needs.
@@ -164,7 +166,7 @@ def _write(path: str, data: bytes, keep_existing: bool) -> None:
                 os.unlink(named)
 
 
-def _write_over(path: str, data: bytes, version: str) -> None:
+def _write_over(path: str, data: bytes | mmap.mmap, version: str) -> None:
     folder = os.path.dirname(path)
     _make_folder(folder)
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -73,6 +73,15 @@ def can_be_named(uri: str) -> bool:
     return "\0" not in uri
 
 
+def is_unicode(name: str) -> bool:
+    """Whether a name is valid Unicode, and not that of a local file whose bytes are not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *parts])
 

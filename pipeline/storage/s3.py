@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import io
 import mimetypes
+import mmap
 import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -83,7 +84,7 @@ def opened(uri: str) -> Iterator[BinaryIO]:
             yield file
 
 
-def write(uri: str, data: bytes, keep_existing: bool, over: str | None) -> None:
+def write(uri: str, data: bytes | mmap.mmap, keep_existing: bool, over: str | None) -> None:
     """Writes an object; `over` is the entity tag that it may replace."""
     bucket, name = split(uri)
     condition = {}
@@ -103,7 +104,7 @@ def write(uri: str, data: bytes, keep_existing: bool, over: str | None) -> None:
             )
     except FileExistsError:
         # An earlier attempt of this call, or for records of the same bundle, may have written it.
-        if not keep_existing and read(uri) != data:
+        if not keep_existing and read(uri) != data[:]:
             raise
 
 

@@ -1,0 +1,44 @@
+"""What the options say about labels and signatures, as settings."""
+
+import argparse
+from datetime import datetime
+from typing import Any
+
+from model.card import ModelCard
+from pipeline import storage
+from pipeline.errors import JobError
+from pipeline.metadata import signing
+
+
+def signs(chosen: argparse.Namespace) -> dict[str, str]:
+    """The URIs of key and certificate, by option; none if nothing is to be signed.
+
+    Raises:
+      JobError: one of the two is missing.
+    """
+    given = {name: place for name in ("c2pa_key", "c2pa_certificate") if (place := getattr(chosen, name))}
+    if len(given) == 1:
+        raise JobError("--c2pa_key and --c2pa_certificate are needed together")
+    return {name: storage.normalize(place) for name, place in given.items()}
+
+
+def settings(chosen: argparse.Namespace, card: ModelCard, started: datetime) -> dict[str, Any]:
+    """The settings that follow from options and model card. Key and certificate are tried out.
+
+    Raises:
+      JobError: nothing can be signed with them.
+    """
+    places = signs(chosen)
+    if places and chosen.format == "jp2":
+        raise JobError("JPEG 2000 files cannot be signed; leave --c2pa_key out, or choose another --format")
+    if places:
+        signing.load(**{name.removeprefix("c2pa_"): place for name, place in places.items()})
+    return {
+        **places,
+        "c2pa": chosen.c2pa if places else "",
+        "digests": chosen.digests,
+        "date": chosen.date or f"{started:%Y-%m-%d}",
+        "description": chosen.description or "",
+        "credit": chosen.credit or "",
+        "model_terms": card.terms.strip().partition("\n")[0].strip(),
+    }
