@@ -25,7 +25,8 @@ _SHORTENED = re.compile(rb".*~[0-9a-f]{32}", re.DOTALL)
 
 # Files with other extensions are recorded as `not_an_image` and not opened. Files without an extension are opened.
 _EXTENSIONS = """
-    .jpg .jpeg .jpe .jfif .jp2 .j2k .j2c .jpc .jpf .jpx .mpo .png .tif .tiff .ptif .ptiff .gif .bmp .dib .webp
+    .jpg .jpeg .jpe .jfif .jls .jp2 .j2k .j2c .jpc .jph .jhc .jpf .jpx .mpo .png .tif .tiff
+    .ptif .ptiff .gif .bmp .dib .webp
     .avif .ppm .pgm .pbm .pnm
     .tga .pcx .psd .ico .icns .sgi .ras .im .dds
 """

@@ -39,6 +39,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     UNSUPPORTED_MODE = "unsupported_mode"
     MULTIPAGE = "multipage"
+    ANIMATION = "animation"
     TOO_SMALL = "too_small"
     TOO_LARGE = "too_large"
     BAD_KEY = "bad_key"
