@@ -2,7 +2,7 @@
 
 import itertools
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -53,8 +53,8 @@ def verify(
         ThreadPoolExecutor(READERS) as pool,
     ):
         listed.execute("CREATE TABLE files (uri BLOB PRIMARY KEY) WITHOUT ROWID")
-        total = sum(1 for record in records for _ in _files(output, record, masters))
-        files = (file for record in records for file in _files(output, record, masters))
+        total = sum(1 for _ in _files(output, records, masters))
+        files = _files(output, records, masters)
         number = 0
         while batch := list(itertools.islice(files, _BATCH)):
             listed.executemany(
@@ -70,13 +70,17 @@ def verify(
                 yield Finding(UNLISTED, info.uri)
 
 
-def _files(output: str, record: Record, masters: bool) -> Iterator[tuple[str, str, str]]:
-    """The files of a record: words for problems, URI, and SHA-256."""
-    if record.outcome == Outcome.COLORIZED:
-        format = _FORMATS[posixpath.splitext(record.derivative)[1]]
-        yield "", derivative_uri(output, record.key, format), record.derivative_sha256
-    if masters and record.source_sha256:
-        yield MASTER, record.source, record.source_sha256
+def _files(output: str, records: Iterable[Record], masters: bool) -> Iterator[tuple[str, str, str]]:
+    """The files of all records: words for problems, URI, and SHA-256. The pages of a file have one master."""
+    last = None
+    for record in records:
+        if record.outcome == Outcome.COLORIZED:
+            format = _FORMATS[posixpath.splitext(record.derivative)[1]]
+            yield "", derivative_uri(output, record.key, format), record.derivative_sha256
+        master = record.source, record.source_sha256
+        if masters and record.source_sha256 and master != last:
+            yield MASTER, *master
+        last = master
 
 
 def _check(file: tuple[str, str, str]) -> Finding | None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline import storage
+from pipeline.codec.masters import Master, Masters, Several
 from pipeline.codec.settings import Settings
+from pipeline.decoding.opening import check_size
 from pipeline.decoding.pillow import open_image, unlimited
 from pipeline.errors import words
 from pipeline.gallery import pictures
@@ -20,9 +22,10 @@ from pipeline.imaging import chroma, derivative, hints
 from pipeline.imaging.icc import srgb_profile
 from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import before_and_after, thumbnail
-from pipeline.inputs import collection, hint_files
+from pipeline.inputs import hint_files
 from pipeline.inputs.collection import Item, derivative_uri
 from pipeline.metadata import embedded, provenance
+from pipeline.records import keys
 from pipeline.records.record import Outcome, Reason, Record, Refusal, joined
 
 _TILE_PIXEL = 5  # bytes in memory: its luma, and its chroma from the network
@@ -56,31 +59,40 @@ class Codec:
         self.settings = settings
         self._announce = announce  # called with the number of pixels before a picture is decoded
         self._held: dict[str, _Held] = {}
+        self._masters = Masters(announce)
 
-    def open(self, item: Item) -> View | Record:
-        """Reads and decodes a master, and keeps it for `paint`."""
+    def open(self, item: Item) -> View | Record | Several:
+        """Reads and decodes a master or a page, and keeps it for `paint`. A file with several pictures says so."""
         started = time.perf_counter()
         record = self.settings.record(item)
         try:
-            data = collection.read(item)
+            master = self._masters.read(item, self._check)
             if storage.contains(self.settings.output, item.source):  # by a link, or from a manifest
                 raise Refusal(Reason.BAD_KEY, "the source is in the output folder, so it is not a master")
-            record = record.replace(source_bytes=len(data), source_sha256=hashlib.sha256(data).hexdigest())
+            if isinstance(master, Several):
+                return master
+            record = record.replace(
+                source_bytes=master.size,
+                source_sha256=master.sha256,
+                pages=master.pages,
+                detail=joined(*master.notes),
+            )
             scan = read_scan(
-                data,
+                master.data,
                 output_format=self.settings.format,
                 max_pixels=self.settings.max_pixels,
                 colorize_color=self.settings.color_scans == "colorize",
                 announce=self._announce,
             )
             width, height = scan.size
-            record = record.replace(width=width, height=height, detail=scan.note)
+            note = joined(*master.notes, scan.note)
+            record = record.replace(width=width, height=height, detail=note)
             guide, marks = _upright_guide(scan), None
             if item.hints:
                 hints_data = hint_files.read(item)
                 record = record.replace(hints_sha256=hashlib.sha256(hints_data).hexdigest())
                 marks = hints.marks(hints_data, item.hints[0], guide, scan.size)
-                record = record.replace(detail=joined(scan.note, marks.words))
+                record = record.replace(detail=joined(note, marks.words))
         except Refusal as refusal:
             return record.refuse(refusal, milliseconds=_milliseconds(time.perf_counter() - started))
         canvas, tiles = chroma.view(guide, self.settings.side)
@@ -143,7 +155,7 @@ class Codec:
         """
         target = derivative_uri(self.settings.output, item.key, self.settings.format)
         try:
-            data, master = storage.read(target), collection.read(item)
+            data, sha256 = storage.read(target), self._masters.sha256(item)
             with unlimited, open_image(data) as image:
                 claimed = provenance.read_packet(embedded.packet(data))
                 if claimed is None or image.info.get("icc_profile") != srgb_profile():
@@ -151,7 +163,7 @@ class Codec:
                 image.load()
         except Exception:  # whatever is wrong with it, the scan is colourised again
             return None
-        ours = self.settings.record(item).replace(source_sha256=hashlib.sha256(master).hexdigest())
+        ours = self.settings.record(item).replace(source_sha256=sha256)
         same = ("key", "source_sha256", "model_sha256", "options_sha256", "hints_sha256", "schema")
         if any(getattr(claimed, name) != getattr(ours, name) for name in same):
             return None
@@ -162,7 +174,7 @@ class Codec:
     def sha256(self, item: Item) -> str:
         """SHA-256 of a master; empty if it cannot be read."""
         try:
-            return hashlib.sha256(collection.read(item)).hexdigest()
+            return self._masters.sha256(item)
         except Refusal:
             return ""
 
@@ -170,12 +182,19 @@ class Codec:
         """Forgets an opened scan."""
         self._held.pop(item.key, None)
 
-    def thumbnail(self, uri: str) -> bytes | None:
-        """A small upright JPEG of a picture; None if it cannot be read."""
+    def thumbnail(self, uri: str, page: int = 0) -> bytes | None:
+        """A small upright JPEG of a picture, or of a page of a file; None if it cannot be read."""
+        item = Item(keys.of_page(uri.rpartition("/")[2], page) if page else uri, uri)
         try:
-            return thumbnail(storage.read(uri), max_pixels=self.settings.max_pixels)
+            master = self._masters.read(item, self._check)
+            assert isinstance(master, Master)
+            return thumbnail(master.data, max_pixels=self.settings.max_pixels)
         except Exception:  # without a picture, the gallery shows only text
             return None
+
+    def _check(self, width: int, height: int) -> None:
+        check_size(width, height, self.settings.max_pixels)
+        self._announce(width * height)
 
 
 def _upright_guide(scan: Scan) -> np.ndarray:

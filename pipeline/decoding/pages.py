@@ -16,9 +16,9 @@ from PIL import Image
 
 from pipeline.decoding.errors import refusing
 from pipeline.metadata import ifd
+from pipeline.records import keys
 from pipeline.records.record import Reason, Refusal
 
-LARGEST_NUMBER = 999_999  # of a page
 _SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _WIDTH, _HEIGHT, _COMPRESSION = 254, 255, 256, 257, 259
 _REDUCED, _MASK = 0b001, 0b100  # bits of NewSubfileType
 _OFFSETS = ((273, 279), (324, 325))  # places and sizes of strips, of tiles
@@ -73,8 +73,8 @@ def find(data: Data, check: Check, opener: Opener) -> Pictures:
             found.copies += 1
         else:
             full.append(directory)
-        if len(full) > LARGEST_NUMBER:
-            raise Refusal(Reason.MULTIPAGE, f"it has more than {LARGEST_NUMBER} pages")
+        if len(full) > keys.LARGEST:
+            raise Refusal(Reason.MULTIPAGE, f"it has more than {keys.LARGEST} pages")
     found.places = [one.at for one in full] or ([first.at] if first else [])
     return found
 

@@ -21,6 +21,7 @@ from pipeline.records.record import Reason, Refusal
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its findings are checked below
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+EXTENSIONS = (".tif", ".tiff", ".ptif", ".ptiff")
 _DNG_VERSION = 50706
 # Besides these: LZW, JPEG, deflate with both numbers, PackBits, LZMA, Zstandard, for which Pillow's wheels have
 # decoders.

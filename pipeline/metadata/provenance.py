@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 
 from pipeline.metadata import xmp
 from pipeline.metadata.xmp import qualified
+from pipeline.records import keys
 from pipeline.records.record import Record
 
 TOOL = "archive-colorize"
@@ -46,7 +47,10 @@ def packet(record: Record, master: ET.Element | None = None) -> bytes:
     def taken(name: str) -> str:
         return next(map(xmp.words, xmp.take(root, name)), "")
 
-    identity = uuid.uuid5(uuid.NAMESPACE_URL, " ".join(getattr(record, name) for name in _IDENTITY))
+    work = [getattr(record, name) for name in _IDENTITY]
+    if page := keys.split(record.key)[1]:  # several pictures have the digest of their file
+        work.append(f"page {page}")
+    identity = uuid.uuid5(uuid.NAMESPACE_URL, " ".join(work))
     software = f"{TOOL}: {record.model} {record.model_version}"
     source = {
         "stRef:documentID": taken("xmpMM:DocumentID"),

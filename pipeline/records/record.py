@@ -87,7 +87,7 @@ class Record:
     """What happened to one scan. Manifests, dead letters and manifests as input have this form."""
 
     source: str  # URI of the master
-    key: str  # path relative to the collection
+    key: str  # path relative to the collection; see `records.keys` for those of pages
     source_bytes: int = -1
     source_version: str = ""  # modification time in ns, or generation of the object
     source_sha256: str = ""
@@ -99,6 +99,7 @@ class Record:
     derivative_sha256: str = ""
     width: int = 0  # pixels, upright
     height: int = 0
+    pages: int = 0  # of the file, if it has several pictures, and this is one of them
     model: str = ""
     model_version: str = ""
     model_sha256: str = ""

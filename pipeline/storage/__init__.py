@@ -2,8 +2,9 @@
 
 import contextlib
 import hashlib
+import io
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from pipeline.storage import gcs, local, s3
 from pipeline.storage.local import is_leftover
@@ -42,6 +43,7 @@ __all__ = [
     "list_folders",
     "missing_client",
     "normalize",
+    "opened",
     "read",
     "scheme",
     "sha256",
@@ -128,14 +130,25 @@ def read(uri: str) -> bytes:
     return _module(uri).read(uri)
 
 
+@contextlib.contextmanager
+def opened(uri: str) -> Iterator[BinaryIO]:
+    """Opens a file for reading, in an object store in parts of a few megabytes.
+
+    Raises:
+      OSError: as `read`.
+    """
+    with _module(uri).opened(uri) as file:
+        yield file
+
+
 def sha256(uri: str) -> str:
     """SHA-256 of a file, hexadecimal, with a part of it in memory at a time.
 
     Raises:
       OSError: as `read`.
     """
-    with _module(uri).opened(uri) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with opened(uri) as file:
+        return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
 
 
 def lines(uri: str) -> Iterator[bytes]:
@@ -144,7 +157,7 @@ def lines(uri: str) -> Iterator[bytes]:
     Raises:
       OSError: as `read`.
     """
-    with _module(uri).opened(uri) as file:
+    with opened(uri) as file:
         yield from _lines(file)
 
 
