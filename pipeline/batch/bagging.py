@@ -128,7 +128,7 @@ def _payload(output: str, names: Sequence[str]) -> Iterator[tuple[str, int, dict
             (
                 (storage.as_bytes(uri), json.dumps(found))
                 for record in records
-                for _, uri, found in verification.files(data, record)
+                for uri, found in verification.files(data, record)
             ),
         )
 

@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
@@ -32,15 +33,17 @@ from pipeline.batch import worklist
 from pipeline.batch.inference import ColorizationHandler, Opened, Prediction
 from pipeline.batch.plan import Action, Task, derivatives, plan
 from pipeline.batch.stopping import Stop
+from pipeline.codec.codec import View
 from pipeline.codec.guard import Guard
+from pipeline.codec.masters import Several
 from pipeline.codec.settings import Settings
 from pipeline.errors import JobError
 from pipeline.gallery import pages
 from pipeline.gallery.pictures import Shown
 from pipeline.inputs import collection, hint_files
-from pipeline.inputs.collection import Item, derivative_name
+from pipeline.inputs.collection import Item, derivative_name, page_of
 from pipeline.inputs.hint_files import Hint
-from pipeline.records import manifest
+from pipeline.records import keys, manifest
 from pipeline.records.record import Outcome, Reason, Record, Refusal
 from pipeline.records.sample import Sample
 from pipeline.records.summary import FILE, Summary
@@ -53,6 +56,7 @@ SHARD_SECONDS = {True: 2.0, False: 30.0}  # between commits; shorter in local ru
 _LOGGER = logging.getLogger(__name__)
 
 KEPT, RECORDS, UNUSED = "kept", "records", "unused"
+NOT_STARTED = "not_started"  # counter of scans that were left because of a request to stop
 
 
 def planned(
@@ -93,7 +97,7 @@ def planned(
         | "PackRecord" >> beam.Map(packed_record, *join),
         "derivatives": once
         | "Derivatives"
-        >> beam.FlatMap(lambda _: derivatives(*join, since)).with_output_types(tuple[bytes, int]),
+        >> beam.FlatMap(lambda _: derivatives(*join, since)).with_output_types(tuple[bytes, tuple[int, int]]),
     }
     if hints_folder:
         inputs["hints"] = (
@@ -267,13 +271,36 @@ class OpenScans(beam.DoFn):
         if task.action == Action.KEEP:
             yield beam.pvalue.TaggedOutput(KEPT, task.record)
         elif _stopped(self._settings):
-            return  # it gets no record, and the next run finds it
+            _counter(NOT_STARTED).inc()  # it gets no record, and the next run finds it
         elif task.action == Action.REFUSE:
             yield beam.pvalue.TaggedOutput(RECORDS, task.record)
         else:
-            yield self._open(task)
+            answer = self._answer(task)
+            if isinstance(answer, Several):
+                yield from self._open_pages(task, answer.pages)
+            elif isinstance(answer, Record):
+                yield beam.pvalue.TaggedOutput(RECORDS, answer)
+            else:
+                yield Opened(task.item, answer, self._number)
 
-    def _open(self, task: Task):
+    def _open_pages(self, task: Task, number: int):
+        """Does the tasks of the pages of a file, one after the other."""
+        if task.item.hints:
+            words = f"the file has {number} pictures; name the hints of each {task.item.key}{keys.PAGE}1.txt and so on"
+            refusal = Refusal(Reason.BAD_HINTS, words)
+            yield beam.pvalue.TaggedOutput(RECORDS, self._settings.record(task.item).refuse(refusal))
+            return
+        told = {keys.split(page.item.key)[1]: page for page in task.pages}
+        for page in range(1, number + 1):
+            one = told.get(page) or Task(Action.COLORIZE, page_of(task.item, page), task.why)
+            yield from self.process(
+                dataclasses.replace(one, item=dataclasses.replace(one.item, pages=number))
+            )
+        for page, one in told.items():
+            if page > number and one.item.hints:  # they say that there is no such page
+                yield from self.process(Task(Action.COLORIZE, one.item, one.why))
+
+    def _answer(self, task: Task) -> View | Record | Several:
         record, before = None, task.record
         if task.action == Action.ADOPT:
             record = self._guard.adopt(task.item)
@@ -286,10 +313,7 @@ class OpenScans(beam.DoFn):
             record = before.finish(source=item.source, source_version=item.version, run=self._settings.run)
         self._guard.start()
         with _timed("open"):
-            answer = record or self._guard.open(task.item)
-        if isinstance(answer, Record):
-            return beam.pvalue.TaggedOutput(RECORDS, answer)
-        return Opened(task.item, answer, self._number)
+            return record or self._guard.open(task.item)
 
     def teardown(self):
         _return(self._number)
@@ -475,25 +499,28 @@ def _listed_hints(folder: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _packed_hint(listed: tuple[bytes, bytes], output: str, format: str) -> tuple[bytes, bytes]:
-    key, uri = listed
-    hint = hint_files.identified(os.fsdecode(uri))
-    name = derivative_name(output, os.fsdecode(key), format)
-    return name, json.dumps(dataclasses.astuple(hint)).encode()
+    key, uri = map(os.fsdecode, listed)
+    hint = hint_files.identified(uri)
+    values = keys.split(key)[1], *dataclasses.astuple(hint)
+    return derivative_name(output, key, format), json.dumps(values).encode()
 
 
 def _plan(joined: tuple[bytes, dict], settings: Settings, on_existing: str) -> Iterator[Task]:
-    """Yields the tasks of one key. Hints files without a scan go to a side output."""
+    """Yields the tasks of one file. Hints files without a scan go to a side output."""
     found = joined[1]
     items = []
     for packed in found["items"]:
         key, source, size, version, reason, detail = json.loads(packed)
         items.append(Item(key, source, size, version, reason=reason, detail=detail))
     records = (Record(*json.loads(packed)) for packed in found["records"])
-    derivative_bytes = next(iter(found["derivatives"]), None)
-    hints = [Hint(*json.loads(packed)) for packed in found.get("hints", ())]
+    hints: dict[int, list[Hint]] = defaultdict(list)
+    for packed in found.get("hints", ()):
+        page, *values = json.loads(packed)
+        hints[page].append(Hint(*values))
     if not items:
-        yield from (beam.pvalue.TaggedOutput(UNUSED, os.fsencode(hint.uri)) for hint in hints)
-    yield from plan(items, records, derivative_bytes, settings, on_existing, hints)
+        unused = (hint for some in hints.values() for hint in some)
+        yield from (beam.pvalue.TaggedOutput(UNUSED, os.fsencode(hint.uri)) for hint in unused)
+    yield from plan(items, records, dict(found["derivatives"]), settings, on_existing, hints)
 
 
 @functools.lru_cache(maxsize=4)

@@ -145,7 +145,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             if chosen.bag:
                 bagging.begin(place)
             with finishing_on_signals(stop.request) as stopped:
-                error, stages = _execute(
+                error, stages, left = _execute(
                     chosen.input, settings, here.runner, engine, work, planning, build, stopped
                 )
             if error:
@@ -158,7 +158,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 say(f"the job {cloud.job_name or run} was started; it goes on without this command")
                 return 0
             try:
-                code = _conclude(settings, work, stop, stopped, chosen, stages, here.workers, card, why)
+                code = _conclude(settings, work, stop, stopped, chosen, stages, left, here.workers, card, why)
                 intruder = hold.lost or _intruder(settings, before)
                 if chosen.bag and code <= FAILURE and not intruder:
                     bagging.complete(place, settings.date, settings.digests)
@@ -189,8 +189,12 @@ def _execute(
     planning: dict,
     build: dict,
     stopped: Stopped,
-) -> tuple[str, dict]:
-    """Runs the graph. Returns what stopped it, in words, or an empty text; and the times of its stages."""
+) -> tuple[str, dict, int]:
+    """Runs the graph.
+
+    Returns what stopped it, in words, or an empty text; the times of its stages; and the number of scans that were
+    not started because of a request to stop.
+    """
     progress = Progress(settings.output, settings.run, work.todo if work else None)
     if engine.local:  # errors are reported here once; Beam would log them on every layer
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
@@ -213,19 +217,23 @@ def _execute(
             stopped.cancel = result.cancel
             stopped.rearm()  # a job server has taken SIGINT over
             if not engine.waits:
-                return "", {}
+                return "", {}, 0
             result.wait_until_finish()
-            stages = _stages(result)
+            stages, left = _stages(result), _not_started(result)
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         if words := re.findall(r"(?:JobError|ModelError): (.*?)(?: \[while running|\n|$)", said):
-            return words[-1], {}
+            return words[-1], {}, 0
         # An error of the machine:
         if words := re.findall(r"\[Errno \d+\] (.*?)(?: \[while running|\n|$)", said):
-            return f"the job stopped: {words[-1]}; what is finished is kept", {}
+            return f"the job stopped: {words[-1]}; what is finished is kept", {}, 0
         logging.getLogger(__name__).error("the job stopped", exc_info=error)
-        return f"the job stopped: {type(error).__name__}: {_last_line(error)}; what is finished is kept", {}
-    return "", stages
+        return (
+            f"the job stopped: {type(error).__name__}: {_last_line(error)}; what is finished is kept",
+            {},
+            0,
+        )
+    return "", stages, left
 
 
 def _stages(result: PipelineResult) -> dict[str, dict[str, float]]:
@@ -243,6 +251,14 @@ def _stages(result: PipelineResult) -> dict[str, dict[str, float]]:
                     "milliseconds": round(figures.sum / count, 1),
                 }
     return stages
+
+
+def _not_started(result: PipelineResult) -> int:
+    """Number of scans that were left because of a request to stop, as far as it is known."""
+    with contextlib.suppress(Exception):  # as above
+        counters = result.metrics().query(MetricsFilter().with_name(graph.NOT_STARTED))["counters"]
+        return sum(counter.committed or counter.attempted or 0 for counter in counters)
+    return 0
 
 
 def _intruder(settings: Settings, before: Counter[str]) -> str:
@@ -304,7 +320,7 @@ def _dry_run(chosen: argparse.Namespace, settings: Settings, hints_folder: str |
     counts, hints, keys = dict.fromkeys(Action, 0), worklist.hints_by_key(hints_folder), set()
     for task in worklist.tasks(chosen.input, settings, hints, chosen.on_existing):
         counts[task.action] += 1
-        keys |= {task.item.key} & hints.keys()
+        keys |= {one.item.key for one in (task, *task.pages)} & hints.keys()
         if not say(one_line(f"{task.action:<9} {task.item.key}  ({task.why})")):
             return 0  # nobody reads any more
     if not sum(counts.values()):
@@ -345,6 +361,7 @@ def _conclude(
     stopped: Stopped,
     chosen: argparse.Namespace,
     stages: dict,
+    left: int,
     processes: int,
     card: ModelCard,
     why: str,
@@ -384,8 +401,8 @@ def _conclude(
         say(describe_unused(summary["unused_hints"]))
     if stopped.by is not None or stop.is_requested():
         by = stopped.by.name if stopped.by is not None else "archive-colorize stop"
-        left = f"{work.kept.records + work.todo - summary['records']:,} scans" if work else "the other scans"
-        say(f"\nstopped by {by}; {left} were not started; run the same command to continue")
+        number = f"{left:,} scans" if work or left else "the other scans"
+        say(f"\nstopped by {by}; {number} were not started; run the same command to continue")
         return 128 + (stopped.by or signal.SIGTERM)
     if not summary["records"]:
         raise JobError(f"the workers see no scans in {chosen.input}, but this machine does")

@@ -1,6 +1,7 @@
 """Decides what to do with a scan, from the results of earlier runs."""
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -18,9 +19,10 @@ from pipeline.inputs.collection import (
     below,
     check_key,
     derivative_uri,
+    page_of,
 )
 from pipeline.inputs.hint_files import Hint
-from pipeline.records import manifest
+from pipeline.records import keys, manifest
 from pipeline.records.record import Outcome, Reason, Record, Refusal
 
 
@@ -32,54 +34,104 @@ class Action(StrEnum):
     REFUSE = "refuse"  # it cannot be opened
 
 
+_AGAIN = {Action.KEEP: Action.VERIFY}
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     action: Action
     item: Item
     why: str  # for people
     record: Record | None = None  # the latest record, or the refusal
+    pages: tuple["Task", ...] = ()  # what is known about pages of the file, if it has several pictures
 
 
 def plan(
     items: Iterable[Item],
     records: Iterable[Record],
-    derivative_bytes: int | None,
+    sizes: Mapping[int, int],
     settings: Settings,
     on_existing: str,
-    hints: Iterable[Hint] = (),
+    hints: Mapping[int, Sequence[Hint]] | None = None,
 ) -> Iterator[Task]:
-    """Yields the tasks of one key.
+    """Yields the tasks of one file.
+
+    How many pictures a file has is known only when a worker has opened it. Then each page gets a record, which says
+    how many there are. So a file whose pages are all up to date is not opened again. If not all are, there is one
+    task for the file, with what is known of its pages.
 
     Args:
-      items: scans with this key. A manifest with several sources for one key is wrong.
-      records: with this key, in any order.
-      derivative_bytes: size of the existing derivative, or None.
+      items: with the key of the file, or with those of its pages, as in a manifest that names them. A manifest with
+        several sources for one key is wrong.
+      records: of the file and its pages, in any order.
+      sizes: bytes of the existing derivatives, by page; that of the file itself has the number 0.
       settings: of the job.
       on_existing: "skip" keeps all results, "stale" those that are up to date, "replace" none.
-      hints: hints files for the key.
+      hints: hints files, by page.
     """
-    by_source = {item.source: item for item in items}
-    if not by_source:
-        return  # it has a record, but is no longer in the input
-    first, *others = (by_source[source] for source in sorted(by_source))
-    for other in others:
-        detail = f"{first.source} has the same key {first.key!r}"
-        yield _refuse(
-            Item(other.source, other.source, other.size, other.version),
-            Reason.DUPLICATE_KEY,
-            detail,
-            settings,
-        )
-    if hints := tuple(hints):
-        first = hint_files.with_hints(first, hints)
-    record = None
-    for candidate in records:
-        record = candidate if record is None else manifest.later(record, candidate)
-    yield _task(first, record, derivative_bytes, settings, on_existing)
+    sources: dict[int, dict[str, Item]] = {}
+    for item in items:
+        sources.setdefault(keys.split(item.key)[1], {})[item.source] = item
+    latest: dict[int, Record] = {}
+    for record in records:
+        page = keys.split(record.key)[1]
+        latest[page] = manifest.later(latest[page], record) if page in latest else record
+    hints = hints or {}
+
+    def task(item: Item, page: int) -> Task:
+        if page in hints:
+            item = hint_files.with_hints(item, hints[page])
+        return _task(item, latest.get(page), sizes.get(page), settings, on_existing)
+
+    whole: Item | None = None
+    for page, by_source in sorted(sources.items()):
+        chosen = whole or by_source[min(by_source)]
+        for source in sorted(by_source.keys() - {chosen.source}):
+            yield _duplicate(by_source[source], chosen, settings)
+        if page and whole is None:
+            yield task(chosen, page)
+        elif not page:
+            whole = chosen
+            known = (latest.keys() | sizes.keys() | hints.keys()) - {0}
+            yield from _file(whole, _number(latest), known, task)
 
 
-def derivatives(output: str, format: str, since: str = "") -> Iterator[tuple[bytes, int]]:
-    """Yields name (see `collection.derivative_name`) and size in bytes of all existing derivatives of a format.
+def _number(latest: Mapping[int, Record]) -> int:
+    """Number of pages of a file, by the newest of its records; 0 if it had one picture then."""
+    newest = max(latest, key=lambda page: manifest.rank(latest[page]), default=0)
+    return latest[newest].pages if newest else 0
+
+
+def _file(item: Item, number: int, known: Iterable[int], task: Callable[[Item, int], Task]) -> Iterator[Task]:
+    """Yields the task of a file, or those of all its pages if nothing has to be done."""
+    numbers = sorted({*range(1, number + 1), *known})
+    pages = [task(page_of(item, page, number), page) for page in numbers]
+    if number and all(page.action == Action.KEEP for page in pages[:number]):
+        yield from pages[:number]
+        return
+    if not number:  # a new record of a page must tell that those of pages count, and not that of the file
+        pages = [dataclasses.replace(page, action=_AGAIN.get(page.action, page.action)) for page in pages]
+    own = task(item, 0)
+    if number and own.action not in (Action.COLORIZE, Action.REFUSE):  # of the time when it had one picture
+        own = Task(Action.COLORIZE, own.item, "")
+    if number and own.action == Action.COLORIZE:
+        todo = [page.why for page in pages[:number] if page.action != Action.KEEP]
+        own = dataclasses.replace(own, why=f"{len(todo)} of {number} pages: {todo[0]}")
+    told = tuple(page for page in pages if page.action != Action.COLORIZE or page.item.hints)
+    yield dataclasses.replace(own, pages=told)
+
+
+def _duplicate(item: Item, first: Item, settings: Settings) -> Task:
+    named = Item(item.source, item.source, item.size, item.version)
+    words = f"{first.source} has the same key {item.key!r}"
+    return _refuse(named, Reason.DUPLICATE_KEY, words, settings)
+
+
+def derivatives(output: str, format: str, since: str = "") -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """Yields all existing derivatives of a format.
+
+    Each has the name of its file's derivative (see `collection.derivative_name`), the number of its page or 0, and
+    its size in bytes.
 
     Args:
       output: of the job.
@@ -94,7 +146,9 @@ def derivatives(output: str, format: str, since: str = "") -> Iterator[tuple[byt
     try:
         for info in storage.list_files(output, hidden=True):
             if info.uri.endswith(endings):
-                yield below(output, info.uri), info.size
+                ending = next(ending for ending in endings if info.uri.endswith(ending))
+                name, page = keys.split_name(below(output, info.uri), ending.encode())
+                yield name, (page, info.size)
             elif since and storage.is_leftover(info, since):
                 storage.delete(info.uri)
     except OSError as error:
@@ -129,7 +183,7 @@ def _task(
             item.source
         ).is_relative_to(settings.output):
             raise Refusal(Reason.BAD_KEY, "the source is in the output folder, so it is not a master")
-        extension = PurePosixPath(item.key).suffix.lower()
+        extension = PurePosixPath(keys.split(item.key)[0]).suffix.lower()
         if extension and extension not in IMAGE_EXTENSIONS:
             raise Refusal(Reason.NOT_AN_IMAGE, f"files that end in {extension} are not opened")
     except Refusal as refusal:

@@ -22,7 +22,7 @@ class Progress:
     Args:
       output: of the job.
       run: whose shards are counted.
-      todo: number of expected records; None if the workers make the plan.
+      todo: number of tasks; a file with several pages is one, and makes more records. None if the workers plan.
     """
 
     def __init__(self, output: str, run: str, todo: int | None):
@@ -40,6 +40,11 @@ class Progress:
     def __exit__(self, *_) -> None:
         self._over.set()
         self._thread.join()
+
+    @property
+    def _total(self) -> int | None:
+        """Expected records; at least those that there are, because a file may turn out to have several pages."""
+        return None if self._todo is None else max(self._todo, self._done)
 
     def _watch(self) -> None:
         draw = self._bar if sys.stderr.isatty() else self._lines
@@ -66,14 +71,14 @@ class Progress:
             TimeRemainingColumn(),
         )
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("starting workers", total=self._todo or None, rate="")
+            task = bar.add_task("starting workers", total=self._total or None, rate="")
             first = None
             while not self._over.wait(POLL_SECONDS):
                 if self._count() and first is None:
                     first = time.monotonic()
                     bar.update(task, description="scans")
                 rate = "" if first is None else f"{self._done / max(time.monotonic() - first, 2):.1f}/s"
-                bar.update(task, completed=self._done, rate=rate)
+                bar.update(task, completed=self._done, total=self._total or None, rate=rate)
 
     def _lines(self) -> None:
         started = said = time.monotonic()
@@ -85,9 +90,9 @@ class Progress:
             self._count()
             rate = self._done / (now - started)
             total = left = ""
-            if self._todo is not None:
-                total = f" of {self._todo:,}"
-                left = f", about {(self._todo - self._done) / rate:,.0f} s left" if self._done else ""
+            if self._total is not None:
+                total = f" of {self._total:,}"
+                left = f", about {(self._total - self._done) / rate:,.0f} s left" if self._done else ""
             say(f"{self._done:,}{total} scans, {rate:.1f} a second{left}", error=True)
 
     def _count(self) -> int:

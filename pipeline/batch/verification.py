@@ -2,7 +2,7 @@
 
 import itertools
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -60,8 +60,8 @@ def verify(
         ThreadPoolExecutor(READERS) as pool,
     ):
         listed.execute("CREATE TABLE files (uri BLOB PRIMARY KEY) WITHOUT ROWID")
-        total = sum(1 for record in records for _ in files(output, record, masters))
-        every = (file for record in records for file in files(output, record, masters))
+        total = sum(1 for _ in _files(output, records, masters))
+        every = _files(output, records, masters)
         number = 0
         while batch := list(itertools.islice(every, _BATCH)):
             listed.executemany(
@@ -77,15 +77,27 @@ def verify(
                 yield Finding(UNLISTED, info.uri)
 
 
-def files(output: str, record: Record, masters: bool = False) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """The files of a record: words for problems, URI, and digests by algorithm."""
+def files(output: str, record: Record) -> Iterator[tuple[str, dict[str, str]]]:
+    """URI and digests, by algorithm, of the files that belong to a record."""
     if record.outcome == Outcome.COLORIZED:
         format = _FORMATS[posixpath.splitext(record.derivative)[1]]
-        yield "", derivative_uri(output, record.key, format), record.fixity("derivative")
+        yield derivative_uri(output, record.key, format), record.fixity("derivative")
         if record.sidecar_sha256:
-            yield "", derivative_uri(output, record.key, MANIFEST_STORE), {"sha256": record.sidecar_sha256}
-    if masters and record.source_sha256:
-        yield MASTER, record.source, record.fixity("source")
+            yield derivative_uri(output, record.key, MANIFEST_STORE), {"sha256": record.sidecar_sha256}
+
+
+def _files(
+    output: str, records: Iterable[Record], masters: bool
+) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """The files of all records: words for problems, URI, and digests. The pages of a file have one master."""
+    last = None
+    for record in records:
+        for uri, fixity in files(output, record):
+            yield "", uri, fixity
+        master = record.source, record.fixity("source")
+        if masters and record.source_sha256 and master != last:
+            yield MASTER, *master
+        last = master
 
 
 def _check(file: tuple[str, str, dict[str, str]]) -> Finding | None:

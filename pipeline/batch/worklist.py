@@ -18,7 +18,7 @@ from pipeline.errors import JobError
 from pipeline.inputs import collection, hint_files
 from pipeline.inputs.collection import Item
 from pipeline.inputs.hint_files import Hint
-from pipeline.records import manifest
+from pipeline.records import keys, manifest
 from pipeline.records.record import Record
 from pipeline.records.sample import Sample
 from pipeline.records.summary import Summary
@@ -58,7 +58,8 @@ def write(
     try:
         with open(file, "wb") as lines:
             for task in planned:
-                unused.pop(task.item.key, None)
+                for one in (task, *task.pages):
+                    unused.pop(one.item.key, None)
                 if task.action == Action.KEEP:
                     assert task.record is not None  # every kept task has one
                     kept.add(task.record, settings.run)
@@ -78,14 +79,23 @@ def read(file: str) -> Iterator[bytes]:
 
 
 def unpacked(line: bytes) -> Task:
-    action, item, why, record = json.loads(line)
-    return Task(Action(action), _item(item), why, Record.from_fields(record) if record else None)
+    return _task(json.loads(line))
 
 
 def packed(task: Task) -> bytes:
+    return f"{_packed(task)}\n".encode()
+
+
+def _task(values: list) -> Task:
+    action, item, why, record, pages = values
+    known = Record.from_fields(record) if record else None
+    return Task(Action(action), _item(item), why, known, tuple(map(_task, pages)))
+
+
+def _packed(task: Task) -> str:
     record = "null" if task.record is None or task.action == Action.COLORIZE else task.record.to_json()
     head = json.dumps([task.action, _values(task.item), task.why])
-    return f"{head[:-1]}, {record}]\n".encode()
+    return f"{head[:-1]}, {record}, [{', '.join(map(_packed, task.pages))}]]"
 
 
 def hints_by_key(folder: str | None) -> dict[str, list[Hint]]:
@@ -109,26 +119,27 @@ def tasks(
       JobError: as `write`.
     """
     with manifest.Latest(settings.output) as records, scratch.database() as there:
-        there.execute("CREATE TABLE derivatives (name BLOB PRIMARY KEY, size INTEGER) WITHOUT ROWID")
+        there.execute(
+            "CREATE TABLE derivatives (name BLOB, page INTEGER, size INTEGER, PRIMARY KEY (name, page)) WITHOUT ROWID"
+        )
         found = derivatives(settings.output, settings.format, since)
-        there.executemany("INSERT OR REPLACE INTO derivatives VALUES (?, ?)", found)
-        for items in _by_key(source):
-            key = items[0].key
-            record = records.get(key)
-            name = collection.derivative_name(settings.output, key, settings.format)
-            size = there.execute("SELECT size FROM derivatives WHERE name = ?", (name,)).fetchone()
+        rows = ((name, page, size) for name, (page, size) in found)
+        there.executemany("INSERT OR REPLACE INTO derivatives VALUES (?, ?, ?)", rows)
+        by_file: dict[str, dict[int, list[Hint]]] = defaultdict(dict)
+        for key, some in hints.items():
+            file, page = keys.split(key)
+            by_file[file][page] = some
+        for items in _by_file(source):
+            file, _ = keys.split(items[0].key)
+            name = collection.derivative_name(settings.output, file, settings.format)
+            sizes = there.execute("SELECT page, size FROM derivatives WHERE name = ?", (name,)).fetchall()
             yield from plan(
-                items,
-                [record] if record else [],
-                size[0] if size else None,
-                settings,
-                on_existing,
-                hints.get(key, ()),
+                items, records.of_file(file), dict(sizes), settings, on_existing, by_file.get(file)
             )
 
 
-def _by_key(source: str) -> Iterator[list[Item]]:
-    """Yields the items of each key. A listing has one for each key; a manifest may have several in different places."""
+def _by_file(source: str) -> Iterator[list[Item]]:
+    """Yields the items of each file. A listing has one for each; a manifest may have several in different places."""
     if collection.base_folder(source) is not None:
         for item in collection.expand(source):
             yield [item]
@@ -137,7 +148,10 @@ def _by_key(source: str) -> Iterator[list[Item]]:
         items.execute("CREATE TABLE items (key BLOB, item TEXT)")
         items.executemany(
             "INSERT INTO items VALUES (?, ?)",
-            ((storage.as_bytes(item.key), json.dumps(_values(item))) for item in collection.expand(source)),
+            (
+                (storage.as_bytes(keys.split(item.key)[0]), json.dumps(_values(item)))
+                for item in collection.expand(source)
+            ),
         )
         ordered = items.execute("SELECT key, item FROM items ORDER BY key, rowid")
         for _, same in itertools.groupby(ordered, key=lambda row: row[0]):

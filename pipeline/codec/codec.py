@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
+from pipeline.codec.masters import Master, Masters, Several
 from pipeline.codec.settings import Settings
+from pipeline.decoding.opening import check_size
 from pipeline.decoding.pillow import open_image, unlimited
 from pipeline.errors import JobError, words
 from pipeline.gallery import pictures
@@ -22,11 +24,22 @@ from pipeline.imaging import chroma, derivative, hints, recovery
 from pipeline.imaging.icc import srgb_profile
 from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import before_and_after, thumbnail
-from pipeline.inputs import collection, hint_files
+from pipeline.inputs import hint_files
 from pipeline.inputs.collection import MANIFEST_STORE, Item, derivative_uri, format_of
 from pipeline.metadata import containers, embedded, provenance, signing
 from pipeline.metadata.provenance import Labels
-from pipeline.records.record import EMBEDDED, SIDECAR, Outcome, Reason, Record, Refusal, digests, joined
+from pipeline.records import keys
+from pipeline.records.record import (
+    EMBEDDED,
+    SIDECAR,
+    Outcome,
+    Reason,
+    Record,
+    Refusal,
+    digests,
+    joined,
+    named_digests,
+)
 
 # What a record takes from the packet of an adopted derivative.
 _ADOPTED = ("source_bytes", "outcome", "width", "height", "confidence", "colorfulness", "faded")
@@ -62,23 +75,31 @@ class Codec:
         self.settings = settings
         self._announce = announce  # called with the number of pixels before a picture is decoded
         self._held: dict[str, _Held] = {}
+        self._masters = Masters(settings.digests, announce)
 
     @property
     def _labels(self) -> Labels:
         settings = self.settings
         return Labels(settings.date, settings.description, settings.credit, settings.model_terms)
 
-    def open(self, item: Item) -> View | Record:
-        """Reads and decodes a master, and keeps it for `paint`."""
+    def open(self, item: Item) -> View | Record | Several:
+        """Reads and decodes a master or a page, and keeps it for `paint`. A file with several pictures says so."""
         started = time.perf_counter()
         record = self.settings.record(item)
         try:
-            data = collection.read(item)
+            master = self._masters.read(item, self._check)
             if storage.contains(self.settings.output, item.source):  # by a link, or from a manifest
                 raise Refusal(Reason.BAD_KEY, "the source is in the output folder, so it is not a master")
-            record = record.replace(source_bytes=len(data), **digests("source", data, self.settings.digests))
+            if isinstance(master, Several):
+                return master
+            record = record.replace(
+                source_bytes=master.size,
+                pages=master.pages,
+                detail=joined(*master.notes),
+                **named_digests("source", master.digests),
+            )
             scan = read_scan(
-                data,
+                master.data,
                 kept=[containers.C2PA] if self.settings.c2pa else [],
                 output_format=format_of(item.key, self.settings.format),
                 max_pixels=self.settings.max_pixels,
@@ -86,16 +107,17 @@ class Codec:
                 announce=self._announce,
             )
             width, height = scan.size
-            record = record.replace(width=width, height=height, detail=scan.note)
+            note = joined(*master.notes, scan.note)
+            record = record.replace(width=width, height=height, detail=note)
             guide, marks = _upright_guide(scan), None
             if item.hints:
                 hints_data = hint_files.read(item)
                 record = record.replace(hints_sha256=hashlib.sha256(hints_data).hexdigest())
                 marks = hints.marks(hints_data, item.hints[0], guide, scan.size)
-                record = record.replace(detail=joined(scan.note, marks.words))
+                record = record.replace(detail=joined(note, marks.words))
             claim = None
             if self.settings.c2pa:
-                claim, kept = signing.claim(record, self._labels, data)
+                claim, kept = signing.claim(record, self._labels, master.data)
                 if not kept:
                     record = record.replace(detail=joined(record.detail, "its C2PA manifest is damaged"))
         except Refusal as refusal:
@@ -190,7 +212,7 @@ class Codec:
         """
         target = derivative_uri(self.settings.output, item.key, self.settings.format)
         try:
-            data, master = storage.read(target), collection.read(item)
+            data, found = storage.read(target), self._masters.digests(item)
             with unlimited, open_image(data) as image:
                 claimed = provenance.read_packet(embedded.packet(data))
                 named = image.format == "JPEG2000"  # it declares sRGB by a number
@@ -207,7 +229,7 @@ class Codec:
                     return None
         except Exception:  # whatever is wrong with it, the scan is colourised again
             return None
-        ours = self.settings.record(item).replace(**digests("source", master, self.settings.digests))
+        ours = self.settings.record(item).replace(**named_digests("source", found))
         same = ("key", "source_sha256", "model_sha256", "options_sha256", "hints_sha256", "schema")
         if any(getattr(claimed, name) != getattr(ours, name) for name in same):
             return None
@@ -217,13 +239,13 @@ class Codec:
 
     def _file(self, uri: str, data: bytes) -> dict[str, Any]:
         """Fields of a record about the file of the derivative."""
-        found = digests("derivative", data, self.settings.digests)
-        return {"derivative": uri, "derivative_bytes": len(data), **found}
+        found = digests(data, self.settings.digests)
+        return {"derivative": uri, "derivative_bytes": len(data), **named_digests("derivative", found)}
 
     def sha256(self, item: Item) -> str:
         """SHA-256 of a master; empty if it cannot be read."""
         try:
-            return hashlib.sha256(collection.read(item)).hexdigest()
+            return self._masters.digests(item)["sha256"]
         except Refusal:
             return ""
 
@@ -231,12 +253,19 @@ class Codec:
         """Forgets an opened scan."""
         self._held.pop(item.key, None)
 
-    def thumbnail(self, uri: str) -> bytes | None:
-        """A small upright JPEG of a picture; None if it cannot be read."""
+    def thumbnail(self, uri: str, page: int = 0) -> bytes | None:
+        """A small upright JPEG of a picture, or of a page of a file; None if it cannot be read."""
+        item = Item(keys.of_page(uri.rpartition("/")[2], page) if page else uri, uri)
         try:
-            return thumbnail(storage.read(uri), max_pixels=self.settings.max_pixels)
+            master = self._masters.read(item, self._check)
+            assert isinstance(master, Master)
+            return thumbnail(master.data, max_pixels=self.settings.max_pixels)
         except Exception:  # without a picture, the gallery shows only text
             return None
+
+    def _check(self, width: int, height: int) -> None:
+        check_size(width, height, self.settings.max_pixels)
+        self._announce(width * height)
 
 
 def _upright_guide(scan: Scan) -> np.ndarray:

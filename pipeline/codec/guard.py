@@ -3,10 +3,11 @@
 import numpy as np
 
 from pipeline.codec.codec import View
+from pipeline.codec.masters import Several
 from pipeline.codec.process import GuardedProcess
 from pipeline.codec.settings import Settings
 from pipeline.inputs.collection import Item
-from pipeline.records.record import Record
+from pipeline.records.record import Reason, Record, Refusal
 
 
 class Guard(GuardedProcess):
@@ -15,7 +16,7 @@ class Guard(GuardedProcess):
     def __init__(self, settings: Settings):
         super().__init__("pipeline.codec.codec:Codec", settings)
 
-    def open(self, item: Item) -> View | Record:
+    def open(self, item: Item) -> View | Record | Several:
         return self.ask(item, "open", item)
 
     def paint(
@@ -33,10 +34,14 @@ class Guard(GuardedProcess):
         record = self.ask(item, "paint", *arguments, pixels=pixels)
         if record is None:
             view = self.open(item)
-            if isinstance(view, Record):
-                return view
+            if not isinstance(view, View):
+                return view if isinstance(view, Record) else self._changed(item)
             record = self.ask(item, "paint", *arguments, pixels=pixels)
         return record
+
+    def _changed(self, item: Item) -> Record:
+        words = "the file has changed during the run: it has several pictures now"
+        return self.settings.record(item).refuse(Refusal(Reason.READ_ERROR, words))
 
     def adopt(self, item: Item) -> Record | None:
         answer = self.ask(item, "adopt", item)
@@ -49,6 +54,6 @@ class Guard(GuardedProcess):
     def drop(self, item: Item) -> None:
         self.ask(item, "drop", item)
 
-    def thumbnail(self, uri: str) -> bytes | None:
-        answer = self.ask(Item(uri, uri), "thumbnail", uri)
+    def thumbnail(self, uri: str, page: int = 0) -> bytes | None:
+        answer = self.ask(Item(uri, uri), "thumbnail", uri, page)
         return answer if isinstance(answer, bytes) else None

@@ -1,6 +1,6 @@
 """Names the format of a file by its first bytes, for files that cannot be decoded."""
 
-_JPEG_PROCESSES = {0xC3: "a lossless JPEG", 0xC5: "a hierarchical JPEG", 0xF7: "a JPEG-LS"}
+_HIERARCHICAL = (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF)  # processes of JPEG
 _BRANDS = {
     b"heic": "HEIF",
     b"heix": "HEIF",
@@ -81,14 +81,12 @@ def name(data: bytes) -> str:
 
 
 def _jpeg(data: bytes) -> str:
-    """Process and depth of a JPEG, from its frame header (ITU-T T.81, table B.1)."""
+    """Kind of a JPEG that no decoder reads, from its frame header (ITU-T T.81, table B.1)."""
     at = 2
     while at + 9 < len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker in _JPEG_PROCESSES:
-            return _JPEG_PROCESSES[marker]
-        if marker in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
-            return f"a JPEG of {data[at + 4]} bits" if data[at + 4] != 8 else ""
+        if marker in _HIERARCHICAL:
+            return "a hierarchical JPEG"
         at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return ""
 

@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterator
 
 from PIL import Image
 
-from pipeline.decoding import jpeg2000, kinds, png, tiff
+from pipeline.decoding import jpeg, jpeg2000, png, pnm, tiff
+from pipeline.decoding.errors import refusing
 from pipeline.decoding.pillow import open_image, unlimited
 from pipeline.records.record import Reason, Refusal
 
 MAX_PIXELS = 250_000_000  # default for a picture
 MIN_SIDE = 16  # pixels; smallest side of a picture
 
-_TRUNCATED = ("truncated", "not enough", "eof", "unexpected end", "incomplete")  # in messages of decoders
+_WITH_OTHERS = ("MPO", "PSD")  # a JPEG of a camera with other pictures; layers behind the whole picture
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "FLI")
 
 
 @contextlib.contextmanager
@@ -49,10 +51,14 @@ def opened(
             image = tiff.open_tiff(data, check, notes)
         elif jpeg2000.is_jpeg2000(data):
             image = jpeg2000.open_jpeg2000(data, check, notes)
+        elif jpeg.is_rare(data):
+            image = jpeg.open_rare(data, check)
         else:
             image = open_image(data)
             check_pages(image)
             check(*image.size)
+            if image.format == "PPM" and pnm.has_another(data, image):
+                raise Refusal(Reason.MULTIPAGE, "several pictures in one file: split it into single ones")
             if image.format == "PNG":
                 png.mend_transparency(data, image)
         with image:
@@ -71,44 +77,10 @@ def check_size(width: int, height: int, max_pixels: int, min_side: int = MIN_SID
 
 def check_pages(image: Image.Image) -> None:
     """Raises Refusal for an image with several pages or frames."""
-    if image.format in (
-        "MPO",
-        "PSD",
-    ):  # a JPEG of a camera with other pictures; layers behind the whole picture
+    if image.format in _WITH_OTHERS:
         return
     frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format in _ANIMATED:
+        raise Refusal(Reason.ANIMATION, f"it is an animation of {frames} frames")
     if frames > 1:
         raise Refusal(Reason.MULTIPAGE, f"{frames} pages in one file: split it, a page a file")
-
-
-@contextlib.contextmanager
-def refusing(data: bytes = b"") -> Iterator[None]:
-    """Converts exceptions of decoders inside of the block to Refusals. `data` is used to name an unknown format."""
-    try:
-        yield
-    except Refusal:
-        raise
-    except Image.UnidentifiedImageError as error:
-        kind = kinds.name(data)
-        words = (
-            f"it is {kind}, which is not read"
-            if kind
-            else "no known kind of image, or its beginning is damaged"
-        )
-        raise Refusal(Reason.UNREADABLE, words) from error
-    except MemoryError as error:
-        raise Refusal(Reason.TOO_LARGE, "decoding it took more memory than there is") from error
-    except Exception as error:  # decoders raise any exception for broken files
-        words = _words(error)
-        truncated = any(sign in words.lower() for sign in _TRUNCATED)
-        raise Refusal(Reason.TRUNCATED if truncated else Reason.UNREADABLE, words) from error
-
-
-def _words(error: Exception) -> str:
-    """Describes an error of a decoder."""
-    said = str(error)
-    if "decoder error" in said:  # libtiff writes its messages to stderr
-        return "its compressed pixels are damaged"
-    if isinstance(error, OSError) and said:
-        return said
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__

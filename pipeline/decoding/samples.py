@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-CHANNELS = {"L": 1, "RGB": 3, "YCbCr": 3, "CMYK": 4}  # of each colour space, with Pillow's names
+CHANNELS = {"L": 1, "RGB": 3, "YCbCr": 3, "LAB": 3, "CMYK": 4}  # of each colour space, with Pillow's names
 _ALPHA = {"": "", "straight": "A", "premultiplied": "a"}
 
 
@@ -13,7 +13,7 @@ def to_image(samples: np.ndarray, white: int, space: str, alpha: str = "") -> Im
     Args:
       samples: uint8 or uint16 [H, W, C]: the channels of `space`, then alpha if there is one.
       white: sample value of full intensity. Larger samples are white, too.
-      space: "L", "RGB", "YCbCr" or "CMYK". Only the first two can have alpha.
+      space: "L", "RGB", "YCbCr", "LAB" or "CMYK". Only the first two can have alpha.
       alpha: "", "straight" or "premultiplied".
 
     Returns:

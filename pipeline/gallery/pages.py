@@ -20,6 +20,7 @@ from PIL import Image
 from pipeline import storage
 from pipeline.gallery.pictures import FOLDER, names
 from pipeline.imaging.thumbnail import SIDE
+from pipeline.records import keys
 from pipeline.records.record import SKIPS, Outcome, Reason, Record
 
 PAGE = 48  # scans
@@ -37,7 +38,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u
 # A second attempt would take as long as the first, or kill another process.
 _NOT_AGAIN = {Reason.CODEC_CRASHED, Reason.CODEC_TIMEOUT}
 
-Thumbnail = Callable[[str], bytes | None]
+Thumbnail = Callable[[str, int], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,8 @@ def write_gallery(output: str, sample: Sequence[Record], summary: Mapping, thumb
       sample: the scans to show; the caller limits their number. Pictures that exist already are kept.
       summary: of the whole job: `outcomes` and `reasons` map names to counts; `records`, `run`, `model` and
         `model_version`. Missing counts are taken from the sample; other missing entries are left out.
-      thumbnail: takes a URI and returns a small upright JPEG, or None if the file cannot be read.
+      thumbnail: takes a URI and the number of a page, or 0, and returns a small upright JPEG, or None if the file
+        cannot be read.
 
     Returns:
       The URI of the first page.
@@ -192,12 +194,12 @@ def _views(cards: list[_Card], summary: Mapping) -> list[_View]:
 def _card(
     output: str, record: Record, present: set[str], thumbnail: Thumbnail, write: Callable[[str, bytes], None]
 ) -> _Card:
-    def picture(uri: str, sha256: str, name: str) -> _Picture | None:
+    def picture(uri: str, page: int, sha256: str, name: str) -> _Picture | None:
         if sha256 and record.width and name in present:
             scale = min(1.0, SIDE / max(record.width, record.height))
             width, height = (max(1, round(scale * side)) for side in (record.width, record.height))
             return _Picture(name, width, height)
-        data = thumbnail(uri)
+        data = thumbnail(uri, page)
         if data is None:
             return None
         write(name, data)
@@ -207,9 +209,9 @@ def _card(
     before_name, after_name = names(record)
     before = after = None
     if record.source and record.reason not in _NOT_AGAIN:
-        before = picture(record.source, record.source_sha256, before_name)
+        before = picture(record.source, keys.split(record.key)[1], record.source_sha256, before_name)
     if record.outcome == Outcome.COLORIZED and record.derivative:
-        after = picture(record.derivative, record.derivative_sha256, after_name)
+        after = picture(record.derivative, 0, record.derivative_sha256, after_name)
     base = output.rstrip("/") + "/"
     linked = after is not None and record.derivative.startswith(base)
     return _Card(

@@ -40,10 +40,13 @@ def gamma_curve(gamma: float) -> np.ndarray | None:
 
 
 def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Image:
-    """Converts RGB or CMYK to sRGB by its profile. An unusable profile is noted in `notes`.
+    """Converts RGB, CMYK or L*a*b* to sRGB by its profile. An unusable profile is noted in `notes`.
 
-    An RGB picture may have the profile of a grey space, as in a grey WebP. Its curve is then applied to each channel.
+    L*a*b* (D50) needs no profile. An RGB picture may have the profile of a grey space, as in a grey WebP. Its curve is
+    then applied to each channel.
     """
+    if image.mode == "LAB":
+        return _transform(_lab_profile(), "LAB").apply(image)
     if icc:
         try:
             if image.mode == "RGB" and icc[16:20] == b"GRAY":
@@ -72,6 +75,11 @@ def srgb_profile() -> bytes:
     profile[24:36] = bytes([7, 208, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0])  # 2000-01-01, ICC.1 section 7.2.8
     profile[84:100] = bytes(16)  # the profile ID, an optional checksum
     return bytes(profile)
+
+
+@functools.cache
+def _lab_profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.decoding import png
-from pipeline.decoding.opening import MAX_PIXELS, check_pages, check_size, opened, refusing
+from pipeline.decoding.errors import refusing
+from pipeline.decoding.opening import MAX_PIXELS, check_pages, check_size, opened
 from pipeline.imaging import graft, icc
 from pipeline.imaging.grey import SIDE as GREY_SIDE
 from pipeline.imaging.grey import check_grey
@@ -167,7 +168,7 @@ def _luma(image: Image.Image, colorize_color: bool, notes: list[str]) -> np.ndar
         luma = np.asarray(image.convert("L"))
         curve = icc.gamma_curve(gamma) if gamma else icc.grey_curve(profile, notes)
         return luma if curve is None else cv2.LUT(luma, curve)
-    if image.mode not in ("CMYK", "RGB", "YCbCr"):
+    if image.mode not in ("CMYK", "LAB", "RGB", "YCbCr"):
         raise Refusal(Reason.UNSUPPORTED_MODE, f"pixels of the mode {image.mode!r} are not supported")
     if image.mode != "YCbCr":
         image = to_srgb(image, profile, notes, gamma)
@@ -180,7 +181,7 @@ def _luma(image: Image.Image, colorize_color: bool, notes: list[str]) -> np.ndar
 def to_srgb(
     image: Image.Image, profile: bytes | None, notes: list[str], gamma: float | None = None
 ) -> Image.Image:
-    """Converts CMYK, RGB or YCbCr to sRGB, by its profile or its gamma."""
+    """Converts CMYK, L*a*b*, RGB or YCbCr to sRGB, by its profile or its gamma."""
     if image.mode == "YCbCr":
         return image.convert("RGB")
     curve = icc.gamma_curve(gamma) if gamma else None

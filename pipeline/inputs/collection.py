@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import os
@@ -14,7 +15,7 @@ from pathlib import PurePosixPath
 
 from pipeline import storage
 from pipeline.errors import JobError, words
-from pipeline.records import record
+from pipeline.records import keys, record
 from pipeline.records.record import Reason, Record, Refusal
 
 SUFFIX = "_color"
@@ -42,7 +43,8 @@ _SHORTENED = re.compile(rb".*~[0-9a-f]{32}", re.DOTALL)
 
 # Files with other extensions are recorded as `not_an_image` and not opened. Files without an extension are opened.
 _EXTENSIONS = """
-    .jpg .jpeg .jpe .jfif .jp2 .j2k .j2c .jpc .jpf .jpx .mpo .png .tif .tiff .ptif .ptiff .gif .bmp .dib .webp
+    .jpg .jpeg .jpe .jfif .jls .jp2 .j2k .j2c .jpc .jph .jhc .jpf .jpx .mpo .png .tif .tiff
+    .ptif .ptiff .gif .bmp .dib .webp
     .avif .ppm .pgm .pbm .pnm
     .tga .pcx .psd .ico .icns .sgi .ras .im .dds
 """
@@ -61,6 +63,7 @@ class Item:
     hints_sha256: str = ""
     reason: str = ""  # why a line of a manifest names no scan
     detail: str = ""  # the same in words
+    pages: int = 0  # of its file, if this is one of several, and their number is known
 
     def record(self, **fields) -> Record:
         return Record(
@@ -69,14 +72,28 @@ class Item:
             source_bytes=self.size,
             source_version=self.version,
             hints_sha256=self.hints_sha256,
+            pages=self.pages,
             **fields,
         )
 
 
+def page_of(item: Item, page: int, pages: int = 0) -> Item:
+    """A page of a file, without the hints of the file."""
+    key = keys.of_page(item.key, page)
+    return dataclasses.replace(item, key=key, pages=pages, hints=(), hints_sha256="")
+
+
 def read(item: Item) -> bytes:
     """Reads a master. Raises Refusal if it cannot be read."""
-    try:
+    with reading():
         return storage.read(item.source)
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Converts the exceptions of reading a master to Refusals."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise Refusal(Reason.MISSING, "the file does not exist (any more)") from error
     except OSError as error:
@@ -87,25 +104,29 @@ def read(item: Item) -> bytes:
 
 def format_of(key: str, format: str) -> str:
     """Format of the derivative of a key: a key of `EXTENSIONS`. `format` may be `SAME`."""
-    return _SAME.get(PurePosixPath(key).suffix.lower(), "png") if format == SAME else format
+    return _SAME.get(PurePosixPath(keys.split(key)[0]).suffix.lower(), "png") if format == SAME else format
 
 
 def derivative_uri(output: str, key: str, format: str) -> str:
     """URI of a derivative: `OUTPUT/box/a.tif_color.jpg` for the key `box/a.tif`. Different keys have different URIs.
 
-    With the format `MANIFEST_STORE`, it is that of its signed manifest: `OUTPUT/box/a.tif_color.c2pa`.
-    A local name of more than 255 bytes is cut and ends with a digest.
+    With the format `MANIFEST_STORE`, it is that of its signed manifest: `OUTPUT/box/a.tif_color.c2pa`. Pages have files
+    of their own: `OUTPUT/box/a.tif#page=2_color.jpg`. A local name of more than 255 bytes, with room for the number of
+    a page, is cut and ends with a digest.
     """
-    ending = SUFFIX + EXTENSIONS.get(format_of(key, format), f".{MANIFEST_STORE}")
+    file, page = keys.split(key)
+    suffix = SUFFIX + EXTENSIONS.get(format_of(file, format), f".{MANIFEST_STORE}")
+    ending = (key[len(file) :] if page else "") + suffix
     if storage.is_cloud(output):
-        return storage.join(output, key + ending)
-    *folders, name = key.split("/")
-    return storage.join(output, *map(_fitting, folders), _fitting(name, ending))
+        return storage.join(output, file + ending)
+    *folders, name = file.split("/")
+    room = _LONGEST_NAME - keys.LONGEST - len(suffix)
+    return storage.join(output, *map(_fitting, folders), _fitting(name, room) + ending)
 
 
 def derivative_name(output: str, key: str, format: str) -> bytes:
-    """Path of a derivative below the output, as bytes. Everything about a scan is joined by this name."""
-    return below(output, derivative_uri(output, key, format))
+    """Path of the derivative of a file below the output, as bytes. Everything about a file is joined by this name."""
+    return below(output, derivative_uri(output, keys.split(key)[0], format))
 
 
 def below(folder: str, uri: str) -> bytes:
@@ -258,7 +279,16 @@ def _listed(source: str, base: str, part: Part) -> Iterator[Item]:
     for info in storage.list_files(part.uri, enter, below=part.below, root=base):
         key = relative(info.uri)
         if _matches(key.split("/"), pattern):
-            yield Item(key, info.uri, info.size, info.version)
+            yield _listed_item(key, info)
+
+
+def _listed_item(key: str, info: storage.FileInfo) -> Item:
+    return _not_a_page(info) if keys.split(key)[1] else Item(key, info.uri, info.size, info.version)
+
+
+def _not_a_page(info: storage.FileInfo) -> Item:
+    words = f"names of files must not end like this, because {keys.PAGE}N is the name of a page"
+    return Item(info.uri, info.uri, info.size, info.version, reason=Reason.BAD_KEY, detail=words)
 
 
 def _is_glob(uri: str) -> bool:
@@ -322,6 +352,8 @@ def _item(line: Record, manifest: str) -> Item:
     source = _located(line.source, manifest)
     info = _look_up(source)
     key = line.key or source.removeprefix(storage.scheme(source)).lstrip("/")
+    if keys.split(key)[1] and not line.key:
+        return _not_a_page(info)
     return Item(_as_listed(key), source, info.size, info.version)
 
 
@@ -373,15 +405,15 @@ def _text_lines(uri: str) -> Iterator[bytes]:
     return itertools.chain([first.removeprefix(codecs.BOM_UTF8)], lines)
 
 
-def _fitting(name: str, ending: str = "") -> str:
-    """A part of a path with its ending, shortened if it is too long for a file system.
+def _fitting(name: str, room: int = _LONGEST_NAME) -> str:
+    """A part of a path, shortened if it has more than `room` bytes.
 
     A name that looks shortened is shortened, too, so that no two names give the same result.
     """
-    data, room = storage.as_bytes(name), _LONGEST_NAME - len(ending)
+    data = storage.as_bytes(name)
     if len(data) <= room and not (len(data) > room - 4 and _SHORTENED.fullmatch(data)):
-        return name + ending
+        return name
     stop = least = room - 33
     while stop > least - 3 and data[stop] & 0xC0 == 0x80:  # do not cut a character
         stop -= 1
-    return f"{os.fsdecode(data[:stop])}~{hashlib.sha256(data).hexdigest()[:32]}{ending}"
+    return f"{os.fsdecode(data[:stop])}~{hashlib.sha256(data).hexdigest()[:32]}"

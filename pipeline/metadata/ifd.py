@@ -71,7 +71,7 @@ class Reader:
             seen.add(at)
             self.broken = []
             try:
-                directory, following = self._read(at)
+                directory, following = self.read(at)
             except Damaged:
                 if at == self.first:
                     raise
@@ -88,7 +88,7 @@ class Reader:
         for tag, below in pointers.items():
             if tag in whole:
                 try:
-                    whole[tag] = self.tree(self._read(self._pointer(whole.pop(tag)))[0], below)
+                    whole[tag] = self.tree(self.read(self._pointer(whole.pop(tag)))[0], below)
                 except Damaged:
                     self.broken.append(tag)
         return whole
@@ -105,8 +105,11 @@ class Reader:
         except (struct.error, OverflowError) as error:
             raise Damaged("a directory lies outside of the file") from error
 
-    def _read(self, at: int) -> tuple[dict[int, Entry], int]:
-        """A directory and the offset of the next; 0 if there is none, or its offset is missing."""
+    def read(self, at: int) -> tuple[dict[int, Entry], int]:
+        """A directory and the offset of the next; 0 if there is none, or its offset is missing.
+
+        Raises Damaged if it goes on behind the end.
+        """
         (count,) = self._unpack("Q" if self.big else "H", at)
         at += 8 if self.big else 2
         layout, inline, step = ("HHQ", 8, 20) if self.big else ("HHI", 4, 12)

@@ -10,6 +10,7 @@ from importlib import metadata
 from pipeline import storage
 from pipeline.metadata import xmp
 from pipeline.metadata.xmp import qualified
+from pipeline.records import keys
 from pipeline.records.record import BY_OPTION, Record
 
 TOOL = "archive-colorize"
@@ -132,6 +133,8 @@ def instance_id(record: Record, labels: Labels) -> str:
 
 def _identity(record: Record, labels: Labels) -> uuid.UUID:
     made = [*(getattr(record, name) for name in _IDENTITY), labels.date]
+    if page := keys.split(record.key)[1]:  # several pictures have the digest of their file
+        made.append(f"page {page}")
     return uuid.uuid5(uuid.NAMESPACE_URL, " ".join(made).rstrip())
 
 

@@ -54,7 +54,7 @@ def read_color(
         orientation = embedded.orientation(image)  # now: Pillow turns a TIFF by itself
         if mode in ("P", "PA", "RGBA", "RGBa") or "transparency" in image.info:
             image = flatten(image, [])
-        if image.mode not in ("CMYK", "RGB", "YCbCr"):
+        if image.mode not in ("CMYK", "LAB", "RGB", "YCbCr"):
             raise Refusal(Reason.UNSUPPORTED_MODE, f"pixels of the mode {mode!r} are not supported")
         image = to_srgb(image, profile, [], gamma)
         rgb = _shrunk(upright(np.asarray(image), orientation), side)

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from pipeline import clock, storage
 from pipeline.errors import JobError
+from pipeline.records import keys
 from pipeline.records.record import SCHEMA, Record, fields
 from pipeline.storage import scratch
 
@@ -125,11 +126,14 @@ def later(a: Record, b: Record) -> Record:
 class Latest:
     """The latest record of every scan, in a temporary database, with bounded memory.
 
-    Iteration is ordered by key. Raises JobError like `read_shard`, and if there is no room for the database.
+    Iteration is ordered by key. A file that had one picture when its newest record was made has no records of pages
+    from earlier times, and a file that had several has none of the file or of later pages. Raises JobError like
+    `read_shard`, and if there is no room for the database.
     """
 
     def __init__(self, output: str):
         self._output = output
+        self._has_pages = False
 
     def __enter__(self) -> "Latest":
         with contextlib.ExitStack() as stack:
@@ -145,28 +149,65 @@ class Latest:
         limit = latest_time()
         # Rows are large. A table WITHOUT ROWID would hold few of them in a page, half of it empty.
         self._database.execute("CREATE TABLE records (key BLOB PRIMARY KEY, rank TEXT, record BLOB)")
+        # The newest record of each file, of those that have pages.
+        self._database.execute("CREATE TABLE files (key BLOB PRIMARY KEY, rank TEXT, pages INTEGER)")
         for uri in shards(self._output):
             self._database.executemany(
                 "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
                 "SET rank = excluded.rank, record = excluded.record WHERE excluded.rank > rank",
-                (
-                    (
-                        storage.as_bytes(record.key),
-                        "{:d} {} {} {}".format(*rank(record, limit)),
-                        pickle.dumps(record.values()),
-                    )
-                    for record in read_shard(uri)
-                ),
+                (self._row(record, limit) for record in read_shard(uri)),
             )
+
+    def _row(self, record: Record, limit: str) -> tuple[bytes, str, bytes]:
+        place = "{:d} {} {} {}".format(*rank(record, limit))
+        file, page = keys.split(record.key)
+        if page:
+            self._has_pages = True
+            self._database.execute(
+                "INSERT INTO files VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE "
+                "SET rank = excluded.rank, pages = excluded.pages WHERE excluded.rank > rank",
+                (storage.as_bytes(file), place, record.pages or keys.LARGEST),
+            )
+        return storage.as_bytes(record.key), place, pickle.dumps(record.values())
 
     def get(self, key: str) -> Record | None:
         """The record of a scan, or None."""
         found = self._database.execute("SELECT record FROM records WHERE key = ?", (storage.as_bytes(key),))
         return next((Record(*pickle.loads(packed)) for (packed,) in found), None)
 
+    def of_file(self, key: str) -> list[Record]:
+        """The records of a file and its pages, also those from earlier times."""
+        record = self.get(key)
+        found = [] if record is None else [record]
+        if self._has_pages:
+            rows = self._database.execute(
+                "SELECT record FROM records WHERE key >= ? AND key < ?",
+                keys.pages_between(storage.as_bytes(key)),
+            )
+            found += [
+                record
+                for (packed,) in rows
+                if keys.split((record := Record(*pickle.loads(packed))).key)[0] == key
+            ]
+        return found
+
     def __iter__(self) -> Iterator[Record]:
-        for (packed,) in self._database.execute("SELECT record FROM records ORDER BY key"):
-            yield Record(*pickle.loads(packed))
+        for packed, place in self._database.execute("SELECT record, rank FROM records ORDER BY key"):
+            record = Record(*pickle.loads(packed))
+            if not self._has_pages or self._counts(record, place):
+                yield record
+
+    def _counts(self, record: Record, place: str) -> bool:
+        """Whether a record is not from a time when its file had another number of pictures."""
+        file, page = keys.split(record.key)
+        key = storage.as_bytes(file)
+        newest = self._database.execute("SELECT rank, pages FROM files WHERE key = ?", (key,)).fetchone()
+        if newest is None:
+            return True
+        if not page:
+            return place > newest[0]
+        own = self._database.execute("SELECT rank FROM records WHERE key = ?", (key,)).fetchone()
+        return page <= newest[1] and (own is None or own[0] < newest[0])
 
 
 def latest(output: str) -> Iterator[Record]:

@@ -4,8 +4,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+import mmap
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,6 +44,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     UNSUPPORTED_MODE = "unsupported_mode"
     MULTIPAGE = "multipage"
+    ANIMATION = "animation"
     TOO_SMALL = "too_small"
     TOO_LARGE = "too_large"
     BAD_KEY = "bad_key"
@@ -91,7 +93,7 @@ class Record:
     """What happened to one scan. Manifests, dead letters and manifests as input have this form."""
 
     source: str  # URI of the master
-    key: str  # path relative to the collection
+    key: str  # path relative to the collection; see `records.keys` for those of pages
     source_bytes: int = -1
     source_version: str = ""  # modification time in ns, or generation of the object
     source_sha256: str = ""
@@ -103,6 +105,7 @@ class Record:
     derivative_sha256: str = ""
     width: int = 0  # pixels, upright
     height: int = 0
+    pages: int = 0  # of the file, if it has several pictures, and this is one of them
     model: str = ""
     model_version: str = ""
     model_sha256: str = ""
@@ -198,12 +201,14 @@ def _known(names: tuple[str, ...], types: tuple[type, ...]) -> tuple[str, ...]:
     return tuple(name for name, kind in zip(names, types, strict=True) if kind in _TYPES.get(name, ()))
 
 
-def digests(file: str, data: bytes, names: Iterable[str]) -> dict[str, str]:
-    """Fields of a record: the SHA-256 of the "source" or of the "derivative", and the digests in `names`."""
-    return {
-        f"{file}_{name}": hashlib.new(name, data, usedforsecurity=False).hexdigest()
-        for name in ("sha256", *names)
-    }
+def digests(data: bytes | mmap.mmap, names: Iterable[str] = ()) -> dict[str, str]:
+    """SHA-256 and the digests in `names` of some bytes, hexadecimal, by their names."""
+    return {name: hashlib.new(name, data, usedforsecurity=False).hexdigest() for name in ("sha256", *names)}
+
+
+def named_digests(file: str, found: Mapping[str, str]) -> dict[str, str]:
+    """Fields of a record with the digests of the "source" or of the "derivative"."""
+    return {f"{file}_{name}": value for name, value in found.items()}
 
 
 # Fields that are left out of a line if they are empty.

@@ -47,6 +47,7 @@ __all__ = [
     "list_folders",
     "missing_client",
     "normalize",
+    "opened",
     "read",
     "scheme",
     "split",
@@ -134,6 +135,17 @@ def read(uri: str) -> bytes:
     return _module(uri).read(uri)
 
 
+@contextlib.contextmanager
+def opened(uri: str) -> Iterator[BinaryIO]:
+    """Opens a file for reading, in an object store in parts of a few megabytes.
+
+    Raises:
+      OSError: as `read`.
+    """
+    with _module(uri).opened(uri) as file:
+        yield file
+
+
 def digests(uri: str, names: Iterable[str] = ("sha256",)) -> dict[str, str]:
     """Digests of a file, hexadecimal, by the names of `hashlib`. A part of the file is in memory at a time.
 
@@ -141,7 +153,7 @@ def digests(uri: str, names: Iterable[str] = ("sha256",)) -> dict[str, str]:
       OSError: as `read`.
     """
     found = {name: hashlib.new(name, usedforsecurity=False) for name in names}
-    with _module(uri).opened(uri) as file:
+    with opened(uri) as file:
         while part := file.read(_PART):
             for digest in found.values():
                 digest.update(part)
@@ -154,7 +166,7 @@ def lines(uri: str) -> Iterator[bytes]:
     Raises:
       OSError: as `read`.
     """
-    with _module(uri).opened(uri) as file:
+    with opened(uri) as file:
         yield from _lines(file)
 
 

@@ -44,7 +44,7 @@ def main() -> None:
     guard = Guard(settings)
     batch, records, since = [], [], time.monotonic()
     for item in collection.expand(arguments.input):
-        for task in plan([item], [], None, settings, "stale"):
+        for task in plan([item], [], {}, settings, "stale"):
             view = guard.open(task.item)
             if not isinstance(view, View):
                 records.append(view)

@@ -52,7 +52,7 @@ def by_vips(data, bits):
 
 
 def same(ours, theirs, tolerance=1.01):
-    return ours.shape == theirs.shape and np.abs(ours - theirs).max() <= tolerance
+    return ours.shape == theirs.shape and np.abs(ours.astype(float) - theirs).max() <= tolerance
 
 
 ORDERS = ("<", ">")
@@ -135,11 +135,102 @@ def test_a_tiff_of_samples_without_a_known_white_is_refused(kind):
         "double": np.float64,
         "complex": np.complex64,
     }[kind]
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, (PICTURE * 100).astype(dtype), photometric="minisblack", metadata=None)
-    refusal = by_us(buffer.getvalue())
+    refusal = by_us(written((PICTURE * 100).astype(dtype)))
     assert isinstance(refusal, Refusal)
     assert refusal.reason == Reason.UNSUPPORTED_MODE
+
+
+def written(array, **options):
+    buffer = io.BytesIO()
+    options = {"photometric": "minisblack" if array.ndim == 2 else "rgb", "metadata": None} | options
+    tifffile.imwrite(buffer, array, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite", "rgb"])
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64, np.float16, np.float32, np.float64])
+def test_whole_numbers_of_a_full_range_and_fractions_are_read(dtype, photometric, order):
+    picture = 1 - PICTURE if photometric == "miniswhite" else PICTURE
+    samples = picture.astype(dtype) if dtype(0.5) else (picture * float(np.iinfo(dtype).max)).astype(dtype)
+    samples = np.stack([samples] * 3, -1) if photometric == "rgb" else samples
+    data = written(samples, photometric=photometric, byteorder=order, compression="deflate")
+    assert same(by_us(data), PICTURE * 255)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("dtype", "code"), [("u4", 4), ("i2", 8), ("i4", 9), ("f4", 11), ("f8", 12), ("u2", 3)]
+)
+def test_a_stated_black_and_white_are_used(dtype, code, order):
+    black, white = (-1.5, 2.5) if dtype[0] == "f" else (-500, 1500) if dtype[0] == "i" else (500, 1500)
+    stated = [(340, code, 1, black, False), (341, code, 1, white, False)]
+    samples = (black + PICTURE * (white - black)).round(0 if dtype[0] != "f" else 6).astype(dtype)
+    scan = read_scan(
+        written(samples, byteorder=order, extratags=stated), output_format="png", max_pixels=10**7
+    )
+    assert same(scan.luma, PICTURE * 255, 1.2)
+    assert f"black is {black} and white is {white}" in scan.note
+
+
+def test_samples_beyond_the_stated_range_are_cut_off_and_numbers_that_are_none_are_black():
+    samples = (PICTURE * 1.5).astype(np.float32)
+    samples[0, :3] = np.nan, np.inf, -np.inf
+    scan = read_scan(
+        written(samples, extratags=[(341, 11, 1, 1.0, False)]), output_format="png", max_pixels=10**7
+    )
+    assert same(scan.luma[1:], (PICTURE[1:] * 1.5).clip(0, 1) * 255)
+    assert list(scan.luma[0, :3]) == [0, 255, 0]
+    assert "cut off" in scan.note
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.float32])
+def test_opacity_of_deep_samples_has_the_range_of_its_type(dtype):
+    full = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    samples = np.stack([PICTURE * full, np.where(X > 30, full, 0)], -1).astype(dtype)
+    data = written(samples, photometric="minisblack", planarconfig="contig", extrasamples=["unassalpha"])
+    assert same(by_us(data), np.where(X > 30, PICTURE * 255, 255))
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6, 10, 12, 14])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_packed_samples_of_any_depth_are_read(bits, order, white_is_zero):
+    samples = levels(bits, white_is_zero)
+    expected = levels(bits) * (255 / ((1 << bits) - 1))
+    assert same(by_us(packed_tiff(samples, bits, order, 0 if white_is_zero else 1)), expected)
+
+
+def packed_tiff(samples, bits, order, photometric):
+    """An uncompressed TIFF whose rows are packed, which tifffile does not write."""
+    rows = np.packbits(
+        (samples[..., None] >> np.arange(bits)[::-1] & 1).reshape(HEIGHT, -1), axis=1
+    ).tobytes()
+    entries = {256: WIDTH, 257: HEIGHT, 258: bits, 259: 1, 262: photometric, 277: 1, 278: HEIGHT}
+    entries |= {273: 8 + 2 + 12 * 9 + 4, 279: len(rows)}
+    header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(entries))
+    tags = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, entries[tag]) for tag in sorted(entries))
+    return header + tags + bytes(4) + rows
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("photometric", ["cielab", "icclab"])
+def test_lightness_of_a_tiff_in_lab_is_converted_to_luma(photometric, bits, order):
+    white = 65280 if photometric == "icclab" and bits == 16 else (1 << bits) - 1
+    light = np.rint(PICTURE * white).astype(f"u{bits // 8}")
+    chroma = np.full_like(light, 0 if photometric == "cielab" else 128 << bits - 8)
+    fraction = (PICTURE * 100 + 16) / 116
+    y = np.where(fraction > 6 / 29, fraction**3, (fraction - 4 / 29) * 3 * (6 / 29) ** 2)
+    srgb = np.where(y <= 0.0031308, 12.92 * y, 1.055 * y ** (1 / 2.4) - 0.055)
+    data = written(np.stack([light, chroma, chroma], -1), photometric=photometric, byteorder=order)
+    assert same(by_us(data), 255 * srgb, 1.5)
+
+
+def test_a_colour_picture_in_lab_counts_as_colour():
+    light = np.full((50, 75), 150, np.uint8)
+    a, b = (light * 0 + X * 2).astype(np.uint8), (Y * 3).astype(np.uint8)
+    assert by_us(written(np.stack([light, a, b], -1), photometric="icclab")).reason == Reason.ALREADY_COLOR
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -220,14 +311,68 @@ def test_a_compression_that_pillow_may_lack_is_read(compression, layout):
     assert same(by_us(buffer.getvalue()), levels(8).astype(float), 3)
 
 
+@pytest.mark.parametrize("layout", ["strips", "tiles", "planes"])
 @pytest.mark.parametrize("compression", ["jpeg2000", "jpegxl", "png", "jpegxr"])
-def test_a_compression_whose_colours_are_not_known_is_refused_by_its_name(compression):
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pictures_of_other_formats_inside_are_read_with_their_colours(compression, layout, dtype):
+    green = np.stack([PICTURE * 0.9, PICTURE, PICTURE * 0.9], -1) * np.iinfo(dtype).max
+    planes = np.moveaxis(green, -1, 0) if layout == "planes" else green
+    options = {"tile": (32, 32)} if layout == "tiles" else {"rowsperstrip": 16}
+    options["planarconfig"] = "separate" if layout == "planes" else "contig"
+    if compression == "jpegxl":
+        options["compressionargs"] = {"lossless": True}
+    data = written(planes.round().astype(dtype), photometric="rgb", compression=compression, **options)
+    assert same(by_us(data), PICTURE * 255 * (1 - 0.1 * 0.413), 1.6)
+
+
+def test_jpeg_2000_whose_tags_call_ycbcr_rgb_is_read_as_ycbcr():
+    ycc = np.asarray(Image.fromarray(np.stack([levels(8)] * 3, -1)).convert("YCbCr"))
+    data = bytearray(written(ycc, compression="jpeg2000"))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        place = file.pages[0].tags[259].valueoffset
+    data[place : place + 2] = (33003).to_bytes(2, "little")
+    assert same(by_us(bytes(data)), levels(8))
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("layout", [{"rowsperstrip": 16}, {"tile": (32, 32)}])
+def test_jpeg_in_a_tiff_of_8_and_12_bits_is_read(bits, layout):
+    args = {"level": 98, "bitspersample": bits}
+    options = {"bitspersample": 12} if bits == 12 else {}
+    data = written(levels(bits), compression="jpeg", compressionargs=args, **layout, **options)
+    assert same(by_us(data), PICTURE * 255, 4)
+
+
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt", "packbits", "tiff_lzw"])
+@pytest.mark.parametrize("options", [0, 1, 4, 5])  # T4Options: two dimensions, bytes filled up
+@pytest.mark.parametrize("fill_order", [1, 2])
+def test_bitonal_facsimile_is_read(compression, options, fill_order):
+    bitonal = Image.fromarray(np.uint8(PICTURE > 0.5) * 255).convert("1")
     buffer = io.BytesIO()
-    picture = np.stack([levels(8)] * 3, -1)
-    tifffile.imwrite(buffer, picture, photometric="rgb", compression=compression, metadata=None)
-    refusal = by_us(buffer.getvalue())
-    assert refusal.reason == Reason.UNSUPPORTED_MODE
-    assert "its compression is not supported" in refusal.detail
+    tags = {266: fill_order} | ({292: options} if compression == "group3" else {})
+    bitonal.save(buffer, "TIFF", compression=compression, tiffinfo=tags)
+    assert same(by_us(buffer.getvalue()), np.asarray(bitonal) * 255.0)
+
+
+@pytest.mark.parametrize("rows", [16, HEIGHT])
+@pytest.mark.parametrize(
+    ("tag", "value"), [(278, 2**32 - 1), (279, 0), (279, 10**6), (277, None), (278, None), (279, None)]
+)
+def test_wrong_but_readable_tags_do_not_matter(tag, value, rows):
+    """Rows and bytes of a strip, and the number of samples, that are wrong or missing (None), as for libtiff."""
+    data = written(levels(8), rowsperstrip=rows)
+    if rows != HEIGHT and (tag == 278 or (tag, value) == (279, None)):
+        return  # libtiff cannot read them, either
+    if value is None:
+        assert same(by_us(without_tag(data, tag)), levels(8))
+        return
+    changed = bytearray(data)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        entry = file.pages[0].tags[tag]
+        place, size = entry.valueoffset, entry.count
+    kind = {3: "H", 4: "I"}[entry.dtype]
+    struct.pack_into(f"<{size}{kind}", changed, place, *[min(value, 65535 if kind == "H" else value)] * size)
+    assert same(by_us(bytes(changed)), levels(8))
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -240,12 +385,16 @@ def test_palettes_with_8_bit_and_16_bit_values_are_read(order, scale):
     assert same(by_us(buffer.getvalue()), 255 - levels(8))
 
 
-def test_ycbcr_that_pillow_does_not_read_is_refused_in_words():
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, np.stack([levels(8)] * 3, -1), photometric="ycbcr", metadata=None)
-    refusal = by_us(buffer.getvalue())
-    assert refusal.reason == Reason.UNSUPPORTED_MODE
-    assert "YCbCr" in refusal.detail
+@pytest.mark.parametrize("order", ORDERS)
+def test_ycbcr_without_jpeg_compression_is_read_unless_it_is_subsampled_or_of_other_coefficients(order):
+    ycc = np.asarray(Image.fromarray(np.stack([levels(8)] * 3, -1)).convert("YCbCr"))
+    assert same(by_us(written(ycc, photometric="ycbcr", byteorder=order)), levels(8))
+    other = [(529, 5, 3, (2126, 10000, 7152, 10000, 722, 10000), False)]
+    subsampled = without_tag(written(ycc, photometric="ycbcr", byteorder=order), 530)  # this is the default
+    for data in (subsampled, written(ycc, photometric="ycbcr", byteorder=order, extratags=other)):
+        refusal = by_us(data)
+        assert refusal.reason == Reason.UNSUPPORTED_MODE
+        assert "YCbCr" in refusal.detail
 
 
 # Stated white levels
@@ -400,6 +549,14 @@ def test_a_jpeg_2000_has_the_same_luma_for_opencv(bits):
         theirs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         assert theirs.shape == samples.shape
         assert same(by_us(data), theirs.reshape(HEIGHT, WIDTH, -1)[..., 0] * (255 / ((1 << bits) - 1)))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("options", [{}, {"reversible": True}, {"tile": (32, 32)}])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_htj2k_is_read(bits, options, channels):
+    samples = levels(bits) if channels == 1 else np.stack([levels(bits)] * 3, -1)
+    assert same(by_us(imagecodecs.htj2k_encode(samples, **options)), PICTURE * 255, 1.5)
 
 
 def test_a_jpeg_2000_whose_white_is_zero_is_inverted():

@@ -32,8 +32,6 @@ def zipped():
 FILES = {
     "JPEG XL": lambda: imagecodecs.jpegxl_encode(GREY),
     "JPEG XR": lambda: imagecodecs.jpegxr_encode(GREY),
-    "JPEG-LS": lambda: imagecodecs.jpegls_encode(GREY),
-    "JPEG of 12 bits": lambda: imagecodecs.jpeg8_encode(GREY.astype(np.uint16) * 16, bitspersample=12),
     "damaged at its beginning": lambda: jpeg()[:4],
     "HEIF": lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
     "PSB": lambda: b"8BPS\0\2" + bytes(26),

@@ -164,7 +164,7 @@ def test_existing_pictures_are_not_made_again(folder):
 
 def test_scans_that_crashed_or_hung_a_codec_are_not_tried_again(folder):
     asked = []
-    folder.thumbnail = asked.append
+    folder.thumbnail = lambda uri, page: asked.append(uri)
     for reason in ("codec_timeout", "codec_crashed", "unsupported_mode"):
         folder.write([folder.refused(f"{reason}.jpg", "failed", reason, "")])
     assert [os.path.basename(uri) for uri in asked] == ["unsupported_mode.jpg"]
@@ -332,7 +332,7 @@ def test_a_name_that_no_file_can_have_is_shown_all_the_same(folder):
     )
     image = io.BytesIO()
     Image.new("L", (8, 8)).save(image, "JPEG")
-    folder.thumbnail = lambda uri: image.getvalue()
+    folder.thumbnail = lambda uri, page: image.getvalue()
     page = folder.write([record])
     assert page.texts("h2")[0] == r"\ud800" + "\ufffd\ufffdgpj.exe"
 
