@@ -9,6 +9,7 @@ A scan goes through these packages::
     decoding             a file to pixels
     metadata             what the master says about itself
     imaging              pixels to the network's view; chroma to a derivative
+    encoding             a derivative to a file
     records              the record of the scan, in the manifest
     gallery              pictures for people
     storage              files on local disks and in buckets
