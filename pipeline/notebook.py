@@ -13,6 +13,7 @@ from model import MODELS, folder_of
 from model.card import read_card
 from pipeline.batch.inference import Network, local_copy
 from pipeline.imaging import chroma, derivative
+from pipeline.imaging.layout import WHOLE
 from pipeline.imaging.scan import from_image
 
 
@@ -40,7 +41,9 @@ def colorize_image(
     predicted, _, _ = network.predict(tiles)
     if not np.isfinite(predicted).all():
         raise ValueError("the chroma of the network is not finite")
-    edges, _ = derivative.paint(scan, canvas, predicted, default_strength if strength is None else strength)
+    edges, _ = derivative.paint(
+        scan, [(WHOLE, canvas)], predicted, default_strength if strength is None else strength
+    )
     return derivative.compose(scan, edges)
 
 

@@ -148,6 +148,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to do with pictures that have colour; a tint or sepia tone does not count (default: skip)",
     )
     which.add_argument(
+        "--layout",
+        choices=("recognize", "whole"),
+        default="recognize",
+        help="find pictures inside of borders and among text, and skip pages that have none; or take each scan whole "
+        "as a picture (default: recognize)",
+    )
+    which.add_argument(
         "--max_pixels",
         type=_whole(1, 2_000_000_000),
         default=250_000_000,

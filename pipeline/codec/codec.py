@@ -20,7 +20,7 @@ from pipeline.decoding.opening import check_size
 from pipeline.decoding.pillow import open_image, unlimited
 from pipeline.errors import JobError, words
 from pipeline.gallery import pictures
-from pipeline.imaging import chroma, derivative, hints, recovery
+from pipeline.imaging import chroma, derivative, hints, layout, recovery
 from pipeline.imaging.icc import srgb_profile
 from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import before_and_after, thumbnail
@@ -57,7 +57,7 @@ class View:
 @dataclass(slots=True)
 class _Held:
     scan: Scan
-    canvas: np.ndarray
+    seen: list[tuple[layout.Box, np.ndarray]]  # the pictures in it, and the network's views of them
     record: Record
     seconds: float
     marks: hints.Marks | None
@@ -110,6 +110,13 @@ class Codec:
             note = joined(*master.notes, scan.note)
             record = record.replace(width=width, height=height, detail=note)
             guide, marks = _upright_guide(scan), None
+            boxes: tuple[layout.Box, ...] = (layout.WHOLE,)
+            if (
+                self.settings.layout == "recognize" and not item.hints
+            ):  # with hints, a person has checked the scan
+                boxes, words_of_it = layout.find(guide)
+                note = joined(note, words_of_it)
+                record = record.replace(detail=note)
             if item.hints:
                 hints_data = hint_files.read(item)
                 record = record.replace(hints_sha256=hashlib.sha256(hints_data).hexdigest())
@@ -122,8 +129,10 @@ class Codec:
                     record = record.replace(detail=joined(record.detail, "its C2PA manifest is damaged"))
         except Refusal as refusal:
             return record.refuse(refusal, milliseconds=_milliseconds(time.perf_counter() - started))
-        canvas, tiles = chroma.view(guide, self.settings.side)
-        self._held[item.key] = _Held(scan, canvas, record, time.perf_counter() - started, marks, claim)
+        views = [chroma.view(box.of(guide), self.settings.side) for box in boxes]
+        seen = [(box, canvas) for box, (canvas, _) in zip(boxes, views, strict=True)]
+        tiles = np.concatenate([tiles for _, tiles in views])
+        self._held[item.key] = _Held(scan, seen, record, time.perf_counter() - started, marks, claim)
         return View(tiles, width * height + _TILE_PIXEL * tiles.size)
 
     def paint(
@@ -167,7 +176,7 @@ class Codec:
                 if settings.c2pa == SIDECAR:
                     storage.delete(derivative_uri(settings.output, item.key, MANIFEST_STORE))
             return record.refuse(Refusal(Reason.LOW_CONFIDENCE, detail), milliseconds=spent())
-        model, colorfulness = derivative.paint(held.scan, held.canvas, tiles, settings.strength, held.marks)
+        model, colorfulness = derivative.paint(held.scan, held.seen, tiles, settings.strength, held.marks)
         record = record.replace(outcome=Outcome.COLORIZED, colorfulness=round(colorfulness, 2))
         kept = None if held.scan.jpeg is None else recovery.remainder(held.scan.jpeg)
         labels = dataclasses.replace(self._labels, remainder=kept)

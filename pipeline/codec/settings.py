@@ -30,6 +30,7 @@ class Settings:
     calm: float = 0.0  # certainty of a place below which its chroma fades
     min_confidence: float = 0.0  # below it no derivative is written
     color_scans: str = "skip"  # or colorize
+    layout: str = "recognize"  # pictures in borders and on pages, or "whole": every scan is one picture
     max_pixels: int = MAX_PIXELS
     codec_timeout: float = 120.0  # seconds for decoding or encoding a scan, plus one per megapixel
     stop_file: str = ""  # if it exists, no new scan is started; local, gs:// or s3://
@@ -49,7 +50,7 @@ class Settings:
     @property
     def options(self) -> dict[str, str | int | float]:
         """The options that change a derivative."""
-        names = ["format", "quality", "strength", "calm", "min_confidence", "color_scans"]
+        names = ["format", "quality", "strength", "calm", "min_confidence", "color_scans", "layout"]
         if self.format in ("png", "tiff"):
             names.remove("quality")
         # Without these options, results of earlier versions are still up to date.

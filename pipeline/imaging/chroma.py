@@ -73,6 +73,11 @@ def view(luma: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     return canvas, np.stack([canvas[window] for window in _windows(size[::-1], side)])
 
 
+def count_tiles(canvas_shape: tuple[int, ...], side: int) -> int:
+    """Number of tiles of a canvas [h, w]."""
+    return sum(1 for _ in _windows((canvas_shape[0], canvas_shape[1]), side))
+
+
 def join_tiles(tiles: np.ndarray, canvas_shape: tuple[int, int]) -> np.ndarray:
     """Joins the chroma of tiles, float [K, S, S, 2], to that of the canvas, float32 [h, w, 2]. Overlaps are blended."""
     if len(tiles) == 1:

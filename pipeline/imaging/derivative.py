@@ -1,6 +1,7 @@
 """Makes a derivative from a scan and its chroma: full size, with the luma of the scan."""
 
 import io
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -10,40 +11,74 @@ from model.color import edges
 from pipeline.encoding import jp2, png, tiff, webp
 from pipeline.imaging import chroma, graft, hints
 from pipeline.imaging.icc import srgb_profile
+from pipeline.imaging.layout import WHOLE, Box
 from pipeline.imaging.scan import Scan
 from pipeline.metadata import xmp
 from pipeline.metadata.embedded import stored, upright
 
+_FINEST = 1024  # cells of an edge model on each axis
 BAND, COLUMNS = 256, 8192  # rows and columns of a block; only one block has float values in memory
 
 
 def paint(
-    scan: Scan, canvas: np.ndarray, tiles: np.ndarray, strength: float, marks: hints.Marks | None = None
+    scan: Scan,
+    seen: Sequence[tuple[Box, np.ndarray]],
+    tiles: np.ndarray,
+    strength: float,
+    marks: hints.Marks | None = None,
 ) -> tuple[np.ndarray, float]:
     """Prepares the chroma of the network for `encode`.
 
     Args:
       scan: the decoded master.
-      canvas: the network's upright view, uint8 [h, w], from `chroma.view`.
-      tiles: float [K, S, S, 2], a*b* in Lab units.
+      seen: the pictures in it: their places in the upright scan, and the network's views of them, uint8 [h, w], from
+        `chroma.view`. The rest of the scan stays neutral.
+      tiles: float [K, S, S, 2], a*b* in Lab units, of all pictures in their order.
       strength: factor on chroma.
       marks: hints, which correct the colours of the network.
 
     Returns:
       The edge model float32 [h, w, 4], in the stored orientation of the scan, and the colourfulness (M3).
     """
-    height, width = canvas.shape
-    ab: np.ndarray = chroma.join_tiles(np.asarray(tiles, np.float32), (height, width)) * np.float32(strength)
-    grid = [-(-side // chroma.GRID) for side in (width, height)]
-    luma, ab = (cv2.resize(plane, grid, interpolation=cv2.INTER_AREA) for plane in (canvas, ab))
-    ycc = chroma.to_ycc(luma, ab)
-    model = edges.fit(luma, ycc)
-    cb, cr = ycc
+    models, start = [], 0
+    for box, canvas in seen:
+        count = chroma.count_tiles(canvas.shape, tiles.shape[1])
+        ab = chroma.join_tiles(
+            np.asarray(tiles[start : start + count], np.float32), (canvas.shape[0], canvas.shape[1])
+        )
+        grid = [-(-side // chroma.GRID) for side in canvas.shape[::-1]]
+        luma, ab = (cv2.resize(plane, grid, interpolation=cv2.INTER_AREA) for plane in (canvas, ab))
+        cb, cr = ycc = chroma.to_ycc(luma, ab * np.float32(strength))
+        models.append((box, edges.fit(luma, ycc)))
+        start += count
+    model = models[0][1]
+    whole = [box for box, _ in seen] == [WHOLE]
+    if not whole:
+        model = _placed(models)
     if marks is not None:
         model, luma = hints.correct(model, marks), marks.luma
+    elif not whole:
+        guide = np.ascontiguousarray(upright(scan.guide, scan.orientation))
+        luma = cv2.resize(guide, model.shape[1::-1], interpolation=cv2.INTER_AREA)
+    if marks is not None or not whole:
         cb, cr = edges.apply(model, luma)
     rgb = chroma.to_rgb(luma, *chroma.limit(luma, cb, cr))
     return np.ascontiguousarray(stored(model, scan.orientation)), chroma.colorfulness(rgb)
+
+
+def _placed(models: Sequence[tuple[Box, np.ndarray]]) -> np.ndarray:
+    """Joins the edge models of several pictures to one of the whole scan, which has no chroma elsewhere.
+
+    Each picture loses a cell at its edge, where the model is interpolated, so that no chroma runs out of it.
+    """
+    rows = max(model.shape[0] / (box.bottom - box.top) for box, model in models)
+    columns = max(model.shape[1] / (box.right - box.left) for box, model in models)
+    whole = np.zeros((min(_FINEST, round(rows)), min(_FINEST, round(columns)), 4), np.float32)
+    for box, model in models:
+        place = box.of(whole)
+        fitted = cv2.resize(model, place.shape[1::-1])
+        place[1:-1, 1:-1] = fitted[1:-1, 1:-1]
+    return whole
 
 
 def encode(

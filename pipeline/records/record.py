@@ -32,6 +32,7 @@ class Reason(StrEnum):
     LOW_CONFIDENCE = "low_confidence"
     NOT_AN_IMAGE = "not_an_image"
     # skipped in the ingestion of photographs
+    BLANK_PAGE = "blank_page"
     GREY = "grey"
     CLIP_ART = "clip_art"
     TEXT_PAGE = "text_page"
@@ -66,6 +67,7 @@ SKIPS = frozenset(
         Reason.ALREADY_COLOR,
         Reason.LOW_CONFIDENCE,
         Reason.NOT_AN_IMAGE,
+        Reason.BLANK_PAGE,
         Reason.GREY,
         Reason.CLIP_ART,
         Reason.TEXT_PAGE,

@@ -16,6 +16,7 @@ from skimage import data
 from pipeline.imaging import chroma
 from pipeline.imaging.derivative import compose, encode, paint
 from pipeline.imaging.icc import srgb_profile
+from pipeline.imaging.layout import WHOLE
 from pipeline.imaging.scan import from_image, read_scan
 from pipeline.metadata import embedded, provenance
 from pipeline.metadata.embedded import upright
@@ -57,7 +58,7 @@ def smooth_tiles(count, amplitude=30):
 def colorize(scan, tiles=None, format="png", quality=90, xmp=XMP, strength=1.0):
     canvas, seen = chroma.view(np.ascontiguousarray(upright(scan.guide, scan.orientation)), SIDE)
     tiles = smooth_tiles(len(seen)) if tiles is None else tiles[: len(seen)]
-    model, _ = paint(scan, canvas, tiles, strength)
+    model, _ = paint(scan, [(WHOLE, canvas)], tiles, strength)
     return encode(scan, model, format=format, quality=quality, packet=xmp)
 
 
@@ -168,7 +169,7 @@ def test_no_strength_gives_grey(format):
 def test_colorfulness_is_that_of_the_derivative():
     scan = from_image(photograph(300, 300))
     canvas, _ = chroma.view(scan.guide, SIDE)
-    model, colorfulness = paint(scan, canvas, smooth_tiles(1), 1.0)
+    model, colorfulness = paint(scan, [(WHOLE, canvas)], smooth_tiles(1), 1.0)
     assert colorfulness == pytest.approx(chroma.colorfulness(np.asarray(compose(scan, model))), rel=0.1)
 
 
@@ -215,7 +216,7 @@ def test_orientation_is_applied_once(format, source_format, orientation):
 def test_compose_is_the_derivative_as_a_person_sees_it():
     scan = from_image(photograph(300, 200))
     canvas, tiles = chroma.view(scan.guide, SIDE)
-    model, _ = paint(scan, canvas, smooth_tiles(len(tiles)), 1.0)
+    model, _ = paint(scan, [(WHOLE, canvas)], smooth_tiles(len(tiles)), 1.0)
     written = encode(scan, model, format="png", quality=90, packet=XMP)
     assert np.array_equal(np.asarray(compose(scan, model)), np.asarray(opened(written)))
 

@@ -18,6 +18,7 @@ from skimage import data
 
 from pipeline.imaging import chroma, graft
 from pipeline.imaging.derivative import encode, paint
+from pipeline.imaging.layout import WHOLE
 from pipeline.imaging.scan import read_scan
 from pipeline.metadata import containers, embedded, ifd, provenance
 from pipeline.records.record import Record
@@ -136,7 +137,9 @@ def derive(master, format):
     canvas, seen = chroma.view(guide, SIDE)
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
     tile = 30 * np.stack([np.sin(5 * x + 2 * y), np.cos(4 * y - 3 * x)], -1)
-    model, _ = paint(scan, canvas, np.float16(np.broadcast_to(tile, (len(seen), *tile.shape))), 1.0)
+    model, _ = paint(
+        scan, [(WHOLE, canvas)], np.float16(np.broadcast_to(tile, (len(seen), *tile.shape))), 1.0
+    )
     record = Record("a", "a", source_sha256="ab" * 32, model="fusion", model_version="1.0", detail=scan.note)
     packet = provenance.packet(record, scan.carried.xmp)
     return encode(scan, model, format=format, quality=90, packet=packet), scan.note

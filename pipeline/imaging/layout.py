@@ -1,0 +1,183 @@
+"""Finds the pictures in a scan: inside of a border or a mount, or among the text of a page."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipeline.records.record import Reason, Refusal
+
+_SIDE = 720  # pixels; longer scans are reduced first, so that screens of print and noise disappear
+
+# A border: largest deviation of a level from that of the border, smallest share of such pixels in a line, smallest
+# share of the border in the area of the scan, smallest number of sides, smallest share of the picture in each side.
+_EVEN, _LINE, _BORDER, _SIDES, _INSIDE = 16, 0.97, 0.04, 3, 0.25
+
+_BLANK = 5.0  # levels; larger deviation of a blank page from its large-scale mean
+
+# Text: the paper is light, fills a share of the page, and hardly anything is brighter; ink is darker by some levels. In
+# strips of the page, rows with ink (lines) are between rows without (gaps); lines are low and fill a share of the page.
+_LIGHT, _PAPER, _NEAR, _BRIGHTER, _INK = 140, 0.4, 22, 0.02, 45
+_STRIPS, _LINE_INK, _GAP_INK, _LINE_HEIGHT, _IN_LINES = 8, 0.1, 0.05, 0.04, 0.35
+# A picture in text, in shares of the long side: window in which paper is counted, gaps that are closed, smallest side.
+_WINDOW, _CLOSE, _OPEN = 0.02, 0.01, 0.04
+# Largest share of paper in a window; smallest area, filled share of the rectangle, share of half-tones.
+_COVERED, _AREA, _FILLED, _TONES = 0.45, 0.008, 0.6, 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in shares, 0...1, of the height and the width of a scan."""
+
+    top: float
+    bottom: float
+    left: float
+    right: float
+
+    def of(self, plane: np.ndarray) -> np.ndarray:
+        """The part of a plane [H, W, ...] in this rectangle, at least one pixel. Returns a view."""
+        height, width = plane.shape[:2]
+        top, left = min(round(self.top * height), height - 1), min(round(self.left * width), width - 1)
+        return plane[
+            top : max(top + 1, round(self.bottom * height)), left : max(left + 1, round(self.right * width))
+        ]
+
+    def around(self, part: "Box") -> "Box":
+        """A box of the scan, from a box of the part in this rectangle."""
+        height, width = self.bottom - self.top, self.right - self.left
+        down, across = (part.top, part.bottom), (part.left, part.right)
+        return Box(*(self.top + height * at for at in down), *(self.left + width * at for at in across))
+
+    def within(self, other: "Box") -> bool:
+        """Whether its centre is in another box."""
+        down, across = (self.top + self.bottom) / 2, (self.left + self.right) / 2
+        return other.top < down < other.bottom and other.left < across < other.right
+
+
+WHOLE = Box(0, 1, 0, 1)
+
+
+def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
+    """Finds the pictures in a scan.
+
+    Args:
+      luma: uint8 [H, W], upright.
+
+    Returns:
+      Their places, and a remark for people; the remark is empty if the whole scan is the picture.
+
+    Raises:
+      Refusal: it is a page of text without pictures, or blank.
+    """
+    small = _reduced(luma)
+    if is_blank(small):
+        raise Refusal(Reason.BLANK_PAGE, "nothing is on it (--layout whole colours it all the same)")
+    framed = inside(small)
+    box = framed or WHOLE
+    part = box.of(small)
+    if is_text(part):
+        boxes = tuple(box.around(picture) for picture in illustrations(part))
+        if not boxes:
+            words = "it has rows of strokes on paper, as in text (--layout whole colours it all the same)"
+            raise Refusal(Reason.TEXT_PAGE, words)
+        return boxes, f"a page with text: only {len(boxes)} picture{'s' * (len(boxes) > 1)} in it got colour"
+    return (box,), "its border was left without colour" if framed else ""
+
+
+def is_blank(luma: np.ndarray) -> bool:
+    """Whether luma uint8 [h, w] is empty paper, perhaps unevenly lit."""
+    if np.median(luma) < _LIGHT or luma.std() > 4 * _BLANK:
+        return False
+    light = cv2.resize(cv2.resize(luma, (12, 12), interpolation=cv2.INTER_AREA), luma.shape[::-1])
+    detail = cv2.GaussianBlur(luma, (0, 0), 1.5).astype(np.float32) - light
+    return bool(np.abs(detail).max() < 5 * _BLANK and detail.std() < _BLANK)
+
+
+def is_text(luma: np.ndarray) -> bool:
+    """Whether luma uint8 [h, w] is a page that is mostly paper, with lines of strokes and gaps between them."""
+    paper = _paper(luma)
+    deviation = luma.astype(np.int16) - paper
+    if (
+        paper < _LIGHT
+        or np.mean(np.abs(deviation) <= _NEAR) < _PAPER
+        or np.mean(deviation > _NEAR) > _BRIGHTER
+    ):
+        return False
+    ink = deviation < -_INK
+    strips = np.array_split(ink, _STRIPS, axis=1)
+    return bool(np.mean([_in_lines(strip.mean(axis=1)) for strip in strips]) > _IN_LINES)
+
+
+def _in_lines(ink: np.ndarray) -> float:
+    """Share of rows, with a share of ink [h] each, that belong to lines of text: rows with ink between rows without."""
+    state = np.where(ink > _LINE_INK, 1, np.where(ink < _GAP_INK, 0, -1))
+    known = np.flatnonzero(state >= 0)
+    if not len(known):
+        return 0.0
+    filled = state[known[np.clip(np.searchsorted(known, np.arange(len(ink)), side="right") - 1, 0, None)]]
+    edges = np.flatnonzero(np.diff(filled)) + 1
+    runs = np.diff(np.concatenate([[0], edges, [len(filled)]]))
+    ones = runs[1 - int(filled[0]) :: 2]
+    high = ones[(ones >= 2) & (ones <= _LINE_HEIGHT * len(ink))]
+    return float(2 * high.sum() / len(ink))
+
+
+def illustrations(luma: np.ndarray) -> tuple[Box, ...]:
+    """The pictures on a page of text, luma uint8 [h, w]: areas with little paper and with half-tones, unlike type."""
+    height, width = luma.shape
+    paper, long = _paper(luma), max(height, width)
+    window = round(_WINDOW * long) | 1
+    near = (np.abs(luma.astype(np.int16) - paper) <= _NEAR).astype(np.float32)
+    covered = (cv2.blur(near, (window, window)) < _COVERED).astype(np.uint8)
+    covered = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, _square(_CLOSE * long))
+    covered = cv2.morphologyEx(covered, cv2.MORPH_OPEN, _square(_OPEN * long))
+    number, _, stats, _ = cv2.connectedComponentsWithStats(covered)
+    found = []
+    for left, top, wide, high, area in stats[1:number]:
+        part = luma[top : top + high, left : left + wide]
+        tones = np.mean((part > 0.25 * paper) & (part < paper - 2 * _NEAR))
+        if wide * high >= _AREA * luma.size and area > _FILLED * wide * high and tones > _TONES:
+            found.append(Box(top / height, (top + high) / height, left / width, (left + wide) / width))
+    apart = [box for box in found if not any(other is not box and box.within(other) for other in found)]
+    return tuple(sorted(apart, key=lambda box: (box.top, box.left)))
+
+
+def _square(side: float) -> np.ndarray:
+    return np.ones((max(3, round(side)),) * 2, np.uint8)
+
+
+def inside(luma: np.ndarray) -> Box | None:
+    """The picture inside of an even border or mount, luma uint8 [h, w]; None if there is no border."""
+    height, width = luma.shape
+    edge = np.concatenate([luma[0], luma[-1], luma[:, 0], luma[:, -1]])
+    level = int(np.median(edge))
+    even = np.abs(luma.astype(np.int16) - level) <= _EVEN
+    top, bottom = _lines(even)
+    if top + bottom >= height:
+        return None
+    left, right = _lines(even[top : height - bottom].T)
+    wide, high = width - left - right, height - top - bottom
+    sides = sum(lines > 0.01 * max(height, width) for lines in (top, bottom, left, right))
+    large = wide >= _INSIDE * width and high >= _INSIDE * height
+    if sides < _SIDES or not large or wide * high > (1 - _BORDER) * luma.size:
+        return None
+    return Box(top / height, 1 - bottom / height, left / width, 1 - right / width)
+
+
+def _lines(even: np.ndarray) -> tuple[int, int]:
+    """Number of lines of a border at the beginning and at the end of a mask [lines, pixels]."""
+    lines = even.mean(axis=1) >= _LINE
+    picture = np.flatnonzero(~lines)
+    return (int(picture[0]), int(len(lines) - 1 - picture[-1])) if len(picture) else (len(lines), 0)
+
+
+def _paper(luma: np.ndarray) -> int:
+    return int(np.percentile(luma, 75))
+
+
+def _reduced(luma: np.ndarray) -> np.ndarray:
+    scale = _SIDE / max(luma.shape)
+    if scale >= 1:
+        return luma
+    height, width = (max(1, round(scale * side)) for side in luma.shape)
+    return cv2.resize(luma, (width, height), interpolation=cv2.INTER_AREA)
