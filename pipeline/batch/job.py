@@ -67,6 +67,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     for place in filter(None, (chosen.output, chosen.hints, chosen.model, *signs.values())):
         collection.check_reachable(place)
     output = storage.normalize(chosen.output)
+    chosen.input = collection.resolved(chosen.input)
     collection.check_input(chosen.input)
     collection.check_output(chosen.input, output)
     hints_folder = storage.normalize(chosen.hints) if chosen.hints else None

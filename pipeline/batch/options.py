@@ -18,6 +18,7 @@ EPILOG = """\
 the collection
   FOLDER            all files below it, except those whose names begin with a dot
   'GLOB'            such as 'scans/**/*.tif' (in quotes, so that the shell does not expand it)
+  BAG               a folder with bagit.txt (BagIt); each scan is compared with the manifests of the bag
   gs://BUCKET/PATH  all objects below it, in Cloud Storage or (s3://BUCKET/PATH) in S3; this can be a glob, too
   FILE.jsonl        a manifest: one JSON object per line with "source" and optionally "key"; relative sources are
                     relative to the folder of the manifest; OUTPUT/dead_letters.jsonl is one, too; a glob such as

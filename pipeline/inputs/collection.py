@@ -1,4 +1,4 @@
-"""The input of a job: a folder, a glob, a gs:// prefix or a manifest, which is expanded to scans one by one."""
+"""The input of a job: a folder, a bag, a glob, a gs:// prefix or a manifest, which is expanded to scans one by one."""
 
 import codecs
 import contextlib
@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from pipeline import storage
 from pipeline.errors import JobError, words
+from pipeline.inputs import bags
 from pipeline.records import record
 from pipeline.records.record import Reason, Record, Refusal
 
@@ -45,6 +46,7 @@ class Item:
     hints_sha256: str = ""
     reason: str = ""  # why a line of a manifest names no scan
     detail: str = ""  # the same in words
+    digests: str = ""  # what its bag says; see `bags.Payload`
 
     def record(self, **fields) -> Record:
         return Record(
@@ -58,15 +60,18 @@ class Item:
 
 
 def read(item: Item) -> bytes:
-    """Reads a master. Raises Refusal if it cannot be read."""
+    """Reads a master. Raises Refusal if it cannot be read, or is not as its bag says."""
     try:
-        return storage.read(item.source)
+        data = storage.read(item.source)
     except FileNotFoundError as error:
         raise Refusal(Reason.MISSING, "the file does not exist (any more)") from error
     except OSError as error:
         raise Refusal(Reason.READ_ERROR, words(error)) from error
     except ValueError as error:
         raise Refusal(Reason.READ_ERROR, "no file can have this name") from error
+    if wrong := bags.wrong_digest(data, item.digests):
+        raise Refusal(Reason.FIXITY, wrong)
+    return data
 
 
 def derivative_uri(output: str, key: str, format: str) -> str:
@@ -94,6 +99,8 @@ def below(folder: str, uri: str) -> bytes:
 
 def base_folder(source: str) -> str | None:
     """Folder of an input, or None for a manifest, whose masters can be anywhere."""
+    if _is_bag(source):
+        return storage.normalize(source).rpartition("/")[0]
     if source.endswith(MANIFEST):
         return None
     source = storage.normalize(source)
@@ -103,10 +110,34 @@ def base_folder(source: str) -> str | None:
     return source[: wildcard.start()].rpartition("/")[0] or "/"
 
 
+def resolved(source: str) -> str:
+    """The input as the other functions of this module take it: a bag is named by its file `bagit.txt`.
+
+    Raises:
+      JobError: there may be a bag, and it cannot be read.
+    """
+    check_reachable(source)
+    folder = storage.normalize(source)
+    try:
+        there = not _WILDCARD.search(source) and not source.endswith(MANIFEST) and bags.is_bag(folder)
+    except OSError as error:
+        raise JobError(f"cannot read {source}: {words(error)}") from error
+    return storage.join(folder, bags.DECLARATION) if there else source
+
+
+def _is_bag(source: str) -> bool:
+    return source.endswith(f"/{bags.DECLARATION}")
+
+
 def check_input(source: str) -> None:
-    """Raises JobError if the input does not exist. (An empty input is found when it is expanded.)"""
+    """Raises JobError if the input does not exist, or is a bag that is damaged.
+
+    An empty input is found when it is expanded, and damaged files of a bag when they are read.
+    """
     check_reachable(source)
     uri = storage.normalize(source)
+    if _is_bag(source):
+        return bags.check(uri.rpartition("/")[0])
     if storage.is_cloud(uri):
         bucket, name = storage.split(uri)
         if _WILDCARD.search(bucket) or (source.endswith(MANIFEST) and not name):
@@ -177,7 +208,7 @@ def split(source: str, part: Part) -> Iterator[Part]:
       JobError: the folder cannot be listed.
     """
     base = base_folder(source)
-    if base is None or not part.below:
+    if base is None or not part.below or _is_bag(source):
         yield part
         return
     yield Part(part.uri, below=False)
@@ -191,6 +222,8 @@ def expand_part(source: str, part: Part) -> Iterator[Item]:
     with _listing(source):
         if base is None:
             yield from (item for item, _ in manifest_lines(part.uri))
+        elif _is_bag(source):
+            yield from map(_of_bag, bags.files(base))
         else:
             yield from _listed(storage.normalize(source), base, part)
 
@@ -238,6 +271,14 @@ def _listed(source: str, base: str, part: Part) -> Iterator[Item]:
         key = relative(info.uri)
         if _matches(key.split("/"), pattern):
             yield Item(key, info.uri, info.size, info.version)
+
+
+def _of_bag(file: bags.Payload) -> Item:
+    info = file.info
+    if file.digests:
+        return Item(file.path, info.uri, info.size, info.version, digests=file.digests)
+    detail = "no manifest of its bag lists it"
+    return Item(file.path, info.uri, info.size, info.version, reason=Reason.FIXITY, detail=detail)
 
 
 def _is_glob(uri: str) -> bool:

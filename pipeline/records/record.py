@@ -50,6 +50,7 @@ class Reason(StrEnum):
     BAD_LINE = "bad_line"  # a line of a manifest that names no scan
     UNSUPPORTED_SOURCE = "unsupported_source"
     BAD_HINTS = "bad_hints"
+    FIXITY = "fixity"  # a file that is not as its bag says
     # failed in the work
     CODEC_CRASHED = "codec_crashed"
     CODEC_TIMEOUT = "codec_timeout"
