@@ -37,7 +37,8 @@ from pipeline.codec.settings import Settings
 from pipeline.console import complain, one_line, say
 from pipeline.errors import JobError
 from pipeline.inputs import bags, collection, hint_files
-from pipeline.records import drift, manifest
+from pipeline.metadata.provenance import TOOL, tool_version
+from pipeline.records import drift, manifest, premis
 from pipeline.records.summary import FILE, RANGED, describe, describe_unused
 from pipeline.storage import scratch
 
@@ -82,7 +83,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     )
     runners.check_places(engine, places)
     place = output
-    bagging.check(place, chosen.bag, engine.waits)
+    bagging.check(place, chosen.bag, chosen.premis, engine.waits)
     output = storage.join(place, bags.DATA) if chosen.bag else place
     folder, card, why = _card(chosen.model, chosen.allow_unblessed)
     run = clock.label(started) + "-" + secrets.token_hex(3)
@@ -153,6 +154,8 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             try:
                 code = _conclude(settings, work, stop, stopped, chosen, stages, here.workers, card, why)
                 intruder = hold.lost or _intruder(settings, before)
+                if chosen.premis:
+                    premis.write(output, TOOL, tool_version())
                 if chosen.bag and code <= FAILURE and not intruder:
                     bagging.complete(place, settings.date, settings.digests)
             except (JobError, OSError) as error:

@@ -142,6 +142,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write OUTPUT as a bag (BagIt, RFC 8493), with everything in OUTPUT/data",
     )
+    work.add_argument(
+        "--premis",
+        action="store_true",
+        help="write the records as PREMIS 3, too: OUTPUT/premis/*.xml",
+    )
 
     says = parser.add_argument_group("what derivatives and records say")
     says.add_argument(

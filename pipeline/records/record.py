@@ -120,7 +120,7 @@ class Record:
     source_sha512: str = ""
     derivative_md5: str = ""
     derivative_sha512: str = ""
-    c2pa: str = ""  # where the signed manifest of the derivative is: EMBEDDED or SIDECAR
+    c2pa: str = ""  # where the signed manifest of the derivative is: EMBEDDED, or a URI
     sidecar_sha256: str = ""
 
     def replace(self, **fields) -> "Record":
