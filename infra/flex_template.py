@@ -25,6 +25,7 @@ PLACES = {
 # A launch passes NAME=VALUE, so flags cannot be set. These would not be wanted anyway:
 LEFT_OUT = {
     "bag": "the launcher does not wait for the end of the job, so it cannot complete a bag",
+    "premis": "nor can it write PREMIS at the end",
     "allow_unblessed": "nobody looks at a nightly run: it takes models that passed their gates",
     "dry_run": "a launch that describes no job fails",
     "workers_share_files": "the workers of Dataflow share no files with the launcher",

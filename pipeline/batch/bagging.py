@@ -30,21 +30,21 @@ _BATCH = 256  # files whose names are in memory
 _DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 
 
-def check(output: str, bag: bool, waits: bool) -> None:
+def check(output: str, bag: bool, premis: bool, waits: bool) -> None:
     """Checks that an output is a bag if, and only if, it shall be one.
 
     Args:
       output: of the job, as the user names it.
       bag: whether it shall be a bag.
+      premis: whether PREMIS shall be written at the end.
       waits: whether the launcher waits for the end of the job.
 
     Raises:
-      JobError: it is not, or nobody would complete the bag.
+      JobError: it is not, or nobody would write what is written at the end.
     """
-    if bag and not waits:
-        raise JobError(
-            "--bag needs a command that waits for the end of the job: leave out --no_wait_until_finish"
-        )
+    if (bag or premis) and not waits:
+        option = "--bag" if bag else "--premis"
+        raise JobError(f"{option} needs a command that waits for the end: leave out --no_wait_until_finish")
     try:
         there = bags.is_bag(output)
         if there and not bag:

@@ -403,7 +403,7 @@ def _measure(chosen: argparse.Namespace, job_options: Sequence[str]) -> tuple[Me
         collection.check_reachable(chosen.output)
     with scratch.folder() as folder:
         if chosen.input:
-            collection.check_reachable(chosen.input)
+            chosen.input = collection.resolved(chosen.input)
             collection.check_input(chosen.input)
             sample, count = sampled(chosen.input, chosen.sample, chosen.count)
         else:

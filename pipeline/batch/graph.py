@@ -486,7 +486,7 @@ class _SampleFn(beam.CombineFn):
 
 
 def packed_item(item: Item, output: str, format: str) -> tuple[bytes, bytes]:
-    values = [item.key, item.source, item.size, item.version, item.reason, item.detail]
+    values = [item.key, item.source, item.size, item.version, item.reason, item.detail, item.digests]
     return derivative_name(output, item.key, format), json.dumps(values).encode()
 
 
@@ -510,8 +510,10 @@ def _plan(joined: tuple[bytes, dict], settings: Settings, on_existing: str) -> I
     found = joined[1]
     items = []
     for packed in found["items"]:
-        key, source, size, version, reason, detail = json.loads(packed)
-        items.append(Item(key, source, size, version, reason=reason, detail=detail))
+        key, source, size, version, *more = json.loads(packed)
+        items.append(
+            Item(key, source, size, version, **dict(zip(("reason", "detail", "digests"), more, strict=True)))
+        )
     records = (Record(*json.loads(packed)) for packed in found["records"])
     hints: dict[int, list[Hint]] = defaultdict(list)
     for packed in found.get("hints", ()):

@@ -37,7 +37,8 @@ from pipeline.codec.settings import Settings
 from pipeline.console import complain, one_line, say
 from pipeline.errors import JobError
 from pipeline.inputs import bags, collection, hint_files
-from pipeline.records import drift, manifest
+from pipeline.metadata.provenance import TOOL, tool_version
+from pipeline.records import drift, manifest, premis
 from pipeline.records.summary import FILE, RANGED, describe, describe_unused
 from pipeline.storage import scratch
 
@@ -69,6 +70,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     for place in filter(None, (chosen.output, chosen.hints, elsewhere, *signs.values())):
         collection.check_reachable(place)
     output = storage.normalize(chosen.output)
+    chosen.input = collection.resolved(chosen.input)
     collection.check_input(chosen.input)
     collection.check_output(chosen.input, output)
     hints_folder = storage.normalize(chosen.hints) if chosen.hints else None
@@ -83,7 +85,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     )
     runners.check_places(engine, places)
     place = output
-    bagging.check(place, chosen.bag, engine.waits)
+    bagging.check(place, chosen.bag, chosen.premis, engine.waits)
     output = storage.join(place, bags.DATA) if chosen.bag else place
     folder, card, why = _card(model, chosen.allow_unblessed)
     if chosen.calm and card.default_calm is None:
@@ -161,6 +163,8 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             try:
                 code = _conclude(settings, work, stop, stopped, chosen, stages, left, here.workers, card, why)
                 intruder = hold.lost or _intruder(settings, before)
+                if chosen.premis:
+                    premis.write(output, TOOL, tool_version())
                 if chosen.bag and code <= FAILURE and not intruder:
                     bagging.complete(place, settings.date, settings.digests)
             except (JobError, OSError) as error:

@@ -19,6 +19,7 @@ EPILOG = """\
 the collection
   FOLDER            all files below it, except those whose names begin with a dot
   'GLOB'            such as 'scans/**/*.tif' (in quotes, so that the shell does not expand it)
+  BAG               a folder with bagit.txt (BagIt); each scan is compared with the manifests of the bag
   gs://BUCKET/PATH  all objects below it, in Cloud Storage or (s3://BUCKET/PATH) in S3; this can be a glob, too
   FILE.jsonl        a manifest: one JSON object per line with "source" and optionally "key"; relative sources are
                     relative to the folder of the manifest; OUTPUT/dead_letters.jsonl is one, too; a glob such as
@@ -166,6 +167,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bag",
         action="store_true",
         help="write OUTPUT as a bag (BagIt, RFC 8493), with everything in OUTPUT/data",
+    )
+    work.add_argument(
+        "--premis",
+        action="store_true",
+        help="write the records as PREMIS 3, too: OUTPUT/premis/*.xml",
     )
 
     says = parser.add_argument_group("what derivatives and records say")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline import storage
 from pipeline.gallery import pictures, report
 from pipeline.inputs.collection import EXTENSIONS, MANIFEST_STORE, derivative_uri
-from pipeline.records import manifest, summary
+from pipeline.records import manifest, premis, summary
 from pipeline.records.record import Outcome, Record
 from pipeline.storage import scratch
 
@@ -21,6 +21,7 @@ _OWN = {
     summary.FILE,
     manifest.DEAD_LETTERS,
     report.FILE,
+    premis.FOLDER,
 }  # files and folders of the job
 _FORMATS = {extension: name for name, extension in EXTENSIONS.items()}
 

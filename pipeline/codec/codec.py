@@ -196,10 +196,11 @@ class Codec:
                 data, store = signer.sign(
                     data, format=format_of(item.key, settings.format), claim=held.claim, embed=embed
                 )
-                record = record.replace(c2pa=settings.c2pa)
+                record = record.replace(c2pa=EMBEDDED)
                 if not embed:  # it comes first, so that no derivative is without it
-                    storage.write(derivative_uri(settings.output, item.key, MANIFEST_STORE), store)
-                    record = record.replace(sidecar_sha256=hashlib.sha256(store).hexdigest())
+                    sidecar = derivative_uri(settings.output, item.key, MANIFEST_STORE)
+                    storage.write(sidecar, store)
+                    record = record.replace(c2pa=sidecar, sidecar_sha256=hashlib.sha256(store).hexdigest())
             storage.write(target, data)
         except (signing.SigningError, JobError) as error:
             refusal = Refusal(Reason.SIGN_ERROR, str(error))
@@ -232,8 +233,9 @@ class Codec:
             if self.settings.c2pa:
                 store = None
                 if self.settings.c2pa == SIDECAR:
-                    store = storage.read(derivative_uri(self.settings.output, item.key, MANIFEST_STORE))
-                    signed["sidecar_sha256"] = hashlib.sha256(store).hexdigest()
+                    sidecar = derivative_uri(self.settings.output, item.key, MANIFEST_STORE)
+                    store = storage.read(sidecar)
+                    signed = {"c2pa": sidecar, "sidecar_sha256": hashlib.sha256(store).hexdigest()}
                 if not signing.is_valid(data, format=format_of(item.key, self.settings.format), store=store):
                     return None
         except Exception:  # whatever is wrong with it, the scan is colourised again

@@ -15,7 +15,7 @@ from pipeline.decoding.errors import refusing
 from pipeline.decoding.pages import Check, Data
 from pipeline.decoding.pillow import unlimited
 from pipeline.errors import JobError
-from pipeline.inputs import collection
+from pipeline.inputs import bags, collection
 from pipeline.inputs.collection import Item
 from pipeline.records import keys
 from pipeline.records.record import Reason, Refusal, digests
@@ -77,7 +77,7 @@ class Masters:
         """
         page = keys.split(item.key)[1]
         with collection.reading(), self._opened(item) as (data, identity):
-            known = self._find(data, identity, check) if tiff.is_tiff(data) else None
+            known = self._find(item, data, identity, check) if tiff.is_tiff(data) else None
             if known and not page:
                 return Several(len(known.found.places))
             pictures = len(known.found.places) if known else 1
@@ -87,6 +87,7 @@ class Masters:
             if known:
                 return self._page(data, known, page)
             whole = bytes(data)
+            _check_fixity(whole, item)
         return Master(whole, len(whole), digests(whole, self._names))
 
     def digests(self, item: Item) -> dict[str, str]:
@@ -96,7 +97,7 @@ class Masters:
                 return self._known.digests
             return storage.digests(item.source, ("sha256", *self._names))
 
-    def _find(self, data: Data, identity: tuple[object, ...], check: Check) -> _Known | None:
+    def _find(self, item: Item, data: Data, identity: tuple[object, ...], check: Check) -> _Known | None:
         """The pictures of a TIFF; None if there is only one."""
         if self._known is None or self._known.identity != identity:
             with refusing(), unlimited:
@@ -104,6 +105,7 @@ class Masters:
             if len(found.places) < 2:
                 return None
             self._announce(len(data) // _BYTES_PER_PIXEL)
+            _check_fixity(data, item)
             self._known = _Known(identity, found, digests(data, self._names))
         return self._known
 
@@ -144,6 +146,12 @@ class Masters:
         if isinstance(self._copy[1], str):
             scratch.remove(os.path.dirname(self._copy[1]))
         self._copy = (), b""
+
+
+def _check_fixity(data: Data, item: Item) -> None:
+    """Raises Refusal if a file is not as its bag says."""
+    if wrong := bags.wrong_digest(data, item.digests):
+        raise Refusal(Reason.FIXITY, wrong)
 
 
 def _identity(item: Item) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""The input of a job: a folder, a glob, a gs:// prefix or a manifest, which is expanded to scans one by one."""
+"""The input of a job: a folder, a bag, a glob, a gs:// prefix or a manifest, which is expanded to scans one by one."""
 
 import codecs
 import contextlib
@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 from pipeline import storage
 from pipeline.errors import JobError, words
+from pipeline.inputs import bags
 from pipeline.records import keys, record
 from pipeline.records.record import Reason, Record, Refusal
 
@@ -64,6 +65,7 @@ class Item:
     reason: str = ""  # why a line of a manifest names no scan
     detail: str = ""  # the same in words
     pages: int = 0  # of its file, if this is one of several, and their number is known
+    digests: str = ""  # what its bag says; see `bags.Payload`
 
     def record(self, **fields) -> Record:
         return Record(
@@ -136,6 +138,8 @@ def below(folder: str, uri: str) -> bytes:
 
 def base_folder(source: str) -> str | None:
     """Folder of an input, or None for a manifest, whose masters can be anywhere."""
+    if _is_bag(source):
+        return storage.normalize(source).rpartition("/")[0]
     if source.endswith(MANIFEST):
         return None
     source = storage.normalize(source)
@@ -145,10 +149,34 @@ def base_folder(source: str) -> str | None:
     return source[: wildcard.start()].rpartition("/")[0] or "/"
 
 
+def resolved(source: str) -> str:
+    """The input as the other functions of this module take it: a bag is named by its file `bagit.txt`.
+
+    Raises:
+      JobError: there may be a bag, and it cannot be read.
+    """
+    check_reachable(source)
+    folder = storage.normalize(source)
+    try:
+        there = not _WILDCARD.search(source) and not source.endswith(MANIFEST) and bags.is_bag(folder)
+    except OSError as error:
+        raise JobError(f"cannot read {source}: {words(error)}") from error
+    return storage.join(folder, bags.DECLARATION) if there else source
+
+
+def _is_bag(source: str) -> bool:
+    return source.endswith(f"/{bags.DECLARATION}")
+
+
 def check_input(source: str) -> None:
-    """Raises JobError if the input does not exist. (An empty input is found when it is expanded.)"""
+    """Raises JobError if the input does not exist, or is a bag that is damaged.
+
+    An empty input is found when it is expanded, and damaged files of a bag when they are read.
+    """
     check_reachable(source)
     uri = storage.normalize(source)
+    if _is_bag(source):
+        return bags.check(uri.rpartition("/")[0])
     if storage.is_cloud(uri):
         bucket, name = storage.split(uri)
         if _WILDCARD.search(bucket) or (source.endswith(MANIFEST) and not name):
@@ -219,7 +247,7 @@ def split(source: str, part: Part) -> Iterator[Part]:
       JobError: the folder cannot be listed.
     """
     base = base_folder(source)
-    if base is None or not part.below:
+    if base is None or not part.below or _is_bag(source):
         yield part
         return
     yield Part(part.uri, below=False)
@@ -233,6 +261,8 @@ def expand_part(source: str, part: Part) -> Iterator[Item]:
     with _listing(source):
         if base is None:
             yield from (item for item, _ in manifest_lines(part.uri))
+        elif _is_bag(source):
+            yield from map(_of_bag, bags.files(base))
         else:
             yield from _listed(storage.normalize(source), base, part)
 
@@ -289,6 +319,16 @@ def _listed_item(key: str, info: storage.FileInfo) -> Item:
 def _not_a_page(info: storage.FileInfo) -> Item:
     words = f"names of files must not end like this, because {keys.PAGE}N is the name of a page"
     return Item(info.uri, info.uri, info.size, info.version, reason=Reason.BAD_KEY, detail=words)
+
+
+def _of_bag(file: bags.Payload) -> Item:
+    info = file.info
+    if keys.split(file.path)[1]:
+        return _not_a_page(info)
+    if file.digests:
+        return Item(file.path, info.uri, info.size, info.version, digests=file.digests)
+    detail = "no manifest of its bag lists it"
+    return Item(file.path, info.uri, info.size, info.version, reason=Reason.FIXITY, detail=detail)
 
 
 def _is_glob(uri: str) -> bool:

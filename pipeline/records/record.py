@@ -53,6 +53,7 @@ class Reason(StrEnum):
     BAD_LINE = "bad_line"  # a line of a manifest that names no scan
     UNSUPPORTED_SOURCE = "unsupported_source"
     BAD_HINTS = "bad_hints"
+    FIXITY = "fixity"  # a file that is not as its bag says
     # failed in the work
     CODEC_CRASHED = "codec_crashed"
     CODEC_TIMEOUT = "codec_timeout"
@@ -125,7 +126,7 @@ class Record:
     source_sha512: str = ""
     derivative_md5: str = ""
     derivative_sha512: str = ""
-    c2pa: str = ""  # where the signed manifest of the derivative is: EMBEDDED or SIDECAR
+    c2pa: str = ""  # where the signed manifest of the derivative is: EMBEDDED, or a URI
     sidecar_sha256: str = ""
 
     def replace(self, **fields) -> "Record":
