@@ -406,3 +406,31 @@ def test_memory_does_not_grow_with_the_number_of_pages(tmp_path):
             guard.drop(page_of(item, page))
         guard.close()
     assert peaks[1] - peaks[0] < 40 << 20, "60 pages of 2 MB in 130 MB"
+
+
+@pytest.mark.parametrize("in_memory", [64 << 20, 100])
+def test_pages_of_a_file_in_a_bucket_are_read_and_the_file_only_once(
+    bucket, tmp_path, monkeypatch, in_memory
+):
+    from pipeline import storage
+    from pipeline.codec import masters
+    from pipeline.codec.codec import Codec, Several, View
+    from pipeline.inputs.collection import page_of
+
+    monkeypatch.setattr(masters, "_IN_MEMORY", in_memory)
+    place = f"{bucket}/pages{in_memory}"
+    data = document(*leaves(1, 2, 3))
+    storage.write(f"{place}/book.tif", data)
+    storage.write(f"{place}/single.tif", document(*leaves(4)))
+    book, single = expand(place)
+    codec = Codec(Settings(output=str(tmp_path / "out"), run="r", side=32))
+    assert codec.open(book) == Several(3)
+    storage.delete(f"{place}/book.tif")
+    for page in (1, 2, 3):
+        view = codec.open(page_of(book, page))
+        assert isinstance(view, View), view
+        tiles = np.zeros((*view.tiles.shape, 2), np.float16)
+        record = codec.paint(page_of(book, page), tiles, 1.0, 0.0)
+        assert (record.source_sha256, record.width) == (hashlib.sha256(data).hexdigest(), 96 + page)
+    assert isinstance(codec.open(single), View)
+    assert codec.open(page_of(book, 1)).reason == Reason.MISSING  # the copy is not kept for longer
