@@ -17,16 +17,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
-from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from model import MODELS, folder_of
 from model.card import CARD, CardError, ModelCard, read_card
 from pipeline import clock, storage
-from pipeline.batch import bagging, gpus, graph, labels, lease, registry, runners, stopping, worklist
+from pipeline.batch import bagging, gpus, graph, labels, lease, metrics, registry, runners, stopping, worklist
 from pipeline.batch.inference import SHIPPED, ModelError, load, local_copy
 from pipeline.batch.plan import Action
 from pipeline.batch.progress import Progress
@@ -224,7 +222,7 @@ def _execute(
             if not engine.waits:
                 return "", {}, 0
             result.wait_until_finish()
-            stages, left = _stages(result), _not_started(result)
+            stages, left = metrics.stages(result), metrics.not_started(result)
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         if words := re.findall(r"(?:JobError|ModelError): (.*?)(?: \[while running|\n|$)", said):
@@ -239,31 +237,6 @@ def _execute(
             0,
         )
     return "", stages, left
-
-
-def _stages(result: PipelineResult) -> dict[str, dict[str, float]]:
-    """Number of scans and mean milliseconds of each stage, from Beam's metrics; empty if the runner has none."""
-    stages = {}
-    with contextlib.suppress(Exception):  # a runner without metrics, or a job that was not run
-        for metric in result.metrics().query(MetricsFilter().with_namespace(graph.NAMESPACE))[
-            "distributions"
-        ]:
-            name, figures = metric.key.metric.name, metric.committed or metric.attempted
-            if name in ("open_milliseconds", "infer_milliseconds", "paint_milliseconds") and figures.count:
-                count = figures.count
-                stages[name.partition("_")[0]] = {
-                    "scans": count,
-                    "milliseconds": round(figures.sum / count, 1),
-                }
-    return stages
-
-
-def _not_started(result: PipelineResult) -> int:
-    """Number of scans that were left because of a request to stop, as far as it is known."""
-    with contextlib.suppress(Exception):  # as above
-        counters = result.metrics().query(MetricsFilter().with_name(graph.NOT_STARTED))["counters"]
-        return sum(counter.committed or counter.attempted or 0 for counter in counters)
-    return 0
 
 
 def _intruder(settings: Settings, before: Counter[str]) -> str:

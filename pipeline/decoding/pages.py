@@ -135,7 +135,7 @@ def _chain(data: Data, found: Pictures) -> Iterator[_Directory]:
                 )
             return
         seen.add(at)
-        entries += len(directory)
+        entries += _entries(data, reader, at)
         if entries * _ENTRY_BYTES > len(data):  # a hostile file: they lie over each other
             raise Refusal(Reason.UNREADABLE, "its directories overlap")
         found.directories += 1
@@ -203,12 +203,17 @@ def _repointed(data: Data, reader: ifd.Reader, place: int) -> bytes:
     """A copy of the whole file whose only directory is the one at `place`."""
     head = struct.pack(f"{reader.order}{'Q' if reader.big else 'I'}", place)
     start = 8 if reader.big else 4
-    (count,) = struct.unpack_from(f"{reader.order}{'Q' if reader.big else 'H'}", data, place)
+    count = _entries(data, reader, place)
     link = place + (8 + 20 * count if reader.big else 2 + 12 * count)
     copy = bytearray(data)
     copy[start : start + len(head)] = head
     copy[link : link + len(head)] = bytes(len(copy[link : link + len(head)]))
     return bytes(copy)
+
+
+def _entries(data: Data, reader: ifd.Reader, at: int) -> int:
+    """Number of entries that a directory states."""
+    return struct.unpack_from(f"{reader.order}{'Q' if reader.big else 'H'}", data, at)[0]
 
 
 def _header(reader: ifd.Reader, start: int) -> bytes:

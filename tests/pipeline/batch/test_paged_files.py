@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from pipeline.records import manifest
 from pipeline.records.record import Reason
 from tests.pipeline.batch.test_faults import ONE, alive, children, wait_for
 from tests.pipeline.batch.test_graph import plan_on_a_cluster, without_times
-from tests.pipeline.conftest import jpeg, make_archive, picture, start
+from tests.pipeline.conftest import WAIT, jpeg, make_archive, picture, start
 
 
 def document(*pictures, **options):
@@ -146,6 +147,27 @@ def test_a_killed_job_and_its_successor_give_the_bytes_of_one_that_was_not_kille
     assert contents(output) == contents(tmp_path / "whole")
     assert again.summary["outcomes"] == {"colorized": 71, "skipped": 0, "failed": 0}
     assert again.latest.keys() == whole.records.keys()
+    assert is_sound(output, capsys) is True
+
+
+def test_a_request_to_stop_ends_between_pages_and_counts_the_rest(model, colorize, tmp_path, capsys):
+    folder = make_archive(tmp_path / "in", 1)
+    pictures = [picture(seed, 300 + seed, 200) for seed in range(40)]
+    (folder / "book.tif").write_bytes(document(*(pictures * 5)))
+    output = tmp_path / "out"
+    given = ("--model", model, "--gallery_size", "0", "--format", "png", *ONE)
+    process = start("--input", folder, "--output", output, *given)
+    assert wait_for(lambda: len(contents(output)) >= 12)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=WAIT)
+    assert process.returncode == 130, err
+    done = int(re.search(r"(\d+) in this run", out)[1])
+    assert 12 <= done < 201
+    assert len(contents(output)) == done
+    assert int(re.search(r"(\d+) scans were not started", out)[1]) == 201 - done
+    again = colorize(folder, output, "--format", "png", *ONE)
+    assert again.summary["outcomes"] == {"colorized": 201, "skipped": 0, "failed": 0}
+    assert again.summary["kept"] == done
     assert is_sound(output, capsys) is True
 
 
@@ -384,3 +406,31 @@ def test_memory_does_not_grow_with_the_number_of_pages(tmp_path):
             guard.drop(page_of(item, page))
         guard.close()
     assert peaks[1] - peaks[0] < 40 << 20, "60 pages of 2 MB in 130 MB"
+
+
+@pytest.mark.parametrize("in_memory", [64 << 20, 100])
+def test_pages_of_a_file_in_a_bucket_are_read_and_the_file_only_once(
+    bucket, tmp_path, monkeypatch, in_memory
+):
+    from pipeline import storage
+    from pipeline.codec import masters
+    from pipeline.codec.codec import Codec, Several, View
+    from pipeline.inputs.collection import page_of
+
+    monkeypatch.setattr(masters, "_IN_MEMORY", in_memory)
+    place = f"{bucket}/pages{in_memory}"
+    data = document(*leaves(1, 2, 3))
+    storage.write(f"{place}/book.tif", data)
+    storage.write(f"{place}/single.tif", document(*leaves(4)))
+    book, single = expand(place)
+    codec = Codec(Settings(output=str(tmp_path / "out"), run="r", side=32))
+    assert codec.open(book) == Several(3)
+    storage.delete(f"{place}/book.tif")
+    for page in (1, 2, 3):
+        view = codec.open(page_of(book, page))
+        assert isinstance(view, View), view
+        tiles = np.zeros((*view.tiles.shape, 2), np.float16)
+        record = codec.paint(page_of(book, page), tiles, 1.0, 0.0)
+        assert (record.source_sha256, record.width) == (hashlib.sha256(data).hexdigest(), 96 + page)
+    assert isinstance(codec.open(single), View)
+    assert codec.open(page_of(book, 1)).reason == Reason.MISSING  # the copy is not kept for longer
