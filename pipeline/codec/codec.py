@@ -19,6 +19,7 @@ from pipeline.errors import JobError, words
 from pipeline.gallery import pictures
 from pipeline.imaging import chroma, derivative, hints
 from pipeline.imaging.icc import srgb_profile
+from pipeline.imaging.mark import Mark
 from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import before_and_after, thumbnail
 from pipeline.inputs import collection, hint_files
@@ -63,6 +64,10 @@ class Codec:
         self._held: dict[str, _Held] = {}
 
     @property
+    def _mark(self) -> Mark | None:
+        return Mark(self.settings.mark, self.settings.mark_place) if self.settings.mark else None
+
+    @property
     def _labels(self) -> Labels:
         settings = self.settings
         return Labels(settings.date, settings.description, settings.credit, settings.model_terms)
@@ -79,6 +84,7 @@ class Codec:
             scan = read_scan(
                 data,
                 kept=[containers.C2PA] if self.settings.c2pa else [],
+                mark=self._mark,
                 output_format=self.settings.format,
                 max_pixels=self.settings.max_pixels,
                 colorize_color=self.settings.color_scans == "colorize",
@@ -140,7 +146,7 @@ class Codec:
         record = record.replace(outcome=Outcome.COLORIZED, colorfulness=round(colorfulness, 2))
         packet = provenance.packet(record, held.scan.carried.xmp, self._labels)
         data = derivative.encode(
-            held.scan, model, format=settings.format, quality=settings.quality, packet=packet
+            held.scan, model, format=settings.format, quality=settings.quality, packet=packet, mark=self._mark
         )
         try:
             if settings.c2pa:

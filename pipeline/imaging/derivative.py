@@ -10,6 +10,7 @@ from PIL import Image, PngImagePlugin
 from model.color import edges
 from pipeline.imaging import chroma, graft, hints
 from pipeline.imaging.icc import srgb_profile
+from pipeline.imaging.mark import Mark
 from pipeline.imaging.scan import Scan
 from pipeline.metadata import containers, embedded, ifd, xmp
 from pipeline.metadata.embedded import Metadata, stored, upright
@@ -49,7 +50,9 @@ def paint(
     return np.ascontiguousarray(stored(model, scan.orientation)), chroma.colorfulness(rgb)
 
 
-def encode(scan: Scan, model: np.ndarray, *, format: str, quality: int, packet: bytes) -> bytes:
+def encode(
+    scan: Scan, model: np.ndarray, *, format: str, quality: int, packet: bytes, mark: Mark | None = None
+) -> bytes:
     """Encodes the derivative: sRGB with its profile, the metadata of the master, and an XMP packet.
 
     The coded luminance of a grey JPEG is kept. Other scans are encoded from their luma.
@@ -60,11 +63,13 @@ def encode(scan: Scan, model: np.ndarray, *, format: str, quality: int, packet: 
       format: "jpeg", "png" or "tiff".
       quality: of JPEG.
       packet: from `provenance.packet`.
+      mark: as `read_scan` had it.
     """
     if format == "jpeg":
-        return _jpeg(scan, model, quality, packet)
+        return _jpeg(scan, model, quality, packet, mark)
     assert scan.luma is not None  # only a scan that is read for a JPEG has no luma
-    rgb = Image.fromarray(_rgb(scan.luma, model))
+    pixels = _rgb(scan.luma, model)
+    rgb = Image.fromarray(mark.stamped(pixels) if mark else pixels)
     return _png(rgb, scan, packet) if format == "png" else _tiff(rgb, scan, packet)
 
 
@@ -74,7 +79,7 @@ def compose(scan: Scan, model: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(upright(_rgb(luma, model), scan.orientation)))
 
 
-def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes) -> bytes:
+def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes, mark: Mark | None) -> bytes:
     carried = scan.carried
     if scan.jpeg is not None:
         master, others = scan.jpeg, scan.jpeg.carried
@@ -82,11 +87,14 @@ def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes) -> bytes:
         assert scan.luma is not None  # without coded luminance
         buffer = io.BytesIO()
         dpi = {"dpi": carried.dpi} if carried.dpi else {}
-        Image.fromarray(scan.luma).save(buffer, "JPEG", quality=quality, **dpi)
+        luma = mark.stamped(scan.luma) if mark else scan.luma
+        Image.fromarray(luma).save(buffer, "JPEG", quality=quality, **dpi)
         master, others = graft.parse(buffer.getvalue()), tuple(graft.comment(carried.comment))
-    height, width = master.chroma_shape
+    width, height = (-(-side // 2) for side in scan.stored_size)
     planes = chroma.apply_model(model, scan.guide)
     cb, cr = (cv2.resize(_to_byte(plane), (width, height), interpolation=_to_half(scan)) for plane in planes)
+    if mark:
+        cb, cr = (mark.neutral(plane, scan.stored_size) for plane in (cb, cr))
     fits = len(packet) <= graft.LARGEST_XMP
     segments = [
         *([graft.app1_exif(carried.exif)] if carried.exif else []),
