@@ -43,7 +43,7 @@ class Mark:
         height, width = pixels.shape[:2]
         label = np.asarray(_label(self.text, (width, height)))
         marked = self._room(pixels, label.shape[0], _PAPER)
-        rows, columns = self._box((height, width), label.shape)
+        rows, columns = self._box((height, width), (label.shape[0], label.shape[1]))
         marked[rows, columns] = label if pixels.ndim == 2 else label[..., None]
         return marked
 
