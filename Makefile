@@ -80,7 +80,7 @@ lock: .venv/demo ## resolve the lock files from setup.py and infra/checks
 		-o infra/checks/requirements.lock
 	$(COMPILE) --extra cpu --extra demo -o requirements.lock
 	$(COMPILE) --extra cpu --extra demo --extra gcp --extra worker --extra test -c requirements.lock -o requirements-test.lock
-	$(COMPILE) --extra gpu --extra gcp --extra s3 --extra c2pa --extra worker -c requirements-test.lock -o requirements-gpu.lock
+	$(COMPILE) --extra gpu --extra gcp --extra s3 --extra c2pa --extra mark --extra worker -c requirements-test.lock -o requirements-gpu.lock
 	echo "tensorflow-cpu; sys_platform == 'never'" > .venv/override # TFX asks for `tensorflow`, the same package by another name
 	$(COMPILE) --extra tfx --extra test -c requirements-test.lock --override .venv/override -o requirements-tfx.lock
 	$(COMPILE) --python-platform x86_64-manylinux_2_39 --extra tfx121 --extra test -o requirements-tfx121.lock

@@ -26,6 +26,7 @@ GPU = ["tensorflow[and-cuda]>=2.16.2,<2.17"]
 # For gs:// and Dataflow.
 GCP = ["apache-beam[gcp]>=2.72,<2.73", "google-cloud-storage>=2.19,<3"]
 S3 = ["boto3>=1.36"]  # for s3://; conditional writes came with this version
+MARK = ["matplotlib>=3.9"]  # its font, for visible marks
 C2PA = ["c2pa-python>=0.38"]  # signs derivatives
 WORKER = ["pip"]  # the program that starts workers in Beam's containers asks pip for the version of Beam
 # These packages bring the photographs of the demonstration.
@@ -112,6 +113,7 @@ setup(
         "gcp": GCP,
         "s3": S3,
         "c2pa": C2PA,
+        "mark": MARK,
         "worker": WORKER,
         "train": ["matplotlib>=3.9"],
         "imagenet": IMAGENET,

@@ -7,6 +7,7 @@ from typing import Any
 from model.card import ModelCard
 from pipeline import storage
 from pipeline.errors import JobError
+from pipeline.imaging import mark
 from pipeline.metadata import signing
 
 
@@ -26,15 +27,19 @@ def settings(chosen: argparse.Namespace, card: ModelCard, started: datetime) -> 
     """The settings that follow from options and model card. Key and certificate are tried out.
 
     Raises:
-      JobError: nothing can be signed with them.
+      JobError: nothing can be signed with them, or the mark cannot be drawn.
     """
     places = signs(chosen)
     if places and chosen.format == "jp2":
         raise JobError("JPEG 2000 files cannot be signed; leave --c2pa_key out, or choose another --format")
     if places:
         signing.load(**{name.removeprefix("c2pa_"): place for name, place in places.items()})
+    if chosen.mark:
+        mark.check(chosen.mark)
     return {
         **places,
+        "mark": chosen.mark or "",
+        "mark_place": chosen.mark_place if chosen.mark else "",
         "c2pa": chosen.c2pa if places else "",
         "digests": chosen.digests,
         "date": chosen.date or f"{started:%Y-%m-%d}",

@@ -6,6 +6,7 @@ import re
 from datetime import date
 
 from model import MODELS
+from pipeline.imaging.mark import PLACES
 from pipeline.inputs.collection import EXTENSIONS, SAME
 from pipeline.records.record import DIGESTS, EMBEDDED, SIDECAR
 
@@ -202,6 +203,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="digests of both files in the records, besides SHA-256: md5, sha512, or both with a comma",
     )
 
+    says.add_argument(
+        "--mark",
+        type=text_line,
+        metavar="TEXT",
+        help="draw a visible mark on each derivative, such as 'Colourised by a model', in any script of DejaVu Sans; "
+        "the coded luminance of grey JPEGs is then not kept",
+    )
+    says.add_argument(
+        "--mark_place",
+        choices=PLACES,
+        default=PLACES[0],
+        help="corner of the mark, or a band below the picture (default: bottom-right)",
+    )
     says.add_argument(
         "--c2pa_key",
         metavar="FILE",

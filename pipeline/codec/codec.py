@@ -22,6 +22,7 @@ from pipeline.errors import JobError, words
 from pipeline.gallery import pictures
 from pipeline.imaging import chroma, derivative, hints, layout, recovery
 from pipeline.imaging.icc import srgb_profile
+from pipeline.imaging.mark import Mark
 from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import before_and_after, thumbnail
 from pipeline.inputs import hint_files
@@ -42,7 +43,7 @@ from pipeline.records.record import (
 )
 
 # What a record takes from the packet of an adopted derivative.
-_ADOPTED = ("source_bytes", "outcome", "width", "height", "confidence", "colorfulness", "faded")
+_ADOPTED = ("source_bytes", "outcome", "pages", "width", "height", "confidence", "colorfulness", "faded")
 _TILE_PIXEL = 5  # bytes in memory: its luma, and its chroma from the network
 
 
@@ -78,6 +79,10 @@ class Codec:
         self._masters = Masters(settings.digests, announce)
 
     @property
+    def _mark(self) -> Mark | None:
+        return Mark(self.settings.mark, self.settings.mark_place) if self.settings.mark else None
+
+    @property
     def _labels(self) -> Labels:
         settings = self.settings
         return Labels(settings.date, settings.description, settings.credit, settings.model_terms)
@@ -101,6 +106,7 @@ class Codec:
             scan = read_scan(
                 master.data,
                 kept=[containers.C2PA] if self.settings.c2pa else [],
+                mark=self._mark,
                 output_format=format_of(item.key, self.settings.format),
                 max_pixels=self.settings.max_pixels,
                 colorize_color=self.settings.color_scans == "colorize",
@@ -188,6 +194,7 @@ class Codec:
             quality=settings.quality,
             packet=packet,
             compression=settings.compression,
+            mark=self._mark,
         )
         try:
             if settings.c2pa:

@@ -40,6 +40,8 @@ class Settings:
     date: str = ""  # ISO 8601, in the derivatives
     description: str = ""  # added to the description of the master
     credit: str = ""  # in place of the credit line of the master
+    mark: str = ""  # visible text; empty for none
+    mark_place: str = ""  # see `imaging.mark.PLACES`
     c2pa: str = ""  # where signed manifests go: "embedded" or "sidecar"; empty for none
     c2pa_key: str = ""  # URIs; every worker reads them
     c2pa_certificate: str = ""
@@ -54,7 +56,8 @@ class Settings:
         if self.format in ("png", "tiff"):
             names.remove("quality")
         # Without these options, results of earlier versions are still up to date.
-        names += [name for name in ("compression", "description", "credit", "c2pa") if getattr(self, name)]
+        by_option = ("compression", "description", "credit", "mark", "mark_place", "c2pa")
+        names += [name for name in by_option if getattr(self, name)]
         return {name: getattr(self, name) for name in names}
 
     @property

@@ -5,7 +5,7 @@ It follows from the records alone, and from `summary.json` of the last run, so t
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline import storage
@@ -94,7 +94,7 @@ def write_report(output: str, records: Iterable[Record], folder: str = "") -> st
     page = template("report.html").render(
         found=findings,
         figures=findings.summary.to_dict()["figures"],
-        last=_last_run(output),
+        options=_options(output),
         reasons=sorted(findings.summary.reasons.items(), key=lambda item: (-item[1], item[0])),
         skips={str(reason) for reason in SKIPS},
         left_out=findings.everything.scans
@@ -106,10 +106,10 @@ def write_report(output: str, records: Iterable[Record], folder: str = "") -> st
     return uri
 
 
-def _last_run(output: str) -> Mapping:
-    """The summary of the last run; empty if there is none that can be read."""
+def _options(output: str) -> dict[str, dict]:
+    """The options of the last run by their digest; empty if it was killed, or did not tell them."""
     try:
         found = json.loads(storage.read(storage.join(output, SUMMARY)))
-    except (OSError, ValueError):
+        return {found["options_sha256"]: dict(found["options"])}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return found if isinstance(found, dict) else {}

@@ -12,6 +12,7 @@ from pipeline.encoding import jp2, png, tiff, webp
 from pipeline.imaging import chroma, graft, hints
 from pipeline.imaging.icc import srgb_profile
 from pipeline.imaging.layout import WHOLE, Box
+from pipeline.imaging.mark import Mark
 from pipeline.imaging.scan import Scan
 from pipeline.metadata import xmp
 from pipeline.metadata.embedded import stored, upright
@@ -82,7 +83,14 @@ def _placed(models: Sequence[tuple[Box, np.ndarray]]) -> np.ndarray:
 
 
 def encode(
-    scan: Scan, model: np.ndarray, *, format: str, quality: int, packet: bytes, compression: str = ""
+    scan: Scan,
+    model: np.ndarray,
+    *,
+    format: str,
+    quality: int,
+    packet: bytes,
+    compression: str = "",
+    mark: Mark | None = None,
 ) -> bytes:
     """Encodes the derivative: sRGB, the metadata of the master, and an XMP packet.
 
@@ -96,12 +104,15 @@ def encode(
       quality: 1...100, of formats with losses.
       packet: from `provenance.packet`.
       compression: of TIFF, "lzw", "deflate" or "none"; by default LZW, or JPEG for a pyramid.
+      mark: as `read_scan` had it.
     """
     if format == "jpeg":
-        return _jpeg(scan, model, quality, packet)
+        return _jpeg(scan, model, quality, packet, mark)
     assert scan.luma is not None  # only a scan that is read for a JPEG has no luma
     keeps_depth = format in ("png", "tiff", "jp2") or (format == "ptif" and compression)
     rgb = _rgb(scan.luma, model, scan.deep if keeps_depth else None)
+    if mark:
+        rgb = mark.stamped(rgb)
     if format == "png":
         return png.encode(rgb, scan.carried, packet)
     if format == "webp":
@@ -119,7 +130,7 @@ def compose(scan: Scan, model: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(upright(_rgb(luma, model), scan.orientation)))
 
 
-def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes) -> bytes:
+def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes, mark: Mark | None) -> bytes:
     carried = scan.carried
     if scan.jpeg is not None:
         master, others = scan.jpeg, scan.jpeg.carried
@@ -127,11 +138,14 @@ def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes) -> bytes:
         assert scan.luma is not None  # without coded luminance
         buffer = io.BytesIO()
         dpi = {"dpi": carried.dpi} if carried.dpi else {}
-        Image.fromarray(scan.luma).save(buffer, "JPEG", quality=quality, **dpi)
+        luma = mark.stamped(scan.luma) if mark else scan.luma
+        Image.fromarray(luma).save(buffer, "JPEG", quality=quality, **dpi)
         master, others = graft.parse(buffer.getvalue()), tuple(graft.comment(carried.comment))
-    height, width = master.chroma_shape
+    width, height = (-(-side // 2) for side in scan.stored_size)
     planes = chroma.apply_model(model, scan.guide)
     cb, cr = (cv2.resize(_to_byte(plane), (width, height), interpolation=_to_half(scan)) for plane in planes)
+    if mark:
+        cb, cr = (mark.neutral(plane, scan.stored_size) for plane in (cb, cr))
     fits = len(packet) <= graft.LARGEST_XMP
     segments = [
         *([graft.app1_exif(carried.exif)] if carried.exif else []),

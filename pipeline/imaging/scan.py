@@ -14,6 +14,7 @@ from pipeline.decoding.opening import MAX_PIXELS, check_pages, check_size, opene
 from pipeline.imaging import graft, icc
 from pipeline.imaging.grey import SIDE as GREY_SIDE
 from pipeline.imaging.grey import check_grey
+from pipeline.imaging.mark import Mark
 from pipeline.metadata import embedded
 from pipeline.metadata.embedded import Carried, upright
 from pipeline.records.record import Reason, Refusal
@@ -52,6 +53,7 @@ def read_scan(
     colorize_color: bool = False,
     announce: Callable[[int], None] = lambda pixels: None,
     kept: Collection[str] = (),
+    mark: Mark | None = None,
 ) -> Scan:
     """Decodes a master.
 
@@ -61,6 +63,7 @@ def read_scan(
       max_pixels: larger scans are refused before they are decoded.
       colorize_color: accept pictures that have colour.
       announce: called with the number of pixels before they are decoded.
+      mark: of the derivative. Then the coded luminance is not kept.
       kept: metadata that the caller carries over itself, in the words of `Carried.lost`.
 
     Raises:
@@ -70,12 +73,18 @@ def read_scan(
     with opened(data, max_pixels=max_pixels, notes=notes, announce=announce) as image:
         _check_fits(image.size, output_format)
         metadata = embedded.read(data, image.info)
-        scan = _keep_jpeg(image, data, metadata.orientation) if output_format == "jpeg" else None
+        scan = (
+            _keep_jpeg(image, data, metadata.orientation)
+            if output_format == "jpeg" and mark is None
+            else None
+        )
         if scan is None:
             if output_format == "jpeg":
                 _decode_as_ycc(image)
             scan = _decode(image, colorize_color, metadata.orientation, notes)
-    return _carrying(scan, metadata, output_format, kept)
+        size = scan.stored_size if mark is None else mark.size(scan.stored_size)
+        _check_fits(size, output_format)
+    return _carrying(scan, metadata, output_format, size, kept)
 
 
 def _check_fits(size: tuple[int, int], output_format: str) -> None:
@@ -85,14 +94,16 @@ def _check_fits(size: tuple[int, int], output_format: str) -> None:
         raise Refusal(Reason.TOO_LARGE, f"{words}; --format png or tiff can hold it")
 
 
-def _carrying(scan: Scan, metadata: embedded.Metadata, output_format: str, kept: Collection[str]) -> Scan:
-    """Adds the metadata for the derivative. Metadata that it cannot have are noted."""
-    scan.carried = embedded.carry(
-        metadata,
-        format="tiff" if output_format == "ptif" else output_format,
-        size=scan.stored_size,
-        orientation=scan.orientation,
-    )
+def _carrying(
+    scan: Scan,
+    metadata: embedded.Metadata,
+    output_format: str,
+    size: tuple[int, int],
+    kept: Collection[str],
+) -> Scan:
+    """Adds the metadata for a derivative of this size. Metadata that it cannot have are noted."""
+    format = "tiff" if output_format == "ptif" else output_format
+    scan.carried = embedded.carry(metadata, format=format, size=size, orientation=scan.orientation)
     if lost := [words for words in scan.carried.lost if words not in kept]:
         scan.note = "; ".join(filter(None, [scan.note, f"left out: {', '.join(lost)}"]))
     return scan

@@ -40,6 +40,9 @@ def test_the_page_says_what_was_done_and_what_was_refused(colorize, model, tmp_p
     assert main(["report", str(output)]) == 0
     assert (output / "report.html").read_bytes() == first
     assert main(["verify", str(output)]) == 0
+    (output / "summary.json").unlink()  # as after a kill
+    assert main(["report", str(output)]) == 0
+    assert "credit: By a model" not in text(f"{output}/report.html")
 
 
 def test_the_page_of_an_output_in_a_bucket(bucket, colorize, capsys):
