@@ -86,10 +86,18 @@ def _layers(text: str) -> dict:
 
 def check_larger(small, large) -> None:
     """Raises ValueError unless no number of filters or blocks of a configuration decreases."""
-    pairs = zip((*small.stages, *small.decoder), (*large.stages, *large.decoder), strict=True)
-    fewer = any(b < a for one, two in pairs for a, b in zip(one, two, strict=True))
-    if fewer or large.stem < small.stem or large.fused < small.fused or small.extractor or large.extractor:
+    few, many = (_sizes(config) for config in (small, large))
+    if len(few) != len(many) or any(a > b for a, b in zip(few, many, strict=True)) or large.extractor:
         raise ValueError("every number of filters and blocks must stay or increase, without an extractor")
+
+
+def _sizes(config) -> list[int]:
+    """All numbers of filters and blocks of a configuration."""
+    return [
+        config.stem,
+        config.fused,
+        *(number for pair in (*config.stages, *config.decoder) for number in pair),
+    ]
 
 
 def set_grown(before, small, after, large, rng: np.random.Generator) -> None:

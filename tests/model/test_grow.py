@@ -54,7 +54,7 @@ def test_the_larger_network_has_nearly_the_same_function(small, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"stem": 1}, "stay or increase"), ({"stages": [[8, 1]]}, "shorter"), ({"depth": 3}, "depth")],
+    [({"stem": 1}, "stay or increase"), ({"stages": [[99, 9]]}, "stay or increase"), ({"depth": 3}, "depth")],
 )
 def test_a_network_that_is_not_larger_is_refused_with_one_line(small, tmp_path, capsys, change, words):
     assert grow.main(arguments(small, tmp_path / "grown", LARGER | change)) == 2

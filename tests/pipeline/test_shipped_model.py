@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from model import default_model
+from model import MODELS, default_model, folder_of
 from model.card import read_card
 from pipeline import demo
 from pipeline.imaging.chroma import colorfulness
@@ -27,7 +27,22 @@ def test_the_model_has_a_card_and_a_licence_note_and_is_small():
     assert card.command.startswith("python -m model.train")
     assert card.limits
     assert "research" in (folder / "LICENSE.txt").read_text().lower()
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 10 * 2**20
+    assert _bytes(folder) <= 10 * 10**6
+
+
+def test_the_open_model_says_that_it_is_free_and_both_are_small_together():
+    folder = Path(folder_of("open"))
+    card = read_card(folder)
+    assert (card.name, card.terms.splitlines()[0]) == ("open", "The weights in this folder: free for any use")
+    assert "CC0" in (folder / "LICENSE.txt").read_text()
+    assert "--warm" not in card.command and "--teacher" not in card.command, (
+        "it knows nothing of other weights"
+    )
+    assert sum(_bytes(Path(folder_of(name))) for name in MODELS) <= 16 * 10**6
+
+
+def _bytes(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def test_the_model_produces_colour(photos):
