@@ -260,7 +260,7 @@ def test_a_model_without_certainty_is_refused_with_calm_only(colorize, tmp_path)
 def test_a_scan_that_the_network_fails_on_does_not_take_its_batch_along(colorize, tmp_path):
     archive = make_archive(tmp_path / "in", 5)
     (archive / "white.jpg").write_bytes(jpeg(np.full((64, 96), 255, np.uint8)))
-    run = colorize(archive, tmp_path / "out")
+    run = colorize(archive, tmp_path / "out", "--layout", "whole")
     assert run.records["white.jpg"].reason == Reason.MODEL_ERROR
     assert run.summary["outcomes"] == {"colorized": 5, "skipped": 0, "failed": 1}
 
