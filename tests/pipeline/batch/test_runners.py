@@ -102,7 +102,7 @@ def test_workers_take_a_shipped_model_from_their_own_installation(name, options,
     """With shared files, too: the launcher may be installed elsewhere."""
     seen = []
     monkeypatch.setattr(
-        job, "_execute", lambda source, settings, *more: (seen.append(settings), ("no", {}))[1]
+        job, "_execute", lambda source, settings, *more: (seen.append(settings), ("no", {}, 0))[1]
     )
     monkeypatch.setattr(runners, "check_places", lambda engine, places: None)
     argv = ["--runner=FlinkRunner", *PROCESS, jar, "--flink_master=flink:8081", "--parallelism=2"]
