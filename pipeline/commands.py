@@ -11,7 +11,6 @@ from pipeline.batch import boot, capacity, lease, options, registry, stopping, v
 from pipeline.console import Pace, complain, one_line, say
 from pipeline.errors import JobError
 from pipeline.gallery.report import write_report
-from pipeline.imaging import recovery
 from pipeline.inputs import bags
 from pipeline.inputs.collection import check_reachable
 from pipeline.records import manifest
@@ -88,6 +87,8 @@ def verify(argv: list[str]) -> int:
 
 def recover(argv: list[str]) -> int:
     """`archive-colorize recover DERIVATIVE FILE`: gives the grey JPEG master of a derivative back."""
+    from pipeline.imaging import recovery  # loads OpenCV, which `--help` does not need
+
     words = "Gives the grey JPEG master of a JPEG derivative back, as a new FILE."
     chosen = _parse("recover", words, argv, "DERIVATIVE", "FILE")
     for place in (chosen.derivative, chosen.file):
