@@ -32,6 +32,16 @@ LEFT_OUT = {
 }
 
 
+# By the function that parses the option.
+_PATTERNS = {
+    "number": r"^\d*\.?\d+$",
+    "whole": r"^\d+$",
+    "text_line": "^.+$",
+    "_date": r"^\d{4}-\d\d-\d\d$",
+    "_digests": "^(md5|sha512|sha256)(,(md5|sha512|sha256))*$",
+}
+
+
 def metadata() -> dict:
     """The metadata, in the form that `gcloud dataflow flex-template build --metadata-file` reads."""
     return {
@@ -65,7 +75,7 @@ def _pattern(action: argparse.Action) -> str:
         return "^(gs|s3)://[^/]+(/.*)?$"
     if action.choices:
         return f"^({'|'.join(action.choices)})$"
-    return {"number": r"^\d*\.?\d+$", "whole": r"^\d+$"}.get(getattr(action.type, "__name__", ""), "")
+    return _PATTERNS.get(getattr(action.type, "__name__", ""), "")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,7 +10,6 @@ from pipeline import storage
 from pipeline.batch import boot, capacity, lease, options, registry, stopping, verification
 from pipeline.console import Pace, complain, one_line, say
 from pipeline.errors import JobError
-from pipeline.gallery.report import write_report
 from pipeline.inputs import bags
 from pipeline.inputs.collection import check_reachable
 from pipeline.records import manifest
@@ -112,6 +111,8 @@ def recover(argv: list[str]) -> int:
 
 def report(argv: list[str]) -> int:
     """`archive-colorize report OUTPUT`: writes a page for the file about all runs on an output."""
+    from pipeline.gallery.report import write_report  # loads OpenCV, which `--help` does not need
+
     words = "Writes OUTPUT/report.html: what was done, to how many scans, by which model, and what was refused and why."
     chosen = _parse("report", words, argv, "OUTPUT")
     output = _payload(chosen.output)

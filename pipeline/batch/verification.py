@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipeline import storage
-from pipeline.gallery import pictures, report
+from pipeline.gallery import pictures
 from pipeline.inputs.collection import EXTENSIONS, MANIFEST_STORE, derivative_uri
 from pipeline.records import manifest, premis, summary
 from pipeline.records.record import Outcome, Record
@@ -20,7 +20,7 @@ _OWN = {
     pictures.FOLDER,
     summary.FILE,
     manifest.DEAD_LETTERS,
-    report.FILE,
+    pictures.REPORT,
     premis.FOLDER,
 }  # files and folders of the job
 _FORMATS = {extension: name for name, extension in EXTENSIONS.items()}

@@ -11,6 +11,7 @@ from pipeline import storage
 from pipeline.records.record import Outcome, Record
 
 FOLDER = "gallery"
+REPORT = "report.html"  # beside this folder
 
 
 def uris(output: str, record: Record) -> tuple[str, str]:

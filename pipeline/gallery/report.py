@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from pipeline import storage
 from pipeline.gallery.pages import template
+from pipeline.gallery.pictures import REPORT as FILE
 from pipeline.records.record import SKIPS, Outcome, Record
 from pipeline.records.summary import FILE as SUMMARY
 from pipeline.records.summary import OTHERS, Summary
 
-FILE = "report.html"
 NAMED = 1_000  # scans without a derivative that the page names; the manifest has all
 MOST = 100  # runs, models or collections on the page
 

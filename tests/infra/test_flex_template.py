@@ -52,6 +52,9 @@ EXAMPLES = {
     ),
     "number": (["0", "0.5", ".5", "12"], ["-1", "half", "", "1e3"]),
     "whole": (["0", "12"], ["1.5", "-1", "many", ""]),
+    "text_line": (["Archiv Zürich", "x"], [""]),
+    "_date": (["2026-12-02"], ["today", "2026-12", ""]),
+    "_digests": (["md5", "md5,sha512"], ["crc32", ""]),
 }
 
 
@@ -70,5 +73,5 @@ def test_expressions_accept_what_the_job_accepts(action: argparse.Action):
 
 def test_a_default_is_accepted_by_its_expression():
     for action in options.parser()._actions:
-        if action.dest in PARAMETERS and action.default is not None:
+        if action.dest in PARAMETERS and action.default not in (None, ()):
             assert re.fullmatch(PARAMETERS[action.dest]["regexes"][0], str(action.default)), action.dest

@@ -476,7 +476,7 @@ def test_exif_describes_the_coding_of_the_derivative(tmp_path, format):
 def imagemagick(file):
     """Size of the upright picture as read by ImageMagick, which evaluates EXIF and XMP."""
     tool = shutil.which("convert")
-    if not tool:
+    if not tool or b"ImageMagick" not in subprocess.run([tool, "-version"], capture_output=True).stdout:
         return None
     run = subprocess.run(
         [tool, "-", "-auto-orient", "-format", "%w %h", "info:"], input=file, capture_output=True, check=True
