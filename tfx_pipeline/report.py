@@ -11,11 +11,11 @@ import cv2
 import jinja2
 import matplotlib
 import numpy as np
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 
-from model import serving
-from model.card import read_card
-from model.color import conversion
+from model.card import SIGNATURE, read_card
+from model.color import conversion, fading
 from model.data import batches, records
 from model.data.photos import Photo
 from pipeline import storage
@@ -188,13 +188,17 @@ def _chosen(photos: list[Photo]) -> list[Photo]:
 
 def _painter(folder: str):
     """Returns a function that colours RGB [H, W, 3] uint8 with a model, at the strength of its card."""
-    card = read_card(folder)
-    predictor = serving.load(folder, card.default_calm or 0.0)
+    card, model = read_card(folder), tf.saved_model.load(folder)
 
     def paint(pixels: np.ndarray) -> np.ndarray:
         height, width = pixels.shape[:2]
         lightness = batches.lightness(batches.resized(pixels, card.size, card.size))[None]
-        (chroma,), _ = predictor(lightness)
+        found = model.signatures[SIGNATURE](
+            lightness=tf.constant(lightness)
+        )  # a failed candidate may lack outputs
+        chroma = found["chroma"][0].numpy()
+        if card.default_calm and "certainty" in found:
+            chroma = fading.faded(chroma, found["certainty"][0].numpy(), card.default_calm)
         chroma = card.default_strength * cv2.resize(chroma, (width, height))
         grey = conversion.luma_uint8(pixels).astype(np.float32) / 255
         return np.rint(255 * np.clip(conversion.join(grey, chroma), 0, 1)).astype(np.uint8)
