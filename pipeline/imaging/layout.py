@@ -86,7 +86,9 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
 
 def is_blank(luma: np.ndarray) -> bool:
     """Whether luma uint8 [h, w] is empty paper, perhaps unevenly lit."""
-    if np.median(luma) < _LIGHT or luma.std() > 4 * _BLANK:
+    counts, levels = _histogram(luma), np.arange(256)
+    variance = counts @ (levels - counts @ levels / luma.size) ** 2 / luma.size
+    if _quantile(counts, 0.5) < _LIGHT or variance > (4 * _BLANK) ** 2:
         return False
     light = cv2.resize(cv2.resize(luma, (12, 12), interpolation=cv2.INTER_AREA), luma.shape[::-1])
     detail = cv2.GaussianBlur(luma, (0, 0), 1.5).astype(np.float32) - light
@@ -96,14 +98,14 @@ def is_blank(luma: np.ndarray) -> bool:
 def is_text(luma: np.ndarray) -> bool:
     """Whether luma uint8 [h, w] is a page that is mostly paper, with lines of strokes and gaps between them."""
     paper = _paper(luma)
-    deviation = luma.astype(np.int16) - paper
-    if (
-        paper < _LIGHT
-        or np.mean(np.abs(deviation) <= _NEAR) < _PAPER
-        or np.mean(deviation > _NEAR) > _BRIGHTER
-    ):
+    counts = _histogram(luma)
+    near, brighter = (
+        counts[max(0, paper - _NEAR) : paper + _NEAR + 1].sum(),
+        counts[paper + _NEAR + 1 :].sum(),
+    )
+    if paper < _LIGHT or near < _PAPER * luma.size or brighter > _BRIGHTER * luma.size:
         return False
-    ink = deviation < -_INK
+    ink = luma < paper - _INK
     strips = np.array_split(ink, _STRIPS, axis=1)
     return bool(np.mean([_in_lines(strip.mean(axis=1)) for strip in strips]) > _IN_LINES)
 
@@ -149,8 +151,10 @@ def _square(side: float) -> np.ndarray:
 def inside(luma: np.ndarray) -> Box | None:
     """The picture inside of an even border or mount, luma uint8 [h, w]; None if there is no border."""
     height, width = luma.shape
-    edge = np.concatenate([luma[0], luma[-1], luma[:, 0], luma[:, -1]])
-    level = int(np.median(edge))
+    edges = luma[0], luma[-1], luma[:, 0], luma[:, -1]
+    level = int(np.median(np.concatenate(edges)))
+    if sum(np.mean(np.abs(edge.astype(np.int16) - level) <= _EVEN) >= _LINE for edge in edges) < _SIDES:
+        return None
     even = np.abs(luma.astype(np.int16) - level) <= _EVEN
     top, bottom = _lines(even)
     if top + bottom >= height:
@@ -172,7 +176,16 @@ def _lines(even: np.ndarray) -> tuple[int, int]:
 
 
 def _paper(luma: np.ndarray) -> int:
-    return int(np.percentile(luma, 75))
+    return _quantile(_histogram(luma), 0.75)
+
+
+def _histogram(luma: np.ndarray) -> np.ndarray:
+    return cv2.calcHist([luma], [0], None, [256], [0, 256]).ravel()
+
+
+def _quantile(counts: np.ndarray, share: float) -> int:
+    """The level at or below which this share of the pixels lies."""
+    return int(np.searchsorted(np.cumsum(counts), share * counts.sum()))
 
 
 def _reduced(luma: np.ndarray) -> np.ndarray:
