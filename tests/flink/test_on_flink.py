@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.pipeline.conftest import ROOT, WAIT, Run, environment, start
 
