@@ -69,6 +69,8 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
     Raises:
       Refusal: it is a page of text without pictures, or blank.
     """
+    if not (_may_be_paper(luma) or _has_even_edges(luma)):  # nearly all photographs
+        return (WHOLE,), ""
     small = _reduced(luma)
     if is_blank(small):
         raise Refusal(Reason.BLANK_PAGE, "nothing is on it (--layout whole colours it all the same)")
@@ -82,6 +84,13 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
             raise Refusal(Reason.TEXT_PAGE, words)
         return boxes, f"a page with text: only {len(boxes)} picture{'s' * (len(boxes) > 1)} in it got colour"
     return (box,), "its border was left without colour" if framed else ""
+
+
+def _may_be_paper(luma: np.ndarray) -> bool:
+    """Whether luma uint8 [H, W] is light and has enough of one level to be a blank page or a page of text."""
+    counts = _histogram(luma)
+    paper = _quantile(counts, 0.75)
+    return paper >= _LIGHT and _near(counts, paper) >= 0.8 * _PAPER * luma.size
 
 
 def is_blank(luma: np.ndarray) -> bool:
@@ -99,11 +108,8 @@ def is_text(luma: np.ndarray) -> bool:
     """Whether luma uint8 [h, w] is a page that is mostly paper, with lines of strokes and gaps between them."""
     paper = _paper(luma)
     counts = _histogram(luma)
-    near, brighter = (
-        counts[max(0, paper - _NEAR) : paper + _NEAR + 1].sum(),
-        counts[paper + _NEAR + 1 :].sum(),
-    )
-    if paper < _LIGHT or near < _PAPER * luma.size or brighter > _BRIGHTER * luma.size:
+    brighter = counts[paper + _NEAR + 1 :].sum()
+    if paper < _LIGHT or _near(counts, paper) < _PAPER * luma.size or brighter > _BRIGHTER * luma.size:
         return False
     ink = luma < paper - _INK
     strips = np.array_split(ink, _STRIPS, axis=1)
@@ -151,10 +157,9 @@ def _square(side: float) -> np.ndarray:
 def inside(luma: np.ndarray) -> Box | None:
     """The picture inside of an even border or mount, luma uint8 [h, w]; None if there is no border."""
     height, width = luma.shape
-    edges = luma[0], luma[-1], luma[:, 0], luma[:, -1]
-    level = int(np.median(np.concatenate(edges)))
-    if sum(np.mean(np.abs(edge.astype(np.int16) - level) <= _EVEN) >= _LINE for edge in edges) < _SIDES:
+    if not _has_even_edges(luma):
         return None
+    level = _edge_level(luma)
     even = np.abs(luma.astype(np.int16) - level) <= _EVEN
     top, bottom = _lines(even)
     if top + bottom >= height:
@@ -166,6 +171,21 @@ def inside(luma: np.ndarray) -> Box | None:
     if sides < _SIDES or not large or wide * high > (1 - _BORDER) * luma.size:
         return None
     return Box(top / height, 1 - bottom / height, left / width, 1 - right / width)
+
+
+def _has_even_edges(luma: np.ndarray) -> bool:
+    """Whether enough sides of luma uint8 [H, W] are of one level, as those of a border are."""
+    level = _edge_level(luma)
+    even = [np.mean(np.abs(edge.astype(np.int16) - level) <= _EVEN) >= _LINE for edge in _edges(luma)]
+    return sum(even) >= _SIDES
+
+
+def _edge_level(luma: np.ndarray) -> int:
+    return int(np.median(np.concatenate(_edges(luma))))
+
+
+def _edges(luma: np.ndarray) -> tuple[np.ndarray, ...]:
+    return luma[0], luma[-1], luma[:, 0], luma[:, -1]
 
 
 def _lines(even: np.ndarray) -> tuple[int, int]:
@@ -181,6 +201,11 @@ def _paper(luma: np.ndarray) -> int:
 
 def _histogram(luma: np.ndarray) -> np.ndarray:
     return cv2.calcHist([luma], [0], None, [256], [0, 256]).ravel()
+
+
+def _near(counts: np.ndarray, level: int) -> float:
+    """Number of pixels near a level."""
+    return float(counts[max(0, level - _NEAR) : level + _NEAR + 1].sum())
 
 
 def _quantile(counts: np.ndarray, share: float) -> int:
