@@ -111,9 +111,14 @@ def is_text(luma: np.ndarray) -> bool:
     brighter = counts[paper + _NEAR + 1 :].sum()
     if paper < _LIGHT or _near(counts, paper) < _PAPER * luma.size or brighter > _BRIGHTER * luma.size:
         return False
-    ink = luma < paper - _INK
-    strips = np.array_split(ink, _STRIPS, axis=1)
-    return bool(np.mean([_in_lines(strip.mean(axis=1)) for strip in strips]) > _IN_LINES)
+    ink = (luma < paper - _INK).astype(np.float32)
+    shares = cv2.resize(
+        ink, (_STRIPS, len(ink)), interpolation=cv2.INTER_AREA
+    )  # of ink in the rows of each strip
+    changes = np.count_nonzero(np.diff(shares > _LINE_INK, axis=0))
+    if changes < _STRIPS * _IN_LINES / _LINE_HEIGHT:  # fewer than the highest lines would have
+        return False
+    return bool(np.mean([_in_lines(strip) for strip in shares.T]) > _IN_LINES)
 
 
 def _in_lines(ink: np.ndarray) -> float:
