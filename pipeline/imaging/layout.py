@@ -71,7 +71,7 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
     """
     if not (_may_be_paper(luma) or _has_even_edges(luma)):  # nearly all photographs
         return (WHOLE,), ""
-    small = _reduced(luma)
+    small = reduced(luma)
     if is_blank(small):
         raise Refusal(Reason.BLANK_PAGE, "nothing is on it (--layout whole colours it all the same)")
     framed = inside(small)
@@ -218,7 +218,8 @@ def _quantile(counts: np.ndarray, share: float) -> int:
     return int(np.searchsorted(np.cumsum(counts), share * counts.sum()))
 
 
-def _reduced(luma: np.ndarray) -> np.ndarray:
+def reduced(luma: np.ndarray) -> np.ndarray:
+    """Luma uint8 [h, w] of at most 720 pixels on the longer side, for `is_text` and the others."""
     scale = _SIDE / max(luma.shape)
     if scale >= 1:
         return luma

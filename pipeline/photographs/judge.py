@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from pipeline.decoding.opening import MAX_PIXELS, MIN_SIDE
+from pipeline.imaging import layout
 from pipeline.imaging.grey import color_spread
 from pipeline.photographs.reading import read_color
 from pipeline.records.record import Reason, Refusal
@@ -16,10 +17,6 @@ _ACROSS = 1.8  # Lab units: RMS of chroma across the mean hue. Nine of ten sepia
 _EVERYWHERE = 0.1  # chroma along the mean hue of all but a twentieth of the pixels, over its mean
 _SMALL = 64  # pixels; side of the square in which a tint is searched
 FLAT = 0.75  # share of equal neighbouring pixels; drawings have 0.8 and more, also as JPEGs of quality 40
-# Text: smallest share of paper, which is light, of one lightness and hardly coloured; smallest share of rows with
-# text; smallest number of strokes in such a row.
-_PAPER, _ROWS, _STROKES = 0.5, 0.5, 10
-_EVEN, _LIGHT, _INK = 20, 140, 50  # 8-bit levels: variation of the paper, its lightness, distance of ink
 _COLORED = 8.0  # largest colour spread of a page of text
 
 
@@ -62,13 +59,9 @@ def flatness(rgb: np.ndarray) -> float:
 
 def is_text_page(rgb: np.ndarray) -> bool:
     """Whether RGB [H, W, 3] uint8 looks like print or handwriting on paper."""
-    luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.int16)
-    paper = int(np.percentile(luma, 75))
-    if paper < _LIGHT or np.mean(np.abs(luma - paper) <= _EVEN) < _PAPER or color_spread(rgb) > _COLORED:
-        return False
-    ink = luma < paper - _INK
-    strokes = np.count_nonzero(ink[:, 1:] & ~ink[:, :-1], axis=1)
-    return bool(np.mean(strokes >= _STROKES) > _ROWS)
+    return color_spread(rgb) <= _COLORED and layout.is_text(
+        layout.reduced(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
+    )
 
 
 def is_tinted(rgb: np.ndarray) -> bool:
