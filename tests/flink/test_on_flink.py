@@ -11,17 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
-import pytest
 
 from tests.pipeline.conftest import ROOT, WAIT, Run, environment, start
 
 SCANS = 200
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="since pages came, the job failed twice on a busy machine: Flink used up its ten restarts (calls cancelled)",
-)
 def test_killed_task_managers_and_workers_cost_no_scan(cluster, scans, worker, model, tmp_path):
     source, output = scans(SCANS), tmp_path / "flink"
     job = start(
