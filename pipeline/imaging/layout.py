@@ -34,6 +34,11 @@ class Box:
     left: float
     right: float
 
+    @property
+    def area(self) -> float:
+        """Share of the area of the scan."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
     def of(self, plane: np.ndarray) -> np.ndarray:
         """The part of a plane [H, W, ...] in this rectangle, at least one pixel. Returns a view."""
         height, width = plane.shape[:2]
@@ -112,9 +117,8 @@ def is_text(luma: np.ndarray) -> bool:
     if paper < _LIGHT or _near(counts, paper) < _PAPER * luma.size or brighter > _BRIGHTER * luma.size:
         return False
     ink = (luma < paper - _INK).astype(np.float32)
-    shares = cv2.resize(
-        ink, (_STRIPS, len(ink)), interpolation=cv2.INTER_AREA
-    )  # of ink in the rows of each strip
+    # Shares of ink in the rows of each strip:
+    shares = cv2.resize(ink, (_STRIPS, len(ink)), interpolation=cv2.INTER_AREA)
     changes = np.count_nonzero(np.diff(shares > _LINE_INK, axis=0))
     if changes < _STRIPS * _IN_LINES / _LINE_HEIGHT:  # fewer than the highest lines would have
         return False
@@ -151,7 +155,10 @@ def illustrations(luma: np.ndarray) -> tuple[Box, ...]:
         tones = np.mean((part > 0.25 * paper) & (part < paper - 2 * _NEAR))
         if wide * high >= _AREA * luma.size and area > _FILLED * wide * high and tones > _TONES:
             found.append(Box(top / height, (top + high) / height, left / width, (left + wide) / width))
-    apart = [box for box in found if not any(other is not box and box.within(other) for other in found)]
+    apart: list[Box] = []
+    for box in sorted(found, key=lambda box: -box.area):
+        if not any(box.within(larger) for larger in apart):
+            apart.append(box)
     return tuple(sorted(apart, key=lambda box: (box.top, box.left)))
 
 

@@ -156,3 +156,15 @@ def test_a_job_leaves_borders_and_text_without_colour(colorize, tmp_path):
 
     whole = colorize(folder, tmp_path / "whole", "--format", "png", "--layout", "whole").records
     assert all(record.outcome == Outcome.COLORIZED for record in whole.values())
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 4000), (4000, 16), (30, 17)])
+@pytest.mark.parametrize("level", [0, 130, 250])
+def test_scans_of_any_shape_have_an_answer(shape, level):
+    luma = noisy(np.full(shape, float(level)), 30)
+    try:
+        boxes, _ = layout.find(luma)
+    except Refusal as refusal:
+        assert refusal.reason in (Reason.BLANK_PAGE, Reason.TEXT_PAGE)
+    else:
+        assert boxes and all(box.of(luma).size for box in boxes)
