@@ -126,7 +126,7 @@ class Cluster:
             f"--flink_master=127.0.0.1:{self.port}",
             f"--flink_job_server_jar={self.job_server}",
             f"--parallelism={parallelism or self._first}",
-            "--environment_cache_millis=3000",
+            "--environment_cache_millis=1000",
             *environment,
         ]
 

@@ -67,9 +67,9 @@ def test_options_of_the_job_server_are_passed_on(jar):
     assert options._flags[-4:] == java
 
 
-def test_harnesses_are_cached_for_seconds_only(jar):
+def test_harnesses_are_cached_for_a_second_only(jar):
     options = runners.engine(["--runner=FlinkRunner", *PROCESS, jar]).options
-    assert options.get_all_options()["environment_cache_millis"] == 3000
+    assert options.get_all_options()["environment_cache_millis"] == 1000
 
 
 @pytest.mark.parametrize(
