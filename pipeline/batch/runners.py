@@ -31,7 +31,9 @@ from pipeline.errors import JobError
 LOCAL = "FnApiRunner"  # by default, Beam would try to download another one
 _LOCAL_RUNNERS = {LOCAL, "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner"}
 _JOB_SERVER_RUNNERS = {"FlinkRunner", "SparkRunner", "PortableRunner"}
-_CACHE_MILLIS = 1000  # a longer cache gives a restarted job the harness that was lost; with 3000, in every second trial
+_CACHE_MILLIS = (
+    1000  # a longer cache gives a restarted job the harness that was lost; with 3000, in every second trial
+)
 
 # Options that only the job server of Flink knows (FlinkPipelineOptions of Beam 2.62).
 _FLINK_OPTIONS = """
