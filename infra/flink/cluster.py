@@ -45,8 +45,8 @@ _JOB_MANAGER_JAVA = ["-Xmx768m", "-XX:MaxMetaspaceSize=256m"]
 _TASK_MANAGER_JAVA = ["-Xmx640m", "-XX:MaxDirectMemorySize=768m", "-XX:MaxMetaspaceSize=256m"]
 # Every size of memory is given, as Flink's scripts reckon them, so that they agree with the options of Java above.
 # The delay of a restart is longer than the heartbeat's timeout, after which Flink knows that a TaskManager is lost, and
-# than the cache of workers (see `Cluster.options`). A lost TaskManager costs two restarts: after the first, Flink asks
-# it for data.
+# than the ten seconds after which a worker takes no more tasks. A lost TaskManager costs two restarts: after the first,
+# Flink asks it for data.
 _CONFIGURATION = """\
 jobmanager.rpc.address: 127.0.0.1
 jobmanager.rpc.port: {rpc}
@@ -126,7 +126,6 @@ class Cluster:
             f"--flink_master=127.0.0.1:{self.port}",
             f"--flink_job_server_jar={self.job_server}",
             f"--parallelism={parallelism or self._first}",
-            "--environment_cache_millis=1000",
             *environment,
         ]
 

@@ -31,21 +31,24 @@ from pipeline.errors import JobError
 LOCAL = "FnApiRunner"  # by default, Beam would try to download another one
 _LOCAL_RUNNERS = {LOCAL, "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner"}
 _JOB_SERVER_RUNNERS = {"FlinkRunner", "SparkRunner", "PortableRunner"}
-_CACHE_MILLIS = (
-    1000  # a longer cache gives a restarted job the harness that was lost; with 3000, in every second trial
-)
+
+# A TaskManager keeps a harness for the next task. If a task could not be opened on a harness that was lost, Beam 2.62
+# keeps that harness as long as the TaskManager lives, and every restart meets it, unless it expires. Both times must be
+# shorter than the delay of a restart. A harness that expires ends after its last bundle.
+_CACHE_MILLIS = 1000
+_EXPIRATION_MILLIS = 10_000
 
 # Options that only the job server of Flink knows (FlinkPipelineOptions of Beam 2.62).
 _FLINK_OPTIONS = """
     allow_non_restored_state attached_mode auto_balance_write_files_sharding_enabled auto_watermark_interval
     checkpoint_timeout_millis checkpointing_interval checkpointing_mode disable_metrics enable_stable_input_drain
-    execution_mode_for_batch execution_retry_delay externalized_checkpoints_enabled fail_on_checkpointing_errors
-    faster_copy file_input_split_max_size_mb finish_bundle_before_checkpointing flink_conf_dir
-    force_unaligned_checkpoint_enabled job_check_interval_in_secs latency_tracking_interval max_bundle_size
-    max_bundle_time_mills min_pause_between_checkpoints num_concurrent_checkpoints number_of_execution_retries
-    object_reuse operator_chaining re_iterable_group_by_key_result report_checkpoint_duration
-    retain_externalized_checkpoints_on_cancellation savepoint_path shutdown_sources_after_idle_ms state_backend
-    state_backend_storage_path unaligned_checkpoint_enabled
+    environment_expiration_millis execution_mode_for_batch execution_retry_delay externalized_checkpoints_enabled
+    fail_on_checkpointing_errors faster_copy file_input_split_max_size_mb finish_bundle_before_checkpointing
+    flink_conf_dir force_unaligned_checkpoint_enabled job_check_interval_in_secs latency_tracking_interval
+    max_bundle_size max_bundle_time_mills min_pause_between_checkpoints num_concurrent_checkpoints
+    number_of_execution_retries object_reuse operator_chaining re_iterable_group_by_key_result
+    report_checkpoint_duration retain_externalized_checkpoints_on_cancellation savepoint_path
+    shutdown_sources_after_idle_ms state_backend state_backend_storage_path unaligned_checkpoint_enabled
 """
 
 _ENVIRONMENTS = (
@@ -130,6 +133,8 @@ def _parsed(argv: list[str]) -> PipelineOptions:
     names = [text for action in known._actions for text in action.option_strings]
     if str(getattr(chosen, "runner", "")).endswith("FlinkRunner"):
         passed = [f"--{name}" for name in _FLINK_OPTIONS.split()]
+        if not any(text.partition("=")[0] == "--environment_expiration_millis" for text in argv):
+            argv = [f"--environment_expiration_millis={_EXPIRATION_MILLIS}", *argv]
         names += passed
         # Their values are separate arguments or follow a `=`.
         unknown = [

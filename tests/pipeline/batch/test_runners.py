@@ -67,9 +67,16 @@ def test_options_of_the_job_server_are_passed_on(jar):
     assert options._flags[-4:] == java
 
 
-def test_harnesses_are_cached_for_a_second_only(jar):
+def test_a_restarted_job_gets_another_harness(jar):
     options = runners.engine(["--runner=FlinkRunner", *PROCESS, jar]).options
     assert options.get_all_options()["environment_cache_millis"] == 1000
+    assert "--environment_expiration_millis=10000" in options._flags
+
+
+def test_the_expiration_of_harnesses_can_be_set(jar):
+    own = "--environment_expiration_millis=7000"
+    options = runners.engine(["--runner=FlinkRunner", *PROCESS, jar, own]).options
+    assert [flag for flag in options._flags if "expiration_millis" in flag] == [own]
 
 
 @pytest.mark.parametrize(
