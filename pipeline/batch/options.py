@@ -159,9 +159,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--max_pixels",
         type=_whole(1, 2_000_000_000),
-        default=250_000_000,
+        default=300_000_000,
         metavar="N",
-        help="refuse larger scans (default: 250000000)",
+        help="refuse larger scans (default: 300000000)",
     )
 
     work.add_argument(

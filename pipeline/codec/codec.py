@@ -6,6 +6,7 @@ Between `open` and `paint` a decoded scan stays here. Only its small view and it
 import contextlib
 import dataclasses
 import hashlib
+import mmap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -187,16 +188,16 @@ class Codec:
         kept = None if held.scan.jpeg is None else recovery.remainder(held.scan.jpeg)
         labels = dataclasses.replace(self._labels, remainder=kept)
         packet = provenance.packet(record, held.scan.carried.xmp, labels)
-        data = derivative.encode(
-            held.scan,
-            model,
-            format=format_of(item.key, settings.format),
-            quality=settings.quality,
-            packet=packet,
-            compression=settings.compression,
-            mark=self._mark,
-        )
         try:
+            data = derivative.encode(
+                held.scan,
+                model,
+                format=format_of(item.key, settings.format),
+                quality=settings.quality,
+                packet=packet,
+                compression=settings.compression,
+                mark=self._mark,
+            )
             if settings.c2pa:
                 signer = signing.load(settings.c2pa_key, settings.c2pa_certificate)
                 embed = settings.c2pa == EMBEDDED
@@ -255,7 +256,7 @@ class Codec:
         adopted = ours.replace(**{name: getattr(claimed, name) for name in _ADOPTED}, **signed)
         return adopted.finish(detail=joined(claimed.detail, remark), **self._file(target, data))
 
-    def _file(self, uri: str, data: bytes) -> dict[str, Any]:
+    def _file(self, uri: str, data: bytes | mmap.mmap) -> dict[str, Any]:
         """Fields of a record about the file of the derivative."""
         found = digests(data, self.settings.digests)
         return {"derivative": uri, "derivative_bytes": len(data), **named_digests("derivative", found)}

@@ -10,7 +10,7 @@ from pipeline.decoding.errors import refusing
 from pipeline.decoding.pillow import open_image, unlimited
 from pipeline.records.record import Reason, Refusal
 
-MAX_PIXELS = 250_000_000  # default for a picture
+MAX_PIXELS = 300_000_000  # default for a picture
 MIN_SIDE = 16  # pixels; smallest side of a picture
 
 _WITH_OTHERS = ("MPO", "PSD")  # a JPEG of a camera with other pictures; layers behind the whole picture

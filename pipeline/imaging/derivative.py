@@ -1,6 +1,7 @@
 """Makes a derivative from a scan and its chroma: full size, with the luma of the scan."""
 
 import io
+import mmap
 from collections.abc import Sequence
 
 import cv2
@@ -91,11 +92,11 @@ def encode(
     packet: bytes,
     compression: str = "",
     mark: Mark | None = None,
-) -> bytes:
+) -> bytes | mmap.mmap:
     """Encodes the derivative: sRGB, the metadata of the master, and an XMP packet.
 
     The coded luminance of a grey JPEG is kept in a JPEG. Other scans are encoded from their luma, with its depth if the
-    format has it.
+    format has it. A TIFF is encoded by rows; the bytes of a large one are those of a temporary file.
 
     Args:
       scan: the decoded master.
@@ -105,29 +106,32 @@ def encode(
       packet: from `provenance.packet`.
       compression: of TIFF, "lzw", "deflate" or "none"; by default LZW, or JPEG for a pyramid.
       mark: as `read_scan` had it.
+
+    Raises:
+      OSError: there is no room for the temporary file.
     """
     if format == "jpeg":
         return _jpeg(scan, model, quality, packet, mark)
     assert scan.luma is not None  # only a scan that is read for a JPEG has no luma
     keeps_depth = format in ("png", "tiff", "jp2") or (format == "ptif" and compression)
-    rgb = _rgb(scan.luma, model, scan.deep if keeps_depth else None)
+    rgb: Rows | np.ndarray = Rows(scan.luma, model, scan.deep if keeps_depth else None)
     if mark:
-        rgb = mark.stamped(rgb)
-    if format == "png":
-        return png.encode(rgb, scan.carried, packet)
-    if format == "webp":
-        return webp.encode(rgb, scan.carried, packet, quality)
-    if format == "jp2":
-        return jp2.encode(rgb, scan.carried, packet, quality)
+        rgb = mark.stamped(rgb[:])
     if format == "ptif":
         return tiff.encode_pyramid(rgb, scan.carried, packet, compression or "jpeg", quality)
-    return tiff.encode(rgb, scan.carried, packet, compression or "lzw")
+    if format == "tiff":
+        return tiff.encode(rgb, scan.carried, packet, compression or "lzw")
+    if format == "png":
+        return png.encode(rgb[:], scan.carried, packet)
+    if format == "webp":
+        return webp.encode(rgb[:], scan.carried, packet, quality)
+    return jp2.encode(rgb[:], scan.carried, packet, quality)
 
 
 def compose(scan: Scan, model: np.ndarray) -> Image.Image:
     """The coloured, upright picture as an image instead of a file."""
     luma = scan.luma if scan.luma is not None else scan.guide
-    return Image.fromarray(np.ascontiguousarray(upright(_rgb(luma, model), scan.orientation)))
+    return Image.fromarray(np.ascontiguousarray(upright(Rows(luma, model)[:], scan.orientation)))
 
 
 def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes, mark: Mark | None) -> bytes:
@@ -166,23 +170,39 @@ def _to_byte(plane: np.ndarray) -> np.ndarray:
     return cv2.add(plane, 128.0, dtype=cv2.CV_8U)  # type: ignore[call-overload]  # the stub lacks scalars
 
 
-def _rgb(luma: np.ndarray, model: np.ndarray, deep: np.ndarray | None = None) -> np.ndarray:
-    """Makes RGB [H, W, 3] from luma uint8 [H, W] and an edge model, block by block.
+class Rows:
+    """RGB [H, W, 3] from luma uint8 [H, W] and an edge model. Rows are computed when they are asked for, as a slice.
 
-    It has the type of the luma, or that of `deep`, the same luma as uint16.
+    They have the type of the luma, or that of `deep`, the same luma as uint16.
     """
-    height, width = luma.shape
-    own = luma if deep is None else deep
-    rgb = np.empty((height, width, 3), own.dtype)
-    for left in range(0, width, COLUMNS):
-        columns = range(left, min(left + COLUMNS, width))
-        wide = _enlarged(model, 1, width, columns)  # once for all blocks of rows
-        for top in range(0, height, BAND):
-            rows = range(top, min(top + BAND, height))
-            block = slice(top, rows.stop), slice(left, columns.stop)
-            planes = edges.apply(_enlarged(wide, 0, height, rows), luma[block])
-            rgb[block] = chroma.to_rgb(own[block], *chroma.limit(own[block], *planes))
-    return rgb
+
+    def __init__(self, luma: np.ndarray, model: np.ndarray, deep: np.ndarray | None = None):
+        self._luma, self._model, self._own = luma, model, luma if deep is None else deep
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self._luma.shape, 3)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._own.dtype
+
+    def __getitem__(self, asked: slice) -> np.ndarray:
+        height, width = self._luma.shape
+        start, stop, _ = asked.indices(height)
+        rgb = np.empty((stop - start, width, 3), self.dtype)
+        for left in range(0, width, COLUMNS):
+            columns = range(left, min(left + COLUMNS, width))
+            wide = _enlarged(self._model, 1, width, columns)  # once for all blocks of rows
+            for top in range(start, stop, BAND):
+                rows = range(top, min(top + BAND, stop))
+                block = slice(top, rows.stop), slice(left, columns.stop)
+                planes = edges.apply(_enlarged(wide, 0, height, rows), self._luma[block])
+                own = self._own[block]
+                rgb[top - start : rows.stop - start, block[1]] = chroma.to_rgb(
+                    own, *chroma.limit(own, *planes)
+                )
+        return rgb
 
 
 def _enlarged(model: np.ndarray, axis: int, length: int, part: range) -> np.ndarray:

@@ -9,6 +9,7 @@ Specification: C2PA 2.2, 18.15 (actions), 10.3.2 (ingredients), 14.5 (certificat
 import functools
 import importlib.util
 import io
+import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -59,8 +60,8 @@ class Signer:
     signer: "c2pa.Signer"
 
     def sign(
-        self, data: bytes, *, format: str, claim: "c2pa.Builder", embed: bool = True
-    ) -> tuple[bytes, bytes]:
+        self, data: bytes | mmap.mmap, *, format: str, claim: "c2pa.Builder", embed: bool = True
+    ) -> tuple[bytes | mmap.mmap, bytes]:
         """Signs a derivative.
 
         Args:

@@ -19,6 +19,6 @@ class Ingestion:
 
     side: int = 256
     min_side: int = 128
-    max_pixels: int = 250_000_000
+    max_pixels: int = 300_000_000
     shares: tuple[float, float, float] = SHARES
     codec_timeout: float = 120.0

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -485,3 +486,24 @@ def test_a_forgotten_guard_leaves_no_process(settings, tmp_path):
     process = codec_process()
     del guard
     assert gone(process)
+
+
+@pytest.mark.parametrize("format", ["tiff", "ptif", "jpeg"])
+def test_three_hundred_megapixels_fit_into_two_gigabytes(tmp_path, format):
+    """Peak memory of the codec process, with what is mapped from files, for a further pixel."""
+    peaks = []
+    for side in (3000, 7000):
+        file = tmp_path / f"{side}.tif"
+        Image.fromarray(np.tile(np.arange(side, dtype=np.uint8) // 2 + 60, (side, 1))).save(file)
+        guard = Guard(
+            Settings(output=str(tmp_path / "out"), run="r", side=SIDE, format=format, layout="whole")
+        )
+        item = Item(file.name, str(file))
+        assert isinstance(guard.open(item), View)
+        assert guard.paint(item, CHROMA, 0.5, 0.0, 0).outcome == Outcome.COLORIZED
+        (codec,) = psutil.Process().children()
+        status = Path(f"/proc/{codec.pid}/status").read_text()
+        peaks.append(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) << 10)
+        guard.close()
+    small, large = peaks
+    assert small + (large - small) / (49e6 - 9e6) * (300e6 - 9e6) < 2e9

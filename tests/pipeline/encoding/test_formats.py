@@ -1,8 +1,10 @@
 """Derivatives in every format: their pixels, their depth, their structure, read back by programs of others."""
 
 import io
+import mmap
 import shutil
 import subprocess
+import tempfile
 
 import cv2
 import imagecodecs
@@ -68,6 +70,38 @@ def test_a_tiff_is_lossless_in_the_byte_order_of_its_master(depth, compression, 
 def test_an_uncompressed_tiff_is_as_large_as_its_pixels():
     rgb = picture()
     assert len(tiff.encode(rgb, NOTHING, PACKET, "none")) < rgb.nbytes + 3000
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "none"])
+@pytest.mark.parametrize("kind", ["tiff", "ptif"])
+def test_a_large_picture_gives_the_same_bytes_by_bands_from_a_file(monkeypatch, kind, compression, depth):
+    rgb = picture(depth, size=(611, 1307))
+
+    def encoded():
+        if kind == "tiff":
+            return tiff.encode(rgb, NOTHING, PACKET, compression)
+        return tiff.encode_pyramid(rgb, NOTHING, PACKET, compression, 90)
+
+    whole = encoded()
+    monkeypatch.setattr(tiff, "_BAND", 1)
+    monkeypatch.setattr(tiff, "_STRIP", rgb[0].nbytes * 100)
+    by_bands = encoded()
+    monkeypatch.setattr(tiff, "_IN_MEMORY", 1)
+    mapped = encoded()
+    assert isinstance(mapped, mmap.mmap) and bytes(mapped) == by_bands
+    assert np.array_equal(vips(by_bands), vips(whole)) and np.array_equal(vips(by_bands), rgb)
+    if kind == "ptif":
+        assert by_bands == whole
+        with tifffile.TiffFile(io.BytesIO(by_bands)) as file:
+            assert [page.shape[:2] for page in file.pages] == [(1307, 611), (654, 306), (327, 153), (164, 77)]
+
+
+def test_no_room_for_temporary_files_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr(tiff, "_IN_MEMORY", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(OSError, match="TMPDIR"):
+        tiff.encode(picture(), NOTHING, PACKET, "lzw")
 
 
 @pytest.mark.parametrize(("compression", "depth"), [("jpeg", 8), ("lzw", 8), ("deflate", 16), ("none", 8)])
