@@ -151,10 +151,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     which.add_argument(
         "--layout",
-        choices=("recognize", "whole"),
+        choices=("recognize", "alto", "whole"),
         default="recognize",
-        help="find pictures inside of borders and among text, and skip pages that have none; or take each scan whole "
-        "as a picture (default: recognize)",
+        help="find pictures inside of borders and among text, and skip pages that have none; or first ask the ALTO "
+        "file NAME.xml beside a scan, if there is one; or take each scan whole as a picture (default: recognize)",
     )
     which.add_argument(
         "--max_pixels",

@@ -21,7 +21,7 @@ from pipeline.decoding.opening import check_size
 from pipeline.decoding.pillow import open_image, unlimited
 from pipeline.errors import JobError, words
 from pipeline.gallery import pictures
-from pipeline.imaging import chroma, derivative, hints, layout, recovery
+from pipeline.imaging import alto, chroma, derivative, hints, layout, recovery
 from pipeline.imaging.icc import srgb_profile
 from pipeline.imaging.mark import Mark
 from pipeline.imaging.scan import Scan, read_scan
@@ -117,13 +117,9 @@ class Codec:
             note = joined(*master.notes, scan.note)
             record = record.replace(width=width, height=height, detail=note)
             guide, marks = _upright_guide(scan), None
-            boxes: tuple[layout.Box, ...] = (layout.WHOLE,)
-            if (
-                self.settings.layout == "recognize" and not item.hints
-            ):  # with hints, a person has checked the scan
-                boxes, words_of_it = layout.find(guide)
-                note = joined(note, words_of_it)
-                record = record.replace(detail=note)
+            boxes, words_of_it = self._pictures(item, guide, scan)
+            note = joined(note, words_of_it)
+            record = record.replace(detail=note)
             if item.hints:
                 hints_data = hint_files.read(item)
                 record = record.replace(hints_sha256=hashlib.sha256(hints_data).hexdigest())
@@ -282,9 +278,37 @@ class Codec:
         except Exception:  # without a picture, the gallery shows only text
             return None
 
+    def _pictures(self, item: Item, guide: np.ndarray, scan: Scan) -> tuple[tuple[layout.Box, ...], str]:
+        """The pictures in a scan, and a remark about them. Raises Refusal if there are none."""
+        if self.settings.layout == "whole" or item.hints:  # with hints, a person has checked the scan
+            return (layout.WHOLE,), ""
+        remark = ""
+        if self.settings.layout == "alto":
+            name, page = _alto_file(item.source), keys.split(item.key)[1] or 1
+            try:
+                dpi = scan.carried.dpi and scan.carried.dpi[0]
+                boxes = alto.pictures(storage.read(name), size=scan.size, dpi=dpi, page=page)
+            except FileNotFoundError:
+                pass
+            except (alto.AltoError, OSError) as error:
+                remark = f"{name.rpartition('/')[2]} was not used: {error}"
+            else:
+                words = f"{name.rpartition('/')[2]} names {len(boxes)} picture{'s' * (len(boxes) != 1)}"
+                if not boxes:
+                    raise Refusal(Reason.TEXT_PAGE, f"{words} (--layout whole colours it all the same)")
+                return boxes, f"{words}; nothing else got colour"
+        boxes, words = layout.find(guide)
+        return boxes, joined(remark, words)
+
     def _check(self, width: int, height: int) -> None:
         check_size(width, height, self.settings.max_pixels)
         self._announce(width * height)
+
+
+def _alto_file(source: str) -> str:
+    """URI of the ALTO file of a scan: beside it, with the ending .xml instead of its own."""
+    folder, slash, name = source.rpartition("/")
+    return f"{folder}{slash}{name.rpartition('.')[0] or name}.xml"
 
 
 def _upright_guide(scan: Scan) -> np.ndarray:

@@ -30,7 +30,7 @@ class Settings:
     calm: float = 0.0  # certainty of a place below which its chroma fades
     min_confidence: float = 0.0  # below it no derivative is written
     color_scans: str = "skip"  # or colorize
-    layout: str = "recognize"  # pictures in borders and on pages, or "whole": every scan is one picture
+    layout: str = "recognize"  # pictures in borders and on pages, "alto": first as its file says; or "whole"
     max_pixels: int = MAX_PIXELS
     codec_timeout: float = 120.0  # seconds for decoding or encoding a scan, plus one per megapixel
     stop_file: str = ""  # if it exists, no new scan is started; local, gs:// or s3://

@@ -1,0 +1,99 @@
+"""Reads where the pictures of a page are from its ALTO file (Library of Congress, versions 1 to 4)."""
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+
+from pipeline.imaging.layout import Box
+
+# Values of TYPE, in lower case, of composed blocks that are pictures; there is no fixed list.
+_PICTURES = {"illustration", "illustrations", "image", "photo", "photograph", "picture"}
+_PER_INCH = {"mm10": 254.0, "inch1200": 1200.0}
+_SMALLEST = 0.001  # of the page; smaller pictures are ornaments
+
+
+class AltoError(ValueError):
+    """A file is not ALTO, or does not say where its pictures are. The message is for people."""
+
+
+def pictures(
+    data: bytes, *, size: tuple[int, int], dpi: float | None = None, page: int = 1
+) -> tuple[Box, ...]:
+    """Places of the pictures, in reading order from the top. Those inside of another one are left out.
+
+    Args:
+      data: the file.
+      size: width and height in pixels of the upright scan.
+      dpi: resolution of the scan; needed if the file measures in millimetres or inches and its page has no size.
+      page: number of the page in the file, from 1.
+
+    Raises:
+      AltoError: with the reason.
+    """
+    try:
+        root = ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        raise AltoError(f"it is no XML ({error})") from None
+    if _name(root) != "alto":
+        raise AltoError(f"its root is {_name(root)}, and not alto")
+    pages = [element for element in root.iter() if _name(element) == "Page"]
+    if not 1 <= page <= len(pages):
+        raise AltoError(f"it has {len(pages)} pages, and not page {page}")
+    units = [(element.text or "").strip() for element in root.iter() if _name(element) == "MeasurementUnit"]
+    found = pages[page - 1]
+    width, height = _page_size(found, units[0] if units else "pixel", size, dpi)
+    boxes = [box for element in _blocks(found) if (box := _box(element, width, height)).area >= _SMALLEST]
+    apart: list[Box] = []
+    for box in sorted(boxes, key=lambda box: -box.area):
+        if not any(box.within(larger) for larger in apart):
+            apart.append(box)
+    return tuple(sorted(apart, key=lambda box: (box.top, box.left)))
+
+
+def _name(element: ElementTree.Element) -> str:
+    """Name without the namespace, which differs between the versions."""
+    return element.tag.rpartition("}")[2]
+
+
+def _page_size(
+    page: ElementTree.Element, unit: str, size: tuple[int, int], dpi: float | None
+) -> tuple[float, float]:
+    """Width and height of the page in the unit of the file."""
+    width, height = _number(page, "WIDTH"), _number(page, "HEIGHT")
+    if width and height:
+        return width, height
+    if unit == "pixel":
+        return size
+    if unit not in _PER_INCH:
+        raise AltoError(f"its unit is {unit}")
+    if not dpi:
+        raise AltoError(f"it measures in {unit}, its page has no size, and the scan has no resolution")
+    return size[0] / dpi * _PER_INCH[unit], size[1] / dpi * _PER_INCH[unit]
+
+
+def _blocks(page: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    for element in page.iter():
+        composed = _name(element) == "ComposedBlock" and element.get("TYPE", "").lower() in _PICTURES
+        if (composed or _name(element) == "Illustration") and element.get("WIDTH") and element.get("HEIGHT"):
+            yield element
+
+
+def _box(element: ElementTree.Element, width: float, height: float) -> Box:
+    left, top = (_number(element, name) or 0.0 for name in ("HPOS", "VPOS"))
+    right, bottom = left + (_number(element, "WIDTH") or 0.0), top + (_number(element, "HEIGHT") or 0.0)
+    return Box(
+        *(min(1.0, max(0.0, share)) for share in (top / height, bottom / height, left / width, right / width))
+    )
+
+
+def _number(element: ElementTree.Element, name: str) -> float | None:
+    """A number of at least 0; None if there is none."""
+    text = element.get(name)
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise AltoError(f"the {name} of its {_name(element)} is {text!r}")
+    return number
