@@ -4,6 +4,8 @@ Photographs are squashed to S x S pixels. Predicted chroma is joined with the lu
 derivative, before it is measured.
 """
 
+import bisect
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -71,13 +73,17 @@ def truth(photos: list[Photo], size: int) -> Truth:
 def operating_strength(photos: list[Photo], size: int, predictor: Predictor) -> float:
     """The factor on chroma, at most 8, at which the mean colourfulness is `SHARE` of the true one."""
     strengths = np.array([0, 0.3, 0.5, 0.7, 0.9, 1.2, 1.6, 2.5, 4, 8])
-    found = np.zeros(len(strengths))
-    for _, grey, lightness in pictures(photos, size):
-        predicted, _ = predictor(lightness)
-        for index, strength in enumerate(strengths[1:], start=1):
-            found[index] += float(ops.sum(metrics.colorfulness(conversion.join(grey, strength * predicted))))
-    wanted = SHARE * truth(photos, size).colorfulness.sum()
-    return float(np.interp(wanted, found, strengths))
+    batches_of = [(grey, predictor(lightness)[0]) for _, grey, lightness in pictures(photos, size)]
+
+    @functools.cache
+    def found(index: int) -> float:
+        """Colourfulness of all pictures at a strength; it grows with the strength."""
+        joined = (conversion.join(grey, strengths[index] * chroma) for grey, chroma in batches_of)
+        return sum(float(ops.sum(metrics.colorfulness(rgb))) for rgb in joined) if index else 0.0
+
+    wanted = SHARE * sum(float(ops.sum(metrics.colorfulness(rgb))) for rgb, _, _ in pictures(photos, size))
+    above = bisect.bisect_left(range(1, len(strengths) - 1), wanted, key=found) + 1
+    return float(np.interp(wanted, [found(above - 1), found(above)], strengths[above - 1 : above + 1]))
 
 
 def ranges(photos: list[Photo], size: int, predictor: Predictor, strength: float) -> dict[str, list[float]]:
