@@ -31,8 +31,9 @@ class Scan:
 
     stored_size: tuple[int, int]  # width, height in pixels
     luma: np.ndarray | None  # uint8 [H, W], sRGB-coded Y'; None if the coded luminance of the master is kept
-    guide: np.ndarray  # uint8 [h, w]: the same luma, at most GUIDE_REDUCTION times smaller
+    guide: np.ndarray  # uint8 [h, w]: the luma in sRGB, at most GUIDE_REDUCTION times smaller
     jpeg: graft.Jpeg | None = None  # coded luminance of the master
+    tone: icc.Tone | None = None  # of the coded luminance, if it is not that of sRGB
     orientation: int = 1  # EXIF 1...8; not 1 only if the derivative has the same orientation
     carried: Carried = field(default_factory=Carried)  # metadata of the master for the derivative
     note: str = ""  # remarks for people
@@ -137,8 +138,11 @@ def _keep_jpeg(image: Image.Image, data: bytes, orientation: int, colorize_color
     grey = image.format == "JPEG" and image.mode == "L"
     if not (grey or _is_ycc(image)):
         return None
-    if grey and icc.grey_curve(image.info.get("icc_profile"), notes) is not None:
-        return None  # its levels are not those of sRGB
+    tone = None
+    if grey and icc.grey_curve(profile := image.info.get("icc_profile"), notes) is not None:
+        tone = icc.grey_tone(profile)  # its levels are not those of sRGB
+        if tone is None:
+            return None
     try:
         jpeg = luminance.parse(data)
     except graft.NotGraftable:
@@ -148,8 +152,10 @@ def _keep_jpeg(image: Image.Image, data: bytes, orientation: int, colorize_color
     image.draft("L" if grey else "YCbCr", (size[0] // reduction, size[1] // reduction))
     if not (grey or colorize_color):
         _check_grey(image, notes)
-    guide = image if grey else image.getchannel("Y")
-    return Scan(size, None, np.asarray(guide), jpeg, orientation, note="; ".join(notes))
+    guide = np.asarray(image if grey else image.getchannel("Y"))
+    if tone is not None:
+        guide = cv2.LUT(guide, tone.curve)
+    return Scan(size, None, guide, jpeg, tone, orientation, note="; ".join(notes))
 
 
 def _is_ycc(image: Image.Image) -> bool:

@@ -339,14 +339,16 @@ def test_16_bits_are_converted_by_their_grey_profile():
     assert np.abs(read(data).luma - srgb_level(DOT_GAIN)[LUMA]).max() <= 1.5
 
 
-def test_a_grey_jpeg_is_grafted_only_if_its_levels_are_srgb():
-    assert read(save(grey(), "JPEG", icc_profile=GREY_DOTS), "jpeg").jpeg is None
-    assert read(
-        save(grey(), "JPEG", icc_profile=profile(b"GRAY", {"kTRC": curve(srgb_linear(LEVEL))})), "jpeg"
-    ).jpeg
-    assert read(save(grey(), "JPEG", icc_profile=SRGB), "jpeg").jpeg
-    assert read(save(grey(), "JPEG"), "jpeg").jpeg
-    assert read(save(grey(), "JPEG"), "png").jpeg is None
+def test_a_grey_jpeg_is_grafted_if_its_levels_are_srgb_or_its_tone_curve_is_known():
+    dots = read(save(grey(), "JPEG", icc_profile=GREY_DOTS), "jpeg")
+    assert dots.jpeg and dots.tone
+    lab = read(save(grey(), "JPEG", icc_profile=GREY_DOTS.replace(b"GRAYXYZ ", b"GRAYLab ")), "jpeg")
+    assert lab.jpeg is None and lab.tone is None
+    levels = profile(b"GRAY", {"kTRC": curve(srgb_linear(LEVEL))})
+    for icc_profile in (levels, SRGB, None):
+        same = read(save(grey(), "JPEG", icc_profile=icc_profile), "jpeg")
+        assert same.jpeg and same.tone is None
+    assert read(save(grey(), "JPEG", icc_profile=GREY_DOTS), "png").jpeg is None
 
 
 def srgb_linear(level):
