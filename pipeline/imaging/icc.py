@@ -9,6 +9,7 @@ import io
 import struct
 from dataclasses import dataclass
 
+import imagecodecs
 import numpy as np
 from PIL import Image, ImageCms
 
@@ -65,6 +66,29 @@ def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Im
         except ImageCms.PyCMSError:
             notes.append(UNUSABLE)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def deep_to_srgb(rgb: np.ndarray, icc: bytes | None) -> np.ndarray:
+    """Converts RGB uint16 [H, W, 3] to sRGB as `to_srgb` does. An unusable profile changes nothing."""
+    if is_srgb(icc):
+        return rgb
+    assert icc is not None  # or it would be sRGB
+    try:
+        if icc[16:20] == b"GRAY":
+            curve = _grey_curve(icc)
+            return rgb if curve is None else deep_curve(curve)[rgb]
+        _transform(icc, "RGB")
+    except ImageCms.PyCMSError:
+        return rgb
+    flags, intent = imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION, imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC
+    return imagecodecs.cms_transform(
+        rgb, icc, srgb_profile(), colorspace="rgb", outcolorspace="rgb", intent=intent, flags=flags
+    )
+
+
+def deep_curve(curve: np.ndarray) -> np.ndarray:
+    """Curve uint16 [65536] from a curve uint8 [256], interpolated."""
+    return np.rint(257 * np.interp(np.arange(65536) / 257, np.arange(256), curve)).astype(np.uint16)
 
 
 def is_srgb(icc: bytes | None) -> bool:

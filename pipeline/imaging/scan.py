@@ -11,6 +11,7 @@ from PIL import Image
 from pipeline.decoding import png
 from pipeline.decoding.errors import refusing
 from pipeline.decoding.opening import MAX_PIXELS, check_pages, check_size, opened
+from pipeline.decoding.samples import DEEP
 from pipeline.imaging import graft, icc, luminance
 from pipeline.imaging.grey import SIDE as GREY_SIDE
 from pipeline.imaging.grey import check_grey
@@ -180,9 +181,13 @@ def _decode(image: Image.Image, colorize_color: bool, orientation: int, notes: l
     deep = None
     if image.mode.startswith("I"):
         luma, deep = _deep_luma(image, notes)
-        deep = np.ascontiguousarray(upright(deep, orientation))
     else:
         luma = _luma(image, colorize_color, notes)
+        if (deep_rgb := image.info.get(DEEP)) is not None:
+            deep = _luma_of_deep(deep_rgb, image)
+            luma = ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if deep is not None:
+        deep = np.ascontiguousarray(upright(deep, orientation))
     luma = np.ascontiguousarray(upright(luma, orientation))
     height, width = luma.shape
     return Scan((width, height), luma, _reduce(luma), note="; ".join(notes), deep=deep)
@@ -248,6 +253,17 @@ def _deep_luma(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.nda
         notes.append(_ON_WHITE)
         levels[level], deep_levels[level] = 255, 65535
     return levels[deep], deep_levels[deep]
+
+
+def _luma_of_deep(rgb: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Luma uint16 [H, W] of RGB uint16 [H, W, 3], with the profile or the gamma of an image."""
+    gamma = png.gamma(image)
+    curve = icc.gamma_curve(gamma) if gamma else None
+    if curve is not None:
+        rgb = icc.deep_curve(curve)[rgb]
+    elif not gamma:
+        rgb = icc.deep_to_srgb(rgb, image.info.get("icc_profile"))
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
 
 
 def _reduction(size: tuple[int, int]) -> int:

@@ -130,7 +130,7 @@ def opened(file):
     return image
 
 
-def derive(master, format):
+def derive(master, format, quality=90):
     """The derivative, and the note about what was left out."""
     scan = read_scan(master, output_format=format, max_pixels=10**8)
     guide = np.ascontiguousarray(embedded.upright(scan.guide, scan.orientation))
@@ -142,7 +142,7 @@ def derive(master, format):
     )
     record = Record("a", "a", source_sha256="ab" * 32, model="fusion", model_version="1.0", detail=scan.note)
     packet = provenance.packet(record, scan.carried.xmp)
-    return encode(scan, model, format=format, quality=90, packet=packet), scan.note
+    return encode(scan, model, format=format, quality=quality, packet=packet), scan.note
 
 
 def segment(marker, payload):
