@@ -469,7 +469,9 @@ def test_exif_describes_the_coding_of_the_derivative(tmp_path, format):
     )
     tags = read(tmp_path, derive(master, format)[0])
     assert tags["ExifIFD:ColorSpace"] == 1
-    assert (tags.get("ExifIFD:ExifImageWidth", 90), tags.get("ExifIFD:ExifImageHeight", 120)) == (90, 120)
+    width, height = (120, 90) if format == "jpeg" else (90, 120)  # the coded luma of a JPEG is kept as it lies
+    found = tags.get("ExifIFD:ExifImageWidth", width), tags.get("ExifIFD:ExifImageHeight", height)
+    assert found == (width, height)
     assert "ExifIFD:Gamma" not in tags
 
 
@@ -509,7 +511,7 @@ def test_orientation_is_applied_once_wherever_it_is_stated(kind, format, stated)
     assert shown.size == turned.size == (90, 120)
     assert np.abs(np.asarray(shown.convert("L")).astype(int) - np.asarray(turned)).mean() < 4
     assert imagemagick(derivative) in (None, (90, 120))
-    assert embedded.read(derivative).orientation == (6 if (kind, format) == ("grey.jpg", "jpeg") else 1)
+    assert embedded.read(derivative).orientation == (6 if (suffix, format) == ("jpg", "jpeg") else 1)
     assert words == ""
 
 
