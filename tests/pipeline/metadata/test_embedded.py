@@ -469,7 +469,9 @@ def test_exif_describes_the_coding_of_the_derivative(tmp_path, format):
     )
     tags = read(tmp_path, derive(master, format)[0])
     assert tags["ExifIFD:ColorSpace"] == 1
-    width, height = (120, 90) if format == "jpeg" else (90, 120)  # the coded luma of a JPEG is kept as it lies
+    width, height = (
+        (120, 90) if format == "jpeg" else (90, 120)
+    )  # the coded luma of a JPEG is kept as it lies
     found = tags.get("ExifIFD:ExifImageWidth", width), tags.get("ExifIFD:ExifImageHeight", height)
     assert found == (width, height)
     assert "ExifIFD:Gamma" not in tags
