@@ -120,8 +120,9 @@ class Codec:
                 self.settings.layout == "recognize" and not item.hints
             ):  # with hints, a person has checked the scan
                 boxes, words_of_it = layout.find(guide)
-                note = joined(note, words_of_it)
-                record = record.replace(detail=note)
+                if words_of_it:
+                    note = joined(note, words_of_it)
+                    record = record.replace(detail=note)
             if item.hints:
                 hints_data = hint_files.read(item)
                 record = record.replace(hints_sha256=hashlib.sha256(hints_data).hexdigest())
