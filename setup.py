@@ -9,6 +9,8 @@ RUNTIME = [
     "apache-beam>=2.72,<2.73",
     "imagecodecs>=2025.8,<2026.3",  # later versions need NumPy 2, which TensorFlow 2.16 does not support
     "jinja2>=3.1",
+    # libjpeg-turbo's lossless transformations. Without it, JPEGs in luma and chroma are composed from pixels.
+    "jpegtran-cffi-wheels==0.5.3.dev0; platform_machine == 'x86_64'",
     "keras>=3.15,<4",
     "numpy>=1.26,<2",
     "opencv-python-headless>=4.10,<4.12",
@@ -57,6 +59,7 @@ TEST = [
     *S3,
     *C2PA,
     *IMAGENET,
+    "av>=14",  # FFmpeg, an independent decoder
     "bagit>=1.9",  # validates bags
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6",

@@ -85,10 +85,10 @@ def verify(argv: list[str]) -> int:
 
 
 def recover(argv: list[str]) -> int:
-    """`archive-colorize recover DERIVATIVE FILE`: gives the grey JPEG master of a derivative back."""
+    """`archive-colorize recover DERIVATIVE FILE`: gives the JPEG master of a derivative back."""
     from pipeline.imaging import recovery  # loads OpenCV, which `--help` does not need
 
-    words = "Gives the grey JPEG master of a JPEG derivative back, as a new FILE."
+    words = "Gives the grey JPEG master of a JPEG derivative back, as a new FILE: to the last byte, or only its luma."
     chosen = _parse("recover", words, argv, "DERIVATIVE", "FILE")
     for place in (chosen.derivative, chosen.file):
         check_reachable(place)

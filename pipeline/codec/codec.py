@@ -21,8 +21,7 @@ from pipeline.decoding.opening import check_size
 from pipeline.decoding.pillow import open_image, unlimited
 from pipeline.errors import JobError, words
 from pipeline.gallery import pictures
-from pipeline.imaging import alto, chroma, derivative, hints, layout, recovery
-from pipeline.imaging.icc import srgb_profile
+from pipeline.imaging import alto, chroma, derivative, hints, icc, layout, recovery
 from pipeline.imaging.mark import Mark
 from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import before_and_after, thumbnail
@@ -118,8 +117,9 @@ class Codec:
             record = record.replace(width=width, height=height, detail=note)
             guide, marks = _upright_guide(scan), None
             boxes, words_of_it = self._pictures(item, guide, scan)
-            note = joined(note, words_of_it)
-            record = record.replace(detail=note)
+            if words_of_it:
+                note = joined(note, words_of_it)
+                record = record.replace(detail=note)
             if item.hints:
                 hints_data = hint_files.read(item)
                 record = record.replace(hints_sha256=hashlib.sha256(hints_data).hexdigest())
@@ -230,7 +230,7 @@ class Codec:
             with unlimited, open_image(data) as image:
                 claimed = provenance.read_packet(embedded.packet(data))
                 named = image.format == "JPEG2000"  # it declares sRGB by a number
-                if claimed is None or not (named or image.info.get("icc_profile") == srgb_profile()):
+                if claimed is None or not (named or icc.is_of_derivatives(image.info.get("icc_profile"))):
                     return None
                 image.load()
             signed: dict[str, Any] = {"c2pa": self.settings.c2pa}

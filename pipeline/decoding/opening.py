@@ -8,6 +8,7 @@ from PIL import Image
 from pipeline.decoding import jpeg, jpeg2000, png, pnm, tiff
 from pipeline.decoding.errors import refusing
 from pipeline.decoding.pillow import open_image, unlimited
+from pipeline.decoding.samples import DEEP
 from pipeline.records.record import Reason, Refusal
 
 MAX_PIXELS = 300_000_000  # default for a picture
@@ -61,6 +62,8 @@ def opened(
                 raise Refusal(Reason.MULTIPAGE, "several pictures in one file: split it into single ones")
             if image.format == "PNG":
                 png.mend_transparency(data, image)
+                if (deep := png.deep_rgb(data)) is not None:
+                    image.info[DEEP] = deep
         with image:
             yield image
             if image.format == "PNG" and not png.is_whole(data, image):

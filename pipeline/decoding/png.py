@@ -1,9 +1,10 @@
-"""Properties of a PNG that Pillow ignores: missing rows, which it leaves black, gamma, a transparent level."""
+"""What Pillow ignores of a PNG: missing rows, which it leaves black, gamma, a transparent level, RGB of 16 bits."""
 
 import struct
 import zlib
 from collections.abc import Iterator
 
+import imagecodecs
 import numpy as np
 from PIL import Image
 
@@ -54,6 +55,16 @@ def mend_transparency(data: bytes, image: Image.Image) -> None:
         image.info["transparency"] = level * 255 // ((1 << depth) - 1)
     if kind == 2 and depth == 16 and level is not None:
         raise Refusal(Reason.UNSUPPORTED_MODE, "a transparent colour of 16 bits is not handled")
+
+
+def deep_rgb(data: bytes) -> np.ndarray | None:
+    """RGB uint16 [H, W, 3] of a whole PNG with 16 bits and without opacity; None for other kinds, and for damage."""
+    if data[24:26] != b"\x10\x02":
+        return None
+    try:
+        return imagecodecs.png_decode(data)
+    except (RuntimeError, ValueError):  # Pillow says what is wrong
+        return None
 
 
 def _size(data: bytes) -> int:

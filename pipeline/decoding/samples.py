@@ -4,11 +4,12 @@ import numpy as np
 from PIL import Image
 
 CHANNELS = {"L": 1, "RGB": 3, "YCbCr": 3, "LAB": 3, "CMYK": 4}  # of each colour space, with Pillow's names
+DEEP = "deep_rgb"  # in the `info` of an image: the same picture with 16 bits, uint16 [H, W, 3]
 _ALPHA = {"": "", "straight": "A", "premultiplied": "a"}
 
 
 def to_image(samples: np.ndarray, white: int, space: str, alpha: str = "") -> Image.Image:
-    """Makes an image with 8 bits per sample, or with 16 bits for deep grey.
+    """Makes an image with 8 bits per sample, or with 16 bits for deep grey. Deep RGB is in its `info`, too, as `DEEP`.
 
     Args:
       samples: uint8 or uint16 [H, W, C]: the channels of `space`, then alpha if there is one.
@@ -20,9 +21,13 @@ def to_image(samples: np.ndarray, white: int, space: str, alpha: str = "") -> Im
       Mode "I;16" with white at 65 535 for grey of more than 8 bits; otherwise an 8-bit mode with white at 255.
     """
     deep = white > 255 and space == "L" and not alpha
+    deep_rgb = scaled(samples, white, 65535) if white > 255 and space == "RGB" and not alpha else None
     samples = scaled(samples, white, 65535 if deep else 255)
     planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(samples, -1, 0)]
-    return planes[0] if len(planes) == 1 else Image.merge(space + _ALPHA[alpha], planes)
+    image = planes[0] if len(planes) == 1 else Image.merge(space + _ALPHA[alpha], planes)
+    if deep_rgb is not None:
+        image.info[DEEP] = deep_rgb
+    return image
 
 
 def scaled(samples: np.ndarray, white: int, full: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from PIL import Image
 from tifffile import TiffFileError, TiffPage
 
 from pipeline.decoding import levels, tags
-from pipeline.decoding.samples import CHANNELS, to_image
+from pipeline.decoding.samples import CHANNELS, DEEP, to_image
 from pipeline.records.record import Reason, Refusal
 
 _SPACES = {
@@ -71,7 +71,10 @@ def to_picture(page: TiffPage, notes: list[str]) -> Image.Image:
     if kind == tags.MIN_IS_WHITE:
         turned = white - np.minimum(samples[..., :1], white)
         samples = np.concatenate([turned, samples[..., 1:]], axis=2) if alpha else turned
-    return to_image(samples, white, space, alpha)
+    image = to_image(samples, white, space, alpha)
+    if kind == tags.PALETTE:
+        image.info.pop(DEEP, None)  # its pixels have 8 bits, whatever their colours
+    return image
 
 
 def palette(page: TiffPage) -> np.ndarray:

@@ -20,6 +20,7 @@ from model.color.srgb import (
     SLOPE,
     WHITE,
 )
+from pipeline.imaging.icc import Tone
 
 MAX_SQUASH = 2.0  # a longer picture is seen in overlapping square tiles
 TILE_STEP = 0.75  # of a tile's side, at most
@@ -154,6 +155,31 @@ def limit(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> tuple[np.ndarray,
     low = cv2.multiply(cv2.min(cv2.min(red, green), blue), below)
     share = cv2.max(cv2.max(high, low), 1.0)  # type: ignore[call-overload]  # the stub lacks scalars
     return cv2.divide(cb, share), cv2.divide(cr, share)
+
+
+def recode(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray, tone: Tone) -> tuple[np.ndarray, np.ndarray]:
+    """Converts chroma of sRGB to an RGB space with another tone curve.
+
+    The colour keeps its hue and saturation, and the luma of that space becomes that of the grey. It is found by two
+    Newton steps with the slope of greys, as in `to_ycc`.
+
+    Args:
+      luma: uint8 [H, W], in levels of sRGB.
+      cb, cr: float32 [H, W], in levels of sRGB, inside of the gamut.
+
+    Returns:
+      Cb, Cr float32 [H, W] in levels of the space, inside of its gamut.
+    """
+    grey, level = tone.coded(luma), luma.astype(np.float32)
+    slope = np.interp(grey, np.arange(256), np.gradient(tone.levels))
+    offsets = np.stack([cb, cr], -1) @ _TO_RGB.T
+    for _ in range(2):
+        coded = tone.coded(level[..., None] + offsets)
+        level = (level + slope * (grey - coded @ _LUMA[0])).astype(np.float32)
+    ycc = rgb_to_ycc(tone.coded(level[..., None] + offsets).astype(np.float32))
+    return limit(
+        np.rint(grey).astype(np.uint8), *(np.ascontiguousarray(plane) for plane in np.moveaxis(ycc, -1, 0))
+    )
 
 
 def to_rgb(luma: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> np.ndarray:

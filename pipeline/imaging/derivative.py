@@ -95,8 +95,9 @@ def encode(
 ) -> bytes | mmap.mmap:
     """Encodes the derivative: sRGB, the metadata of the master, and an XMP packet.
 
-    The coded luminance of a grey JPEG is kept in a JPEG. Other scans are encoded from their luma, with its depth if the
-    format has it. A TIFF is encoded by rows; the bytes of a large one are those of a temporary file.
+    The coded luminance of a JPEG is kept in a JPEG, which then has the tone curve of the master. Other scans are
+    encoded from their luma, with its depth if the format has it. A TIFF is encoded by rows; the bytes of a large one
+    are those of a temporary file.
 
     Args:
       scan: the decoded master.
@@ -147,6 +148,8 @@ def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes, mark: Mark
         master, others = graft.parse(buffer.getvalue()), tuple(graft.comment(carried.comment))
     width, height = (-(-side // 2) for side in scan.stored_size)
     planes = chroma.apply_model(model, scan.guide)
+    if scan.tone is not None:
+        planes = chroma.recode(scan.guide, *planes, scan.tone)
     cb, cr = (cv2.resize(_to_byte(plane), (width, height), interpolation=_to_half(scan)) for plane in planes)
     if mark:
         cb, cr = (mark.neutral(plane, scan.stored_size) for plane in (cb, cr))
@@ -155,7 +158,7 @@ def _jpeg(scan: Scan, model: np.ndarray, quality: int, packet: bytes, mark: Mark
         *([graft.app1_exif(carried.exif)] if carried.exif else []),
         *(graft.app1_xmp(packet) if fits else graft.app1_xmp(*xmp.split(packet, graft.LARGEST_XMP))),
         *graft.app13_photoshop(carried.photoshop),
-        *graft.app2_icc(srgb_profile()),
+        *graft.app2_icc(srgb_profile() if scan.tone is None else scan.tone.profile),
         *others,
     ]
     return graft.graft(master, cb, cr, quality=quality, segments=segments)

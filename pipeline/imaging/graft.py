@@ -11,13 +11,14 @@ is not decoded.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
 import itertools
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -84,7 +85,7 @@ class _Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Jpeg:
-    """The structure of a grey JPEG that can carry grafted chroma.
+    """The structure of the luminance of a JPEG that can carry grafted chroma.
 
     Attributes:
       data: the file.
@@ -93,7 +94,8 @@ class Jpeg:
       component: id of the luminance, 0...255.
       quantisation: quantisation table, as in a DQT segment (T.81, B.2.4.1) with the id 0.
       metadata: APPn and COM segments in their order.
-      coding: Huffman tables, restart intervals and scans in their order.
+      coding: Huffman tables, restart intervals and scans of the luminance in their order.
+      recoded: whether the scans are not those of the master, but have the same coefficients (`luminance.parse`).
     """
 
     data: bytes = field(repr=False)
@@ -104,6 +106,7 @@ class Jpeg:
     quantisation: bytes = field(repr=False)
     metadata: tuple[bytes, ...] = field(repr=False)
     coding: tuple[_Segment, ...] = field(repr=False)
+    recoded: bool = False
 
     @property
     def progressive(self) -> bool:
@@ -130,8 +133,11 @@ def parse(jpeg: bytes) -> Jpeg:
     return _parse(jpeg, components=1)
 
 
-def parse_grafted(jpeg: bytes) -> Jpeg:
-    """Reads the structure of the luminance in a result of `graft`. Raises NotGraftable."""
+def parse_separate(jpeg: bytes) -> Jpeg:
+    """Reads the structure of the luminance in a colour JPEG whose scans have one component each, as `graft` writes it.
+
+    Raises NotGraftable, also if the luminance has fewer samples than the picture has pixels.
+    """
     return _parse(jpeg, components=3)
 
 
@@ -154,10 +160,13 @@ def _parse(jpeg: bytes, components: int) -> Jpeg:
         raise NotGraftable(_REFUSED[_DNL])
     if not width:
         raise NotGraftable("its width is 0")
-    component, _, table = jpeg[start + 10 : start + 13]
+    component, sampling, table = jpeg[start + 10 : start + 13]
     if not scans or scans[0].start < start:
         raise NotGraftable("no scan follows the frame header")
     others = jpeg[start + 13 : start + 10 + 3 * components : 3]  # ids of the other components
+    for other in jpeg[start + 14 : start + 10 + 3 * components : 3]:  # T.81, A.1.1
+        if other >> 4 > sampling >> 4 or other & 15 > sampling & 15:
+            raise NotGraftable("its luminance is subsampled")
     if any(jpeg[s.start + 4] != 1 or jpeg[s.start + 5] not in (component, *others) for s in scans):
         raise NotGraftable("a scan is of several components, or of one that the frame does not have")
     own = [s for s in scans if jpeg[s.start + 5] == component]
@@ -171,7 +180,7 @@ def _parse(jpeg: bytes, components: int) -> Jpeg:
         raise NotGraftable("its quantisation table is missing")
     metadata = tuple(jpeg[s.start : s.stop] for s in segments if _is_metadata(s.marker))
     last = own[-1].start
-    coding = tuple(s for s in segments if s.marker in (_DHT, _DRI, _SOS) and s.start <= last)
+    coding = tuple(s for s in segments if (s.marker in (_DHT, _DRI) and s.start < last) or s in own)
     return Jpeg(jpeg, width, height, process, component, tables[table], metadata, coding)
 
 
@@ -278,7 +287,17 @@ def app2_icc(profile: bytes) -> list[bytes]:
     return [_segment(_APP2, _ICC + bytes([n, len(chunks)]) + chunk) for n, chunk in enumerate(chunks, 1)]
 
 
-def _segments(jpeg: bytes) -> Iterator[_Segment]:
+def metadata(jpeg: bytes) -> tuple[bytes, ...]:
+    """APPn and COM segments of a JPEG of any coding in their order, up to damage."""
+    found = []
+    with contextlib.suppress(NotGraftable):
+        for marker, start, stop in _segments(jpeg, refused={}):
+            if _is_metadata(marker):
+                found.append(jpeg[start:stop])
+    return tuple(found)
+
+
+def _segments(jpeg: bytes, refused: Mapping[int, str] = _REFUSED) -> Iterator[_Segment]:
     """Yields the marker segments between the start and the end of an image. Raises NotGraftable."""
     if not jpeg.startswith(_SOI):
         raise NotGraftable("it does not begin like a JPEG")
@@ -287,9 +306,9 @@ def _segments(jpeg: bytes) -> Iterator[_Segment]:
         marker, start = match[1][0], match.end() - 2
         if marker == _EOI:
             return
-        if marker in _REFUSED:
-            raise NotGraftable(_REFUSED[marker])
-        if not (marker in _CODING or _is_metadata(marker)):
+        if marker in refused:
+            raise NotGraftable(refused[marker])
+        if not (marker in _CODING or marker in _REFUSED or _is_metadata(marker)):
             raise NotGraftable(f"it has a marker that does not belong there: FF{marker:02X}")
         stop = start + _length(jpeg, start)
         if marker == _SOS:

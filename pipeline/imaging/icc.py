@@ -1,8 +1,15 @@
-"""ICC profiles: conversion of masters to sRGB, and the sRGB profile of derivatives."""
+"""ICC profiles: conversion of masters to sRGB, and the profiles of derivatives.
+
+A derivative is sRGB. Only if the coded luminance of a master with a grey profile is kept, the derivative has a profile
+with the primaries of sRGB and the tone curve of the master (`Tone`).
+"""
 
 import functools
 import io
+import struct
+from dataclasses import dataclass
 
+import imagecodecs
 import numpy as np
 from PIL import Image, ImageCms
 
@@ -10,6 +17,7 @@ from model.color import srgb
 
 UNUSABLE = "its ICC profile could not be used; taken as sRGB"  # for a record
 
+_LARGEST_CURVE = 2**18  # bytes
 _LEVELS = np.arange(256, dtype=np.uint8)
 
 
@@ -60,11 +68,71 @@ def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Im
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def deep_to_srgb(rgb: np.ndarray, icc: bytes | None) -> np.ndarray:
+    """Converts RGB uint16 [H, W, 3] to sRGB as `to_srgb` does. An unusable profile changes nothing."""
+    if is_srgb(icc):
+        return rgb
+    assert icc is not None  # or it would be sRGB
+    try:
+        if icc[16:20] == b"GRAY":
+            curve = _grey_curve(icc)
+            return rgb if curve is None else deep_curve(curve)[rgb]
+        _transform(icc, "RGB")
+    except ImageCms.PyCMSError:
+        return rgb
+    flags, intent = imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION, imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC
+    return imagecodecs.cms_transform(
+        rgb, icc, srgb_profile(), colorspace="rgb", outcolorspace="rgb", intent=intent, flags=flags
+    )
+
+
+def deep_curve(curve: np.ndarray) -> np.ndarray:
+    """Curve uint16 [65536] from a curve uint8 [256], interpolated."""
+    return np.rint(257 * np.interp(np.arange(65536) / 257, np.arange(256), curve)).astype(np.uint16)
+
+
 def is_srgb(icc: bytes | None) -> bool:
     """Whether RGB pixels with this profile, or without one, are sRGB within one level."""
     try:
         return not icc or _changes_nothing(icc)
     except ImageCms.PyCMSError:
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class Tone:
+    """An RGB space with the primaries of sRGB and another tone curve.
+
+    Attributes:
+      profile: ICC profile of the space.
+      curve: uint8 [256], from its levels to those of sRGB.
+      levels: float64 [256], the same without rounding.
+    """
+
+    profile: bytes
+    curve: np.ndarray
+    levels: np.ndarray
+
+    def coded(self, srgb_levels: np.ndarray) -> np.ndarray:
+        """Converts levels of sRGB, float [...], 0...255, to levels of the space, float64 [...], not rounded."""
+        return np.interp(srgb_levels, self.levels, np.arange(256))
+
+
+def grey_tone(icc: bytes | None) -> Tone | None:
+    """The RGB space with the tone curve of a grey profile; None if there is none, or Little CMS sees another curve."""
+    try:
+        return _grey_tone(icc) if icc and icc[16:20] == b"GRAY" else None
+    except (ImageCms.PyCMSError, struct.error, ArithmeticError, ValueError):
+        return None
+
+
+def is_of_derivatives(icc: bytes | None) -> bool:
+    """Whether it is a profile that this module makes."""
+    if not icc or icc == srgb_profile():
+        return bool(icc)
+    try:
+        return icc == _with_curve(_tags(icc)[b"rTRC"])
+    except (KeyError, struct.error):
         return False
 
 
@@ -94,6 +162,67 @@ def _grey_curve(icc: bytes) -> np.ndarray | None:
 
 
 @functools.lru_cache(maxsize=64)
+def _grey_tone(icc: bytes) -> Tone | None:
+    tag = _tags(icc).get(b"kTRC", b"")
+    light = _light(tag)
+    if not (light[0] < 0.5 < light[-1] and len(tag) <= _LARGEST_CURVE):
+        return None
+    levels = 255 * srgb.encoded((light - light[0]) / (1 - light[0]))  # black point compensation
+    if not (np.isfinite(levels).all() and (np.diff(levels) >= 0).all()):
+        return None
+    ramp = Image.fromarray(_LEVELS[None])
+    profile, curve = _with_curve(tag), np.rint(levels).clip(0, 255).astype(np.uint8)
+    theirs = np.asarray(_transform(icc, "L").apply(ramp))
+    ours = np.asarray(_transform(profile, "RGB").apply(ramp.convert("RGB")))
+    return Tone(profile, curve, levels) if _near(theirs, ours) and _near(ours[0, :, 1], curve) else None
+
+
+def _light(tag: bytes) -> np.ndarray:
+    """Linear light float64 [256] of the levels by a `curv` or `para` tag (ICC.1, 10.6 and 10.18)."""
+    level = _LEVELS / 255
+    if tag[:4] == b"curv":
+        (count,) = struct.unpack_from(">I", tag, 8)
+        values = np.array(struct.unpack_from(f">{count}H", tag, 12))
+        if count < 2:
+            return level ** (values[0] / 256 if count else 1)
+        return np.interp(level, np.linspace(0, 1, count), values / 65535)
+    (kind,) = struct.unpack_from(">H", tag, 8)
+    if tag[:4] != b"para" or kind > 4:
+        raise ValueError("not a tone curve")
+    count = (1, 3, 4, 5, 7)[kind]
+    numbers = [value / 65536 for value in struct.unpack_from(f">{count}i", tag, 12)]
+    g, a, b, c, d, e, f = numbers + [0.0] * (7 - count)
+    if kind == 0:
+        a = 1.0
+    elif kind < 3:
+        d, e, f, c = -b / a, c, c, 0.0
+    return np.where(level >= d, np.maximum(a * level + b, 0) ** g + e, c * level + f)
+
+
+def _tags(icc: bytes) -> dict[bytes, bytes]:
+    """The tags of a profile by their signatures (ICC.1, 7.3). Raises struct.error."""
+    (count,) = struct.unpack_from(">I", icc, 128)
+    table = [struct.unpack_from(">4sII", icc, 132 + 12 * n) for n in range(min(count, 100))]
+    return {name: icc[start : start + size] for name, start, size in table}
+
+
+def _with_curve(tag: bytes) -> bytes:
+    """The sRGB profile with another tone curve for all three channels."""
+    text = "Primaries of sRGB, tone curve of the grey master".encode("utf-16-be")
+    name = b"mluc" + struct.pack(">III2s2sII", 0, 1, 12, b"en", b"US", len(text), 28) + text
+    tags = _tags(srgb_profile()) | {b"desc": name} | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), tag)
+    table, data, start = [], b"", 132 + 12 * len(tags)
+    places: dict[bytes, int] = {}  # of data that tags have in common
+    for signature, content in tags.items():
+        if content not in places:
+            places[content] = start + len(data)
+            data += content + bytes(-len(content) % 4)
+        table.append(struct.pack(">4sII", signature, places[content], len(content)))
+    whole = srgb_profile()[4:128] + struct.pack(">I", len(tags)) + b"".join(table) + data
+    return struct.pack(">I", len(whole) + 4) + whole
+
+
+@functools.lru_cache(maxsize=64)
 def _changes_nothing(icc: bytes) -> bool:
     cube = np.stack(np.meshgrid(*[_LEVELS[::17]] * 3), -1).reshape(64, 64, 3)
     return _near(np.asarray(_transform(icc, "RGB").apply(Image.fromarray(cube))), cube)
@@ -101,7 +230,10 @@ def _changes_nothing(icc: bytes) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
-    """Transform to sRGB, relative colorimetric with black point compensation. Raises PyCMSError."""
+    """Transform to sRGB, relative colorimetric with black point compensation. Raises PyCMSError.
+
+    For grey, Little CMS would interpolate between few levels, and be wrong by up to ten in the dark.
+    """
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
     except OSError as error:
@@ -112,7 +244,7 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform:
         mode,
         "RGB",
         ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        ImageCms.Flags.BLACKPOINTCOMPENSATION | (ImageCms.Flags.NOOPTIMIZE if mode == "L" else 0),
     )
 
 

@@ -74,15 +74,18 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
     Raises:
       Refusal: it is a page of text without pictures, or blank.
     """
-    if not (_may_be_paper(luma) or _has_even_edges(luma)):  # nearly all photographs
+    counts, even = _histogram(luma), _has_even_edges(luma)
+    if not (even or _may_be_paper(counts)):  # nearly all photographs
         return (WHOLE,), ""
     small = reduced(luma)
-    if is_blank(small):
+    if small is not luma:
+        counts, even = _histogram(small), _has_even_edges(small)
+    if _is_blank(small, counts):
         raise Refusal(Reason.BLANK_PAGE, "nothing is on it (--layout whole colours it all the same)")
-    framed = inside(small)
+    framed = inside(small) if even else None
     box = framed or WHOLE
     part = box.of(small)
-    if is_text(part):
+    if is_text(part) if framed else _is_text(part, counts):
         boxes = tuple(box.around(picture) for picture in illustrations(part))
         if not boxes:
             words = "it has rows of strokes on paper, as in text (--layout whole colours it all the same)"
@@ -91,16 +94,19 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
     return (box,), "its border was left without colour" if framed else ""
 
 
-def _may_be_paper(luma: np.ndarray) -> bool:
-    """Whether luma uint8 [H, W] is light and has enough of one level to be a blank page or a page of text."""
-    counts = _histogram(luma)
+def _may_be_paper(counts: np.ndarray) -> bool:
+    """Whether levels with these counts [256] are light, and enough of one level for a blank page or a page of text."""
     paper = _quantile(counts, 0.75)
-    return paper >= _LIGHT and _near(counts, paper) >= 0.8 * _PAPER * luma.size
+    return paper >= _LIGHT and _near(counts, paper) >= 0.8 * _PAPER * counts.sum()
 
 
 def is_blank(luma: np.ndarray) -> bool:
     """Whether luma uint8 [h, w] is empty paper, perhaps unevenly lit."""
-    counts, levels = _histogram(luma), np.arange(256)
+    return _is_blank(luma, _histogram(luma))
+
+
+def _is_blank(luma: np.ndarray, counts: np.ndarray) -> bool:
+    levels = np.arange(256)
     variance = counts @ (levels - counts @ levels / luma.size) ** 2 / luma.size
     if _quantile(counts, 0.5) < _LIGHT or variance > (4 * _BLANK) ** 2:
         return False
@@ -111,8 +117,11 @@ def is_blank(luma: np.ndarray) -> bool:
 
 def is_text(luma: np.ndarray) -> bool:
     """Whether luma uint8 [h, w] is a page that is mostly paper, with lines of strokes and gaps between them."""
-    paper = _paper(luma)
-    counts = _histogram(luma)
+    return _is_text(luma, _histogram(luma))
+
+
+def _is_text(luma: np.ndarray, counts: np.ndarray) -> bool:
+    paper = _quantile(counts, 0.75)
     brighter = counts[paper + _NEAR + 1 :].sum()
     if paper < _LIGHT or _near(counts, paper) < _PAPER * luma.size or brighter > _BRIGHTER * luma.size:
         return False

@@ -1,8 +1,9 @@
-"""Gives a grey JPEG master back from its grafted derivative.
+"""Gives a JPEG master back from its grafted derivative.
 
 A derivative has all coding segments of its master: Huffman tables, restart intervals and scans. `remainder` packs the
 other bytes of the master, that is, headers, metadata and whatever follows its end, for the XMP packet of the
-derivative. `recover` puts both together again.
+derivative. `recover` puts both together again. If the scans were coded anew (see `pipeline.imaging.luminance`), only
+the coefficients of the luminance come back.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pipeline.imaging import graft
 from pipeline.metadata import embedded, provenance
 
+_RECODED = b"recoded"  # instead of a remainder
 _LARGEST = 24 * 1024  # bytes of a remainder; a packet must fit into a segment
 _LARGEST_PARTS = 4 * 2**20  # bytes of its parts, unpacked
 
@@ -39,7 +41,12 @@ class Recovered:
 
 
 def remainder(master: graft.Jpeg) -> bytes:
-    """Packs the bytes of a master that are not in its coding segments; empty if they do not fit."""
+    """Packs the bytes of a master that are not in its coding segments; empty if they do not fit.
+
+    If its scans were coded anew, the result says so.
+    """
+    if master.recoded:
+        return _RECODED
     stops = [0, *(segment.stop for segment in master.coding)]
     starts = [*(segment.start for segment in master.coding), len(master.data)]
     parts = [master.data[stop:start] for stop, start in zip(stops, starts, strict=True)]
@@ -57,7 +64,7 @@ def recover(derivative: bytes) -> Recovered:
       NotRecoverable: the file is not a derivative of a grey JPEG, or it has been changed.
     """
     try:
-        grafted = graft.parse_grafted(derivative)
+        grafted = graft.parse_separate(derivative)
     except graft.NotGraftable as error:
         raise NotRecoverable(f"it is no derivative of a grey JPEG: {error}") from error
     packet = embedded.packet(derivative)
@@ -70,6 +77,9 @@ def recover(derivative: bytes) -> Recovered:
         return Recovered(
             graft.alone(grafted), False, "its headers and metadata were too large to be carried along"
         )
+    if packed == _RECODED:
+        why = "its scans had luma and chroma together, or were coded arithmetically; its luma is here, as a grey JPEG"
+        return Recovered(graft.alone(grafted), False, why)
     component, parts = _unpacked(packed)
     if len(parts) != len(grafted.coding) + 1:
         raise NotRecoverable("its scans have been changed since it was written")

@@ -11,7 +11,8 @@ from PIL import Image
 from pipeline.decoding import png
 from pipeline.decoding.errors import refusing
 from pipeline.decoding.opening import MAX_PIXELS, check_pages, check_size, opened
-from pipeline.imaging import graft, icc
+from pipeline.decoding.samples import DEEP
+from pipeline.imaging import graft, icc, luminance
 from pipeline.imaging.grey import SIDE as GREY_SIDE
 from pipeline.imaging.grey import check_grey
 from pipeline.imaging.mark import Mark
@@ -31,8 +32,9 @@ class Scan:
 
     stored_size: tuple[int, int]  # width, height in pixels
     luma: np.ndarray | None  # uint8 [H, W], sRGB-coded Y'; None if the coded luminance of the master is kept
-    guide: np.ndarray  # uint8 [h, w]: the same luma, at most GUIDE_REDUCTION times smaller
+    guide: np.ndarray  # uint8 [h, w]: the luma in sRGB, at most GUIDE_REDUCTION times smaller
     jpeg: graft.Jpeg | None = None  # coded luminance of the master
+    tone: icc.Tone | None = None  # of the coded luminance, if it is not that of sRGB
     orientation: int = 1  # EXIF 1...8; not 1 only if the derivative has the same orientation
     carried: Carried = field(default_factory=Carried)  # metadata of the master for the derivative
     note: str = ""  # remarks for people
@@ -59,7 +61,7 @@ def read_scan(
 
     Args:
       data: the whole file.
-      output_format: for "jpeg", the coded luminance of a grey JPEG is kept, and only the guide is decoded, reduced.
+      output_format: for "jpeg", the coded luminance of a JPEG is kept, and only the guide is decoded, reduced.
       max_pixels: larger scans are refused before they are decoded.
       colorize_color: accept pictures that have colour.
       announce: called with the number of pixels before they are decoded.
@@ -73,14 +75,12 @@ def read_scan(
     with opened(data, max_pixels=max_pixels, notes=notes, announce=announce) as image:
         _check_fits(image.size, output_format)
         metadata = embedded.read(data, image.info)
-        scan = (
-            _keep_jpeg(image, data, metadata.orientation)
-            if output_format == "jpeg" and mark is None
-            else None
-        )
+        scan = None
+        if output_format == "jpeg" and mark is None:
+            scan = _keep_jpeg(image, data, metadata.orientation, colorize_color)
         if scan is None:
-            if output_format == "jpeg":
-                _decode_as_ycc(image)
+            if output_format == "jpeg" and _is_ycc(image):
+                image.draft("YCbCr", image.size)
             scan = _decode(image, colorize_color, metadata.orientation, notes)
         size = scan.stored_size if mark is None else mark.size(scan.stored_size)
         _check_fits(size, output_format)
@@ -130,28 +130,47 @@ def from_image(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Scan:
         return _decode(image, True, embedded.orientation(image), [])
 
 
-def _keep_jpeg(image: Image.Image, data: bytes, orientation: int) -> Scan | None:
-    """A scan whose coded luminance is kept, or None if the derivative must be composed from pixels."""
+def _keep_jpeg(image: Image.Image, data: bytes, orientation: int, colorize_color: bool) -> Scan | None:
+    """A scan whose coded luminance is kept, or None if the derivative must be composed from pixels.
+
+    The chroma of a master that is taken as grey is empty or a tint. It is left out, as it is from every other master.
+    """
     notes: list[str] = []
-    if image.format != "JPEG" or image.mode != "L":
+    grey = image.format == "JPEG" and image.mode == "L"
+    if not (grey or _is_ycc(image)):
         return None
-    if icc.grey_curve(image.info.get("icc_profile"), notes) is not None:
-        return None  # its levels are not those of sRGB
+    tone = None
+    if grey and icc.grey_curve(profile := image.info.get("icc_profile"), notes) is not None:
+        tone = icc.grey_tone(profile)  # its levels are not those of sRGB
+        if tone is None:
+            return None
     try:
-        jpeg = graft.parse(data)
+        jpeg = luminance.parse(data)
     except graft.NotGraftable:
         return None
     size = image.size
     reduction = _reduction(size)
-    image.draft("L", (size[0] // reduction, size[1] // reduction))
-    return Scan(size, None, np.asarray(image), jpeg, orientation, note="; ".join(notes))
+    image.draft("L" if grey else "YCbCr", (size[0] // reduction, size[1] // reduction))
+    if not (grey or colorize_color):
+        _check_grey(image, notes)
+    guide = np.asarray(image if grey else image.getchannel("Y"))
+    if tone is not None:
+        guide = cv2.LUT(guide, tone.curve)
+    return Scan(size, None, guide, jpeg, tone, orientation, note="; ".join(notes))
 
 
-def _decode_as_ycc(image: Image.Image) -> None:
-    """Lets a colour JPEG be decoded only to luma and chroma, if they are those of sRGB."""
+def _is_ycc(image: Image.Image) -> bool:
+    """Whether a colour JPEG is coded as luma and chroma of sRGB."""
     ycc = "jfif" in image.info or image.info.get("adobe_transform") == 1
-    if image.format == "JPEG" and image.mode == "RGB" and ycc and icc.is_srgb(image.info.get("icc_profile")):
-        image.draft("YCbCr", image.size)
+    return (
+        image.format == "JPEG" and image.mode == "RGB" and ycc and icc.is_srgb(image.info.get("icc_profile"))
+    )
+
+
+def _check_grey(image: Image.Image, notes: list[str]) -> None:
+    """Raises Refusal for a picture in colour, RGB or YCbCr. Colour in a small part of a grey picture is noted."""
+    small = image.reduce(max(1, max(image.size) // GREY_SIDE)).convert("RGB")
+    check_grey(np.asarray(small), notes)
 
 
 def _decode(image: Image.Image, colorize_color: bool, orientation: int, notes: list[str]) -> Scan:
@@ -162,9 +181,13 @@ def _decode(image: Image.Image, colorize_color: bool, orientation: int, notes: l
     deep = None
     if image.mode.startswith("I"):
         luma, deep = _deep_luma(image, notes)
-        deep = np.ascontiguousarray(upright(deep, orientation))
     else:
         luma = _luma(image, colorize_color, notes)
+        if (deep_rgb := image.info.get(DEEP)) is not None:
+            deep = _luma_of_deep(deep_rgb, image)
+            luma = ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if deep is not None:
+        deep = np.ascontiguousarray(upright(deep, orientation))
     luma = np.ascontiguousarray(upright(luma, orientation))
     height, width = luma.shape
     return Scan((width, height), luma, _reduce(luma), note="; ".join(notes), deep=deep)
@@ -184,8 +207,7 @@ def _luma(image: Image.Image, colorize_color: bool, notes: list[str]) -> np.ndar
     if image.mode != "YCbCr":
         image = to_srgb(image, profile, notes, gamma)
     if not colorize_color:
-        small = image.reduce(max(1, max(image.size) // GREY_SIDE)).convert("RGB")
-        check_grey(np.asarray(small), notes)
+        _check_grey(image, notes)
     return np.asarray(image.getchannel("Y") if image.mode == "YCbCr" else image.convert("L"))
 
 
@@ -231,6 +253,17 @@ def _deep_luma(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.nda
         notes.append(_ON_WHITE)
         levels[level], deep_levels[level] = 255, 65535
     return levels[deep], deep_levels[deep]
+
+
+def _luma_of_deep(rgb: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Luma uint16 [H, W] of RGB uint16 [H, W, 3], with the profile or the gamma of an image."""
+    gamma = png.gamma(image)
+    curve = icc.gamma_curve(gamma) if gamma else None
+    if curve is not None:
+        rgb = icc.deep_curve(curve)[rgb]
+    elif not gamma:
+        rgb = icc.deep_to_srgb(rgb, image.info.get("icc_profile"))
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
 
 
 def _reduction(size: tuple[int, int]) -> int:

@@ -57,7 +57,7 @@ class Labels:
     description: str = ""  # added to that of the master
     credit: str = ""  # in place of that of the master
     terms: str = ""  # of the model
-    remainder: bytes | None = None  # of a grey JPEG whose coded luminance is kept; see `imaging.recovery`
+    remainder: bytes | None = None  # of a JPEG whose coded luminance is kept; see `imaging.recovery`
 
 
 def packet(record: Record, master: ET.Element | None = None, labels: Labels = Labels()) -> bytes:

@@ -34,7 +34,7 @@ PANORAMA = 5016, 627  # width, height: 3 megapixels
 TILES = 11  # of the panorama
 KINDS = {
     "grafted: grey JPEG": ("L", "JPEG", 1.0),
-    "composed: RGB JPEG": ("RGB", "JPEG", 2.0),
+    "grafted: YCbCr JPEG": ("RGB", "JPEG", 2.0),
     "composed: PNG": ("L", "PNG", 2.0),
 }
 

@@ -3,8 +3,10 @@
 import io
 import mmap
 import shutil
+import struct
 import subprocess
 import tempfile
+import zlib
 
 import cv2
 import imagecodecs
@@ -15,10 +17,15 @@ import tifffile
 from jpylyzer import jpylyzer
 from PIL import Image
 
+from model.color.srgb import encoded
 from pipeline.encoding import jp2, png, tiff, webp
+from pipeline.imaging import icc
 from pipeline.imaging.icc import srgb_profile
+from pipeline.imaging.scan import read_scan
 from pipeline.metadata import embedded
 from pipeline.metadata.embedded import Carried
+from pipeline.records.record import Reason, Refusal
+from tests.pipeline.imaging.test_scan import WIDE_RGB
 from tests.pipeline.metadata.test_embedded import derive, photograph, save
 
 PACKET = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
@@ -38,6 +45,11 @@ def picture(depth=8, size=(301, 203)):
 
 def vips(data):
     return pyvips.Image.new_from_buffer(data, "").numpy()
+
+
+def samples(data):
+    """Pixels by libvips, or by OpenJPEG for JPEG 2000, which the packaged libvips does not read."""
+    return imagecodecs.jpeg2k_decode(data) if data[4:8] == b"jP  " else vips(data)
 
 
 @pytest.mark.parametrize("depth", [8, 16])
@@ -183,6 +195,81 @@ def test_a_master_of_16_bits_gives_a_derivative_with_its_luma_to_a_level(kind, f
     assert np.abs(found @ WEIGHTS - grey).mean() < 1
 
 
+def deep_master(kind, luma, tint=(1, 1, 1), **options):
+    """A master of 48 bits per pixel."""
+    rgb = np.stack([np.rint(luma * share) for share in tint], -1).astype(np.uint16)
+    if kind == "png":
+        return png.encode(rgb, NOTHING, PACKET) if not options else imagecodecs.png_encode(rgb)
+    if kind == "jp2":
+        return jp2.encode(rgb, NOTHING, PACKET, 100)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, rgb, photometric="rgb", metadata=None, **options)
+    return buffer.getvalue()
+
+
+def deep_grey(size=(240, 180)):
+    grey = np.asarray(photograph().resize(size)).astype(np.uint16) * 257
+    return np.minimum(grey.astype(int) + np.random.default_rng(0).integers(0, 200, grey.shape), 65535)
+
+
+@pytest.mark.parametrize("format", ["png", "tiff", "jp2"])
+@pytest.mark.parametrize("kind", ["png", "tiff", "jp2"])
+@pytest.mark.parametrize("tint", [(1, 1, 1), (1, 0.94, 0.85)], ids=["grey", "sepia"])
+def test_an_rgb_master_of_16_bits_gives_a_derivative_with_its_luma_to_a_level(kind, format, tint):
+    source = deep_master(kind, deep_grey(), tint)
+    luma = samples(source).astype(float) @ WEIGHTS
+    derivative, _ = derive(source, format, quality=100)
+    found = samples(derivative)
+    assert found.dtype == np.uint16
+    assert np.ptp(found.astype(int), axis=-1).mean() > 500, "it has colour"
+    assert np.abs(found @ WEIGHTS - luma).mean() < 1
+    assert np.unique(found.astype(int) @ [1, 1, 1] % 257).size > 100, "it has more than 8 bits"
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_the_profile_of_an_rgb_master_of_16_bits_is_applied(kind):
+    grey = deep_grey()
+    source = deep_master(
+        kind, grey, (1, 0.97, 0.94), **({"iccprofile": WIDE_RGB} if kind == "tiff" else {"bare": True})
+    )
+    if kind == "png":
+        chunk = b"iCCPwide\0\0" + zlib.compress(WIDE_RGB)
+        chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        source = source[:33] + chunk + source[33:]
+    scan = read_scan(source, output_format="tiff", max_pixels=10**7)
+    with Image.open(
+        io.BytesIO(source if kind == "png" else deep_master("tiff", grey, (1, 0.97, 0.94)))
+    ) as image:
+        shown = icc.to_srgb(image.convert("RGB"), WIDE_RGB, [])
+    assert np.abs(scan.deep / 257 - np.asarray(shown) @ WEIGHTS).mean() < 0.5
+    assert np.abs(scan.deep / 257 - scan.luma).max() <= 0.51
+
+
+def test_a_gamma_of_an_rgb_png_of_16_bits_is_applied():
+    source = deep_master("png", deep_grey(), bare=True)
+    chunk = b"gAMA" + struct.pack(">I", 100_000)
+    linear = source[:33] + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + source[33:]
+    scan = read_scan(linear, output_format="png", max_pixels=10**7)
+    assert np.abs(scan.deep / 65535 - encoded(deep_grey() / 65535)).mean() < 0.001
+
+
+def test_an_orientation_of_an_rgb_tiff_of_16_bits_is_applied_to_all_its_bits():
+    source = deep_master("tiff", deep_grey(), extratags=[(274, 3, 1, 6, False)])
+    scan = read_scan(source, output_format="tiff", max_pixels=10**7)
+    assert np.abs(scan.deep.astype(int) - np.rot90(deep_grey(), -1)).max() <= 1
+
+
+def test_colour_of_16_bits_is_refused():
+    source = deep_master("tiff", deep_grey(), (1, 0.5, 0.2))
+    rgb = vips(source)
+    rgb[:90] = rgb[:90, :, ::-1]
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, rgb, photometric="rgb", metadata=None)
+    with pytest.raises(Refusal) as refusal:
+        read_scan(buffer.getvalue(), output_format="tiff", max_pixels=10**7)
+    assert refusal.value.reason == Reason.ALREADY_COLOR
+
+
 @pytest.mark.parametrize("format", ["jpeg", "webp", "ptif"])
 def test_formats_of_8_bits_take_masters_of_16(format):
     buffer = io.BytesIO()
@@ -193,9 +280,6 @@ def test_formats_of_8_bits_take_masters_of_16(format):
 
 
 def test_a_side_too_long_for_a_webp_is_refused_with_words():
-    from pipeline.imaging.scan import read_scan
-    from pipeline.records.record import Reason, Refusal
-
     wide = save(Image.new("L", (16_384, 16), 90), "PNG")
     with pytest.raises(Refusal) as refusal:
         read_scan(wide, output_format="webp", max_pixels=10**8)

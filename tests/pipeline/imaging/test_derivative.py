@@ -127,15 +127,22 @@ def test_a_grafted_jpeg_has_the_luma_of_the_master_in_every_pixel(size, options,
     assert np.array_equal(coded_luma(result), grey(source))
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF", "RGB JPEG"])
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:0"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}])
+def test_a_jpeg_of_a_colour_jpeg_that_is_grey_has_the_luma_of_the_master_in_every_pixel(sampling, options):
+    source = save(photograph(161, 128).convert("RGB"), "JPEG", quality=85, subsampling=sampling, **options)
+    assert np.array_equal(coded_luma(derivative(source, "jpeg")), coded_luma(source))
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "CMYK JPEG"])
 @pytest.mark.parametrize("quality", [60, 90, 97])
 @pytest.mark.parametrize("amplitude", [30, 128])
 def test_the_luma_drift_of_a_composed_jpeg_is_at_most_that_of_a_grey_jpeg_and_half_a_level(
     format, quality, amplitude
 ):
     size = (400, 300)
-    if format == "RGB JPEG":
-        source = save(photograph(*size).convert("RGB"), "JPEG", quality=95)
+    if format == "CMYK JPEG":
+        source = save(photograph(*size).convert("CMYK"), "JPEG", quality=95)
     else:
         source = master(format, size)
     scan = read_scan(source, output_format="jpeg", max_pixels=10**8)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.commands import run
-from pipeline.imaging import graft, recovery
+from pipeline.imaging import graft, luminance, recovery
 from pipeline.metadata import provenance
 from pipeline.records.record import Record
 from tests.pipeline.imaging.test_graft import MODES, inserted, pixels, scan
@@ -16,7 +16,7 @@ from tests.pipeline.imaging.test_graft import MODES, inserted, pixels, scan
 
 def derivative(master, remainder=None):
     """A grafted JPEG of a master, with its record and its remainder, or another one."""
-    parsed = graft.parse(master)
+    parsed = luminance.parse(master)
     neutral = np.full(parsed.chroma_shape, 128, np.uint8)
     record = Record("scan.jpg", "scan.jpg", source_sha256=hashlib.sha256(master).hexdigest())
     labels = provenance.Labels(remainder=recovery.remainder(parsed) if remainder is None else remainder)
@@ -105,3 +105,13 @@ def test_a_derivative_of_a_tiff_has_no_master_to_give_back(colorize, tmp_path, c
     (record,) = colorize(tmp_path / "in", tmp_path / "out").records.values()
     assert run(["recover", record.derivative, str(tmp_path / "back.jpg")]) == 2
     assert "names no grey JPEG" in capsys.readouterr().err
+
+
+def test_a_job_says_what_it_kept_of_a_colour_jpeg_that_is_grey(colorize, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    Image.open(io.BytesIO(scan(120, 80))).convert("RGB").save(tmp_path / "in" / "page.jpg", quality=90)
+    (record,) = colorize(tmp_path / "in", tmp_path / "out").records.values()
+    back = tmp_path / "back.jpg"
+    assert run(["recover", record.derivative, str(back)]) == 0
+    assert np.array_equal(pixels(back.read_bytes()), pixels((tmp_path / "in" / "page.jpg").read_bytes(), "L"))
+    assert "to the last coefficient only: its scans had luma and chroma together" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
+from pipeline.imaging import graft
 from pipeline.imaging.grey import color_spread
 from pipeline.imaging.scan import from_image, read_scan
 from pipeline.metadata.embedded import stored, upright
@@ -138,6 +139,11 @@ def test_opaque_alpha_changes_nothing():
     assert not scan.note
 
 
+def luma_of(scan):
+    """The luma of a scan, decoded if it is kept as it is coded."""
+    return scan.luma if scan.jpeg is None else np.asarray(Image.open(io.BytesIO(graft.alone(scan.jpeg))))
+
+
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "WEBP"])
 def test_rgb_without_colour_is_read_as_grey(format):
     data = save(grey("RGB"), format, **({"lossless": True} if format == "WEBP" else {}))
@@ -148,7 +154,7 @@ def test_rgb_without_colour_is_read_as_grey(format):
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"keep_rgb": True}, {"progressive": True}])
 def test_a_jpeg_of_three_components_is_read_as_its_luma(output_format, options):
     data = save(grey("RGB"), "JPEG", quality=95, **options)
-    luma = read(data, output_format).luma
+    luma = luma_of(read(data, output_format))
     assert np.abs(np.int16(luma) - np.asarray(Image.open(io.BytesIO(data)).convert("L"))).max() <= 1
 
 
@@ -333,14 +339,16 @@ def test_16_bits_are_converted_by_their_grey_profile():
     assert np.abs(read(data).luma - srgb_level(DOT_GAIN)[LUMA]).max() <= 1.5
 
 
-def test_a_grey_jpeg_is_grafted_only_if_its_levels_are_srgb():
-    assert read(save(grey(), "JPEG", icc_profile=GREY_DOTS), "jpeg").jpeg is None
-    assert read(
-        save(grey(), "JPEG", icc_profile=profile(b"GRAY", {"kTRC": curve(srgb_linear(LEVEL))})), "jpeg"
-    ).jpeg
-    assert read(save(grey(), "JPEG", icc_profile=SRGB), "jpeg").jpeg
-    assert read(save(grey(), "JPEG"), "jpeg").jpeg
-    assert read(save(grey(), "JPEG"), "png").jpeg is None
+def test_a_grey_jpeg_is_grafted_if_its_levels_are_srgb_or_its_tone_curve_is_known():
+    dots = read(save(grey(), "JPEG", icc_profile=GREY_DOTS), "jpeg")
+    assert dots.jpeg and dots.tone
+    lab = read(save(grey(), "JPEG", icc_profile=GREY_DOTS.replace(b"GRAYXYZ ", b"GRAYLab ")), "jpeg")
+    assert lab.jpeg is None and lab.tone is None
+    levels = profile(b"GRAY", {"kTRC": curve(srgb_linear(LEVEL))})
+    for icc_profile in (levels, SRGB, None):
+        same = read(save(grey(), "JPEG", icc_profile=icc_profile), "jpeg")
+        assert same.jpeg and same.tone is None
+    assert read(save(grey(), "JPEG", icc_profile=GREY_DOTS), "png").jpeg is None
 
 
 def srgb_linear(level):
@@ -414,7 +422,7 @@ TONES = {
 def test_a_colour_picture_is_skipped_unless_told_otherwise(format, options, output_format):
     data = save(photograph(), format, **options)
     assert refusal(data, output_format=output_format) == Reason.ALREADY_COLOR
-    luma = read(data, output_format, colorize_color=True).luma
+    luma = luma_of(read(data, output_format, colorize_color=True))
     truth = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
     assert np.abs(np.int16(luma) - truth).mean() < 0.6
 
