@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from pipeline.storage import scratch
 SIGNATURE, CERTAINTY = "serving_default", "certainty"
 SHIPPED = "shipped:"  # before the name of a model that each worker takes from its own installation
 _FULL = 1_000_000  # weight of a full batch
+REMEMBERED = 64  # tiles; see `Memory`
 
 
 class ModelError(ValueError):
@@ -45,8 +47,10 @@ class Opened:
 @dataclass(eq=False, slots=True)
 class Prediction:
     opened: Opened
-    chroma: np.ndarray | None  # float16 [K, S, S, 2], a*b* in Lab units; None if the network failed
-    confidence: float  # 0...1, mean over the tiles
+    chroma: (
+        np.ndarray | None
+    )  # float16 [K, S, S, 2], a*b* in Lab units; None if the network failed; NaN of neighbours
+    confidence: float  # 0...1, mean over its own tiles
     seconds: float  # its share of the time of the batch
     faded: float = 0.0  # share of the chroma, 0...1
     error: str = ""
@@ -174,6 +178,34 @@ class LazyNetwork:
         return load(*self._arguments)
 
 
+class Memory:
+    """Remembers what a network said about the last tiles, because neighbours are seen several times."""
+
+    def __init__(self, most: int = REMEMBERED):
+        self._most = most
+        self._answers: OrderedDict[bytes, tuple[np.ndarray, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def predict(self, network: "Network", tiles: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The same as `Network.predict`."""
+        names = [tile.tobytes() for tile in tiles]
+        with self._lock:
+            known = {name: self._answers[name] for name in names if name in self._answers}
+        places = {name: at for at, name in enumerate(names) if name not in known}
+        if places:
+            known |= zip(places, zip(*network.predict(tiles[[*places.values()]]), strict=True), strict=True)
+        with self._lock:
+            for name in names:
+                self._answers[name] = known[name]
+                self._answers.move_to_end(name)
+            while len(self._answers) > self._most:
+                self._answers.popitem(last=False)
+        return tuple(map(np.stack, zip(*(known[name] for name in names), strict=True)))
+
+
+_MEMORY = Memory()
+
+
 _LOADING = threading.Lock()
 
 
@@ -289,7 +321,7 @@ class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
 
         It is at most a full batch, because Beam would emit an empty batch before a heavier element.
         """
-        by_count = len(opened.view.tiles) / self._batch_size
+        by_count = (len(opened.view.tiles) - opened.view.beside) / self._batch_size
         return min(_FULL, round(_FULL * max(by_count, opened.view.pixels / self._max_batch_pixels)))
 
     def get_num_bytes(self, batch: Sequence[Opened]) -> int:
@@ -309,10 +341,15 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
     started = time.perf_counter()
     tiles = np.concatenate([opened.view.tiles for opened in batch])
     try:
-        chroma, confidence, faded = network.predict(tiles)
+        if any(opened.view.beside for opened in batch):
+            chroma, confidence, faded = _MEMORY.predict(network, tiles)
+        else:
+            chroma, confidence, faded = network.predict(tiles)
     except Exception as error:  # out of memory, or an error of a kernel: one of the scans causes it
         if len(batch) > 1:
             return [prediction for opened in batch for prediction in predict([opened], network)]
+        if batch[0].view.beside:
+            return [_without_neighbors(batch[0], network)]
         return [
             Prediction(
                 batch[0],
@@ -325,20 +362,34 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
     seconds = (time.perf_counter() - started) / len(tiles)
     predictions, start = [], 0
     for opened in batch:
+        own = slice(start, start + len(opened.view.tiles) - opened.view.beside)
         part = slice(start, start := start + len(opened.view.tiles))
-        sound = np.isfinite(chroma[part]).all() and np.isfinite(confidence[part]).all()
+        sound = np.isfinite(chroma[own]).all() and np.isfinite(confidence[own]).all()
         predictions.append(
             Prediction(
                 opened,
                 chroma[part],
-                float(confidence[part].mean()),
+                float(confidence[own].mean()),
                 seconds * len(opened.view.tiles),
-                float(faded[part].mean()),
+                float(faded[own].mean()),
             )
             if sound
             else Prediction(opened, None, 0.0, seconds, error="the chroma of the network is not finite")
         )
     return predictions
+
+
+def _without_neighbors(opened: Opened, network: Network) -> Prediction:
+    """The prediction for a scan alone. The chroma of its neighbours is not a number."""
+    view = opened.view
+    (alone,) = predict(
+        [Opened(opened.item, View(view.tiles[: -view.beside], view.pixels), opened.codec)], network
+    )
+    if alone.chroma is not None:
+        missing = np.full((view.beside, *alone.chroma.shape[1:]), np.nan, alone.chroma.dtype)
+        alone.chroma = np.concatenate([alone.chroma, missing])
+    alone.opened = opened
+    return alone
 
 
 def local_copy(model: str) -> str:
