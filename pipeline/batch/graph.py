@@ -122,14 +122,15 @@ def _with_neighbors(items: beam.PCollection, group_by: str) -> beam.PCollection:
     """Adds groups and neighbours to items. Those without a group are not shuffled."""
     split = items | "Group" >> beam.FlatMap(_by_group, group_by).with_outputs(ALONE, main="grouped")
     grouped = (
-        split.grouped.with_output_types(tuple[bytes, bytes])
+        split.grouped
         | "GroupByKey" >> beam.GroupByKey()
         | "FindNeighbors" >> beam.FlatMap(lambda group: neighbors.found(map(pickle.loads, group[1]), ""))
     )
     return (grouped, split[ALONE]) | "Items" >> beam.Flatten()
 
 
-def _by_group(item: Item, group_by: str) -> Iterator[tuple[bytes, bytes] | beam.pvalue.TaggedOutput]:
+def _by_group(item: Item, group_by: str) -> Iterator[tuple[bytes, bytes]]:
+    """Yields scans with a group by its name. Those without one go to a side output."""
     item = neighbors.named(item, group_by)
     if item.group:
         yield storage.as_bytes(item.group), pickle.dumps(item)
@@ -144,7 +145,7 @@ def listed(root: beam.Pipeline, file: str) -> beam.PCollection:
         | "Worklist" >> beam.Create([None])
         | "ReadTasks" >> beam.FlatMap(lambda _: worklist.read(file))
         | "SpreadTasks" >> beam.Reshuffle()
-        | "UnpackTasks" >> beam.FlatMap(worklist.unpacked)
+        | "UnpackTasks" >> beam.FlatMap(worklist.together)
     )
 
 

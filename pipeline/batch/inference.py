@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from model.card import weights_sha256
 from model.color import fading
 from model.color.srgb import LIGHTNESS
 from pipeline import storage
+from pipeline.batch.recall import Recall
 from pipeline.codec.codec import View
 from pipeline.errors import JobError
 from pipeline.inputs.collection import Item
@@ -28,7 +28,6 @@ from pipeline.storage import scratch
 SIGNATURE, CERTAINTY = "serving_default", "certainty"
 SHIPPED = "shipped:"  # before the name of a model that each worker takes from its own installation
 _FULL = 1_000_000  # weight of a full batch
-REMEMBERED = 64  # tiles; see `Memory`
 
 
 class ModelError(ValueError):
@@ -108,6 +107,7 @@ class Network:
         if calm and CERTAINTY not in self._call.structured_outputs:
             raise ModelError(f"the model in {folder} has no {CERTAINTY}, which fading needs (--calm)")
         self._calm = calm
+        self.recall = Recall()
 
     def predict(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predicts the colours of tiles of luma.
@@ -176,34 +176,6 @@ class LazyNetwork:
     @property
     def network(self) -> Network:
         return load(*self._arguments)
-
-
-class Memory:
-    """Remembers what a network said about the last tiles, because neighbours are seen several times."""
-
-    def __init__(self, most: int = REMEMBERED):
-        self._most = most
-        self._answers: OrderedDict[bytes, tuple[np.ndarray, ...]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def predict(self, network: "Network", tiles: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The same as `Network.predict`."""
-        names = [tile.tobytes() for tile in tiles]
-        with self._lock:
-            known = {name: self._answers[name] for name in names if name in self._answers}
-        places = {name: at for at, name in enumerate(names) if name not in known}
-        if places:
-            known |= zip(places, zip(*network.predict(tiles[[*places.values()]]), strict=True), strict=True)
-        with self._lock:
-            for name in names:
-                self._answers[name] = known[name]
-                self._answers.move_to_end(name)
-            while len(self._answers) > self._most:
-                self._answers.popitem(last=False)
-        return tuple(map(np.stack, zip(*(known[name] for name in names), strict=True)))
-
-
-_MEMORY = Memory()
 
 
 _LOADING = threading.Lock()
@@ -342,14 +314,14 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
     tiles = np.concatenate([opened.view.tiles for opened in batch])
     try:
         if any(opened.view.beside for opened in batch):
-            chroma, confidence, faded = _MEMORY.predict(network, tiles)
+            chroma, confidence, faded = network.recall.predict(network.predict, tiles)
         else:
             chroma, confidence, faded = network.predict(tiles)
     except Exception as error:  # out of memory, or an error of a kernel: one of the scans causes it
         if len(batch) > 1:
             return [prediction for opened in batch for prediction in predict([opened], network)]
         if batch[0].view.beside:
-            return [_without_neighbors(batch[0], network)]
+            return [_one_by_one(batch[0], network)]
         return [
             Prediction(
                 batch[0],
@@ -379,17 +351,20 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
     return predictions
 
 
-def _without_neighbors(opened: Opened, network: Network) -> Prediction:
-    """The prediction for a scan alone. The chroma of its neighbours is not a number."""
-    view = opened.view
-    (alone,) = predict(
-        [Opened(opened.item, View(view.tiles[: -view.beside], view.pixels), opened.codec)], network
-    )
-    if alone.chroma is not None:
-        missing = np.full((view.beside, *alone.chroma.shape[1:]), np.nan, alone.chroma.dtype)
-        alone.chroma = np.concatenate([alone.chroma, missing])
-    alone.opened = opened
-    return alone
+def _one_by_one(opened: Opened, network: Network) -> Prediction:
+    """The prediction for a scan whose neighbours may be the cause of an error. Their chroma is not a number then."""
+    number = len(opened.view.tiles) - opened.view.beside
+    own, theirs = opened.view.tiles[:number], opened.view.tiles[number:]
+    (prediction,) = predict([Opened(opened.item, View(own, opened.view.pixels), opened.codec)], network)
+    if prediction.chroma is not None:
+        chroma = np.full((len(opened.view.tiles), *prediction.chroma.shape[1:]), np.nan, np.float16)
+        chroma[:number] = prediction.chroma
+        for at, tile in enumerate(theirs, number):
+            with contextlib.suppress(Exception):
+                chroma[at] = network.predict(tile[None])[0][0]
+        prediction.chroma = chroma
+    prediction.opened = opened
+    return prediction
 
 
 def local_copy(model: str) -> str:

@@ -128,7 +128,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 hints_folder=hints_folder,
                 on_existing=chosen.on_existing,
                 since=hold.since,
-                group_by=chosen.group_by,
+                group_by=chosen.group_by or "",
             )
             work, here = None, _Local()
             if engine.local:
@@ -301,7 +301,9 @@ def _try_model(folder: str, card: ModelCard, batch_size: int, workers: int, thre
 
 def _dry_run(chosen: argparse.Namespace, settings: Settings, hints_folder: str | None) -> int:
     counts, hints, keys = dict.fromkeys(Action, 0), worklist.hints_by_key(hints_folder), set()
-    planned = worklist.tasks(chosen.input, settings, hints, chosen.on_existing, group_by=chosen.group_by)
+    planned = worklist.tasks(
+        chosen.input, settings, hints, chosen.on_existing, group_by=chosen.group_by or ""
+    )
     for task in planned:
         counts[task.action] += 1
         keys |= {one.item.key for one in (task, *task.pages)} & hints.keys()

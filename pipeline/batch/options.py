@@ -119,7 +119,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     look.add_argument(
         "--group_by",
         choices=(FOLDER, STEM),
-        default="",
         help="film frames that belong together get steady colours: those in one folder, or those whose names in a "
         'folder differ in a number, or in a suffix for recto and verso, at their end; a "group" in a manifest '
         "counts first (default: only such a group)",

@@ -86,8 +86,13 @@ def read(file: str) -> Iterator[bytes]:
         yield from lines
 
 
-def unpacked(line: bytes) -> Iterator[Task]:
-    return map(_task, map(json.loads, line.split(b"\t")))
+def together(line: bytes) -> Iterator[Task]:
+    """The tasks in a line of a worklist."""
+    return map(unpacked, line.split(b"\t"))
+
+
+def unpacked(packed: bytes) -> Task:
+    return _task(json.loads(packed))
 
 
 def _task(values: list) -> Task:

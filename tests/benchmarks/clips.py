@@ -5,7 +5,7 @@ the shots. Two cuts join parts of one photograph. The grey frames have grain, an
 a flash, and the last shot fades out. Everything is deterministic.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -53,10 +53,10 @@ class Frame:
     still: np.ndarray  # bool [HEIGHT, WIDTH]: what moves with the camera only
 
 
-def frames(length: int, seed: int = 0) -> Iterator[Frame]:
-    """Yields the frames of all shots, each with this length."""
+def frames(length: int, shots: Sequence[Shot] = SHOTS, seed: int = 0) -> Iterator[Frame]:
+    """Yields the frames of shots, each with this length."""
     rng = np.random.default_rng(seed)
-    for number, shot in enumerate(SHOTS):
+    for number, shot in enumerate(shots):
         photograph = np.asarray(shot.photograph.open())
         wide = photograph.shape[1]
         for at in range(length):

@@ -1,12 +1,16 @@
 """Flicker of a colourised film, with its frames coloured alone and as a group; the error against its true colours.
 
-    python -m tests.benchmarks.flicker [--sheet FILE.png]      takes one to two minutes
+    python -m tests.benchmarks.flicker [--sheet FILE.png] [--photos FOLDER]      takes one to two minutes
 
 The job colours the film of `tests.benchmarks.clips` with a model that ships. Two successive frames of a shot are laid
 over each other by the known motion of the camera, and both get the same lightness. Their mean CIEDE2000 is the flicker.
 The true colours, joined to the luma of the film as the job does it, flicker, too: in a flash or a dark frame the gamut
 has no room for them. That much is explained by luma; the ratio is that of what is above it. The error is the mean
 CIEDE2000 between derivatives and true colours, at the lightness of the derivatives.
+
+With a folder of colour photographs, it also counts cuts between unrelated ones that are missed, and moving pictures of
+one that are taken for a cut; and it asks whether stills of a group, five of a folder, are nearer to their true colours
+if each gets half of the group's mean strength, mean colour, or colour of its lightest tenth.
 """
 
 import argparse
@@ -16,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,10 +28,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from model import MODELS
-from model.color.conversion import rgb_to_lab
+from model import MODELS, folder_of
+from model.card import read_card
+from model.color.conversion import luma_uint8, rgb_to_lab
+from model.color.srgb import LIGHTNESS
 from model.measuring.metrics import ciede2000
-from pipeline.imaging import chroma
+from pipeline.batch.inference import Network
+from pipeline.imaging import chroma, steadying
 from tests.benchmarks import clips
 from tests.benchmarks.clips import HEIGHT, WIDTH, Frame
 
@@ -41,18 +49,19 @@ def main() -> None:
     parser.add_argument(
         "--sheet", metavar="FILE.png", help="frames alone and as a group, one below the other"
     )
+    parser.add_argument("--photos", metavar="FOLDER", help="colour photographs in folders")
     options = parser.parse_args()
     film = list(clips.frames(LENGTH))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(film, folder / "film")
-        colored = {
-            ALONE: colorize(folder / "film", folder / "alone", "--model", options.model),
-            TOGETHER: colorize(
-                folder / "film", folder / "group", "--model", options.model, "--group_by=folder"
-            ),
-        }
-        used = [used_neighbors(folder / "group", number) for number in range(len(film))]
+        colored, seconds = {}, {}
+        for kind, more in {ALONE: (), TOGETHER: ("--group_by=folder",)}.items():
+            before = os.times()
+            colored[kind] = colorize(folder / "film", folder / kind, "--model", options.model, *more)
+            after = os.times()
+            seconds[kind] = sum(after[2:4]) - sum(before[2:4])  # CPU of processes that have ended
+        used = [used_neighbors(folder / TOGETHER, number) for number in range(len(film))]
     truth = [frame.rgb for frame in film]
     explained = flicker(film, [joined(frame) for frame in film])
     beyond = {kind: flicker(film, rgb) - explained for kind, rgb in colored.items()}
@@ -60,10 +69,18 @@ def main() -> None:
     for kind, value in beyond.items():
         print(f"{kind:11} beyond it {value:5.2f}, error {error(colored[kind], truth):6.2f}")
     print(f"as a group over alone: {beyond[TOGETHER] / beyond[ALONE]:.2f} (bound {GAIN})")
+    extra = (seconds[TOGETHER] - seconds[ALONE]) / len(film)
+    print(
+        f"CPU of the jobs: {seconds[ALONE]:.1f} and {seconds[TOGETHER]:.1f} s; {1000 * extra:.0f} ms more for a frame"
+    )
     crossed, missed = cuts(film, used)
     print(
         f"neighbours behind a cut that were used: {crossed}; neighbours in the shot that were not: {missed}"
     )
+    if options.photos:
+        photos = read(Path(options.photos), read_card(folder_of(options.model)).size)
+        print_cuts([photo for group in photos for photo in group])
+        print_stills(photos, options.model)
     if options.sheet:
         Image.fromarray(sheet([truth, *colored.values()])).save(options.sheet)
 
@@ -156,6 +173,68 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], every: int = 1) -> np.ndarray:
             line = np.concatenate(version[start : start + LENGTH : every], axis=1)
             lines.append(cv2.resize(line, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA))
     return np.concatenate(lines)
+
+
+def read(folder: Path, side: int) -> list[list[np.ndarray]]:
+    """Groups of five photographs of one folder, RGB uint8 [side, side, 3]; forty of each folder."""
+    groups = []
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        files = sorted(file for file in part.rglob("*") if file.suffix in (".jpg", ".png", ".webp"))
+        np.random.default_rng(0).shuffle(files)
+        images = [Image.open(file).convert("RGB") for file in files[:40]]
+        pixels = [cv2.resize(np.asarray(one), (side, side), interpolation=cv2.INTER_AREA) for one in images]
+        groups += [pixels[at : at + 5] for at in range(0, len(pixels) - 4, 5)]
+    return groups
+
+
+def print_cuts(photos: Sequence[np.ndarray]) -> None:
+    """Prints how often a cut is missed, and how often a moved, scaled, darker or brighter picture is called a cut."""
+    rng = np.random.default_rng(0)
+    tiles = [luma_uint8(photo) for photo in photos]
+    none = np.zeros((1, *tiles[0].shape, 2), np.float32)
+
+    def same(one: np.ndarray, other: np.ndarray) -> bool:
+        return bool(steadying.steadied(one[None], none, [steadying.Other(1, other[None], none)], 2)[1])
+
+    def filmed(tile: np.ndarray) -> np.ndarray:
+        exposed = tile * (1 + rng.normal(0, 0.08)) + rng.normal(0, 4, tile.shape)
+        return np.uint8(np.clip(exposed, 0, 255))
+
+    missed = sum(same(one, other) for one, other in itertools.pairwise(tiles))
+    wrong = 0
+    for tile in tiles:
+        height, width = tile.shape
+        (wide, high), (right, down) = rng.uniform(0.96, 1.04, 2), rng.uniform(-0.06, 0.06, 2)
+        motion = np.array([[wide, 0, right * width], [0, high, down * height]])
+        moved = cv2.warpAffine(tile, motion, (width, height), borderMode=cv2.BORDER_REFLECT)
+        wrong += not same(filmed(tile), filmed(moved))
+    print(f"cuts missed: {missed} of {len(tiles) - 1}; called a cut: {wrong} of {len(tiles)} moving pictures")
+
+
+def print_stills(groups: Sequence[Sequence[np.ndarray]], model: str) -> None:
+    """Prints the errors of stills, and of what could make those of a group alike."""
+    card = read_card(folder_of(model))
+    network, found = Network(folder_of(model), card.size, calm=card.default_calm or 0.0), defaultdict(list)
+    for group in groups:
+        tiles = np.stack([luma_uint8(photo) for photo in group])
+        ab = card.default_strength * network.predict(tiles)[0].astype(np.float32)
+        strength, mean = np.maximum(np.hypot(*np.moveaxis(ab, -1, 0)).mean((1, 2)), 0.5), ab.mean((1, 2))
+        light = [
+            planes[tile >= np.quantile(tile, 0.9)].mean(0) for tile, planes in zip(tiles, ab, strict=True)
+        ]
+        half = {
+            "alone": ab,
+            "strength": ab * (0.5 + 0.5 * strength.mean() / strength)[:, None, None, None],
+            "mean colour": ab + 0.5 * (mean.mean(0) - mean)[:, None, None],
+            "light colour": ab + 0.5 * (np.mean(light, 0) - light)[:, None, None],
+        }
+        for name, planes in half.items():
+            labs = np.concatenate([LIGHTNESS[tiles][..., None], planes], axis=-1)
+            found[name] += [difference(lab, _lab(photo)) for lab, photo in zip(labs, group, strict=True)]
+    print(
+        f"error of {len(found['alone'])} stills: "
+        + ", ".join(f"{n} {np.mean(v):.2f}" for n, v in found.items())
+    )
 
 
 def _lab(rgb: np.ndarray) -> np.ndarray:
