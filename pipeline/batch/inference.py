@@ -46,9 +46,8 @@ class Opened:
 @dataclass(eq=False, slots=True)
 class Prediction:
     opened: Opened
-    chroma: (
-        np.ndarray | None
-    )  # float16 [K, S, S, 2], a*b* in Lab units; None if the network failed; NaN of neighbours
+    # float16 [K, S, S, 2], a*b* in Lab units; None if the network failed. It is NaN for neighbours on which it failed.
+    chroma: np.ndarray | None
     confidence: float  # 0...1, mean over its own tiles
     seconds: float  # its share of the time of the batch
     faded: float = 0.0  # share of the chroma, 0...1
