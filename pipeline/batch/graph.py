@@ -16,6 +16,7 @@ import itertools
 import json
 import logging
 import os
+import pickle
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,8 +41,8 @@ from pipeline.codec.settings import Settings
 from pipeline.errors import JobError
 from pipeline.gallery import pages
 from pipeline.gallery.pictures import Shown
-from pipeline.inputs import collection, hint_files
-from pipeline.inputs.collection import Item, derivative_name, page_of
+from pipeline.inputs import collection, hint_files, neighbors
+from pipeline.inputs.collection import Item, Neighbor, derivative_name, page_of
 from pipeline.inputs.hint_files import Hint
 from pipeline.records import keys, manifest
 from pipeline.records.record import Outcome, Reason, Record, Refusal
@@ -55,7 +56,7 @@ SHARD_SECONDS = {True: 2.0, False: 30.0}  # between commits; shorter in local ru
 
 _LOGGER = logging.getLogger(__name__)
 
-KEPT, RECORDS, UNUSED = "kept", "records", "unused"
+KEPT, RECORDS, UNUSED, ALONE = "kept", "records", "unused", "alone"
 NOT_STARTED = "not_started"  # counter of scans that were left because of a request to stop
 
 
@@ -67,6 +68,7 @@ def planned(
     hints_folder: str | None = None,
     on_existing: str = "stale",
     since: str = "",
+    group_by: str = "",
 ) -> tuple[beam.PCollection, beam.PCollection]:
     """Plans a run on the workers. Returns the tasks, and the URIs (bytes) of hints files without a scan.
 
@@ -77,19 +79,24 @@ def planned(
       hints_folder: of the hints, or None.
       on_existing: as for `plan.plan`.
       since: as for `plan.derivatives`.
+      group_by: as for `neighbors.named`.
     """
     # Paths are arguments or bytes, because Beam's text coder refuses names that are not UTF-8.
     once = root | "Input" >> beam.Create([None])
     join = settings.output, settings.format
-    inputs = {
-        "items": once
+    items = (
+        once
         | "Parts" >> beam.FlatMap(lambda _: collection.parts(source))
         | "Split" >> beam.FlatMap(partial(collection.split, source))
         | "SpreadFolders" >> beam.Reshuffle()
         | "SplitAgain" >> beam.FlatMap(partial(collection.split, source))
         | "SpreadParts" >> beam.Reshuffle()
         | "Expand" >> beam.FlatMap(partial(collection.expand_part, source))
-        | "PackItem" >> beam.Map(packed_item, *join),
+    )
+    if group_by or collection.base_folder(source) is None:  # only manifests have groups of their own
+        items = _with_neighbors(items, group_by)
+    inputs = {
+        "items": items | "PackItem" >> beam.Map(packed_item, *join),
         "records": once
         | "Shards" >> beam.FlatMap(lambda _: map(os.fsencode, manifest.shards(settings.output)))
         | "Spread" >> beam.Reshuffle()
@@ -111,6 +118,26 @@ def planned(
     return planned.tasks, planned[UNUSED]
 
 
+def _with_neighbors(items: beam.PCollection, group_by: str) -> beam.PCollection:
+    """Adds groups and neighbours to items. Those without a group are not shuffled."""
+    split = items | "Group" >> beam.FlatMap(_by_group, group_by).with_outputs(ALONE, main="grouped")
+    grouped = (
+        split.grouped
+        | "GroupByKey" >> beam.GroupByKey()
+        | "FindNeighbors" >> beam.FlatMap(lambda group: neighbors.found(map(pickle.loads, group[1]), ""))
+    )
+    return (grouped, split[ALONE]) | "Items" >> beam.Flatten()
+
+
+def _by_group(item: Item, group_by: str) -> Iterator[tuple[bytes, bytes]]:
+    """Yields scans with a group by its name. Those without one go to a side output."""
+    item = neighbors.named(item, group_by)
+    if item.group:
+        yield storage.as_bytes(item.group), pickle.dumps(item)
+    else:
+        yield beam.pvalue.TaggedOutput(ALONE, item)
+
+
 def listed(root: beam.Pipeline, file: str) -> beam.PCollection:
     """Reads the tasks of a worklist, on this machine."""
     return (
@@ -118,7 +145,7 @@ def listed(root: beam.Pipeline, file: str) -> beam.PCollection:
         | "Worklist" >> beam.Create([None])
         | "ReadTasks" >> beam.FlatMap(lambda _: worklist.read(file))
         | "SpreadTasks" >> beam.Reshuffle()
-        | "UnpackTask" >> beam.Map(worklist.unpacked)
+        | "UnpackTasks" >> beam.FlatMap(worklist.together)
     )
 
 
@@ -487,7 +514,9 @@ class _SampleFn(beam.CombineFn):
 
 def packed_item(item: Item, output: str, format: str) -> tuple[bytes, bytes]:
     values = [item.key, item.source, item.size, item.version, item.reason, item.detail, item.digests]
-    return derivative_name(output, item.key, format), json.dumps(values).encode()
+    if item.group:
+        values += [item.group, item.neighbors, item.neighbors_sha256]
+    return derivative_name(output, item.key, format), json.dumps(values, default=dataclasses.astuple).encode()
 
 
 def packed_record(record: Record, output: str, format: str) -> tuple[bytes, bytes]:
@@ -510,9 +539,21 @@ def _plan(joined: tuple[bytes, dict], settings: Settings, on_existing: str) -> I
     found = joined[1]
     items = []
     for packed in found["items"]:
-        key, source, size, version, *more = json.loads(packed)
+        key, source, size, version, reason, detail, digests, *together = json.loads(packed)
+        group, others, sha256 = together or ("", (), "")
         items.append(
-            Item(key, source, size, version, **dict(zip(("reason", "detail", "digests"), more, strict=True)))
+            Item(
+                key,
+                source,
+                size,
+                version,
+                reason=reason,
+                detail=detail,
+                digests=digests,
+                group=group,
+                neighbors=tuple(Neighbor(*other) for other in others),
+                neighbors_sha256=sha256,
+            )
         )
     records = (Record(*json.loads(packed)) for packed in found["records"])
     hints: dict[int, list[Hint]] = defaultdict(list)

@@ -19,6 +19,7 @@ from model.card import weights_sha256
 from model.color import fading
 from model.color.srgb import LIGHTNESS
 from pipeline import storage
+from pipeline.batch.recall import Recall
 from pipeline.codec.codec import View
 from pipeline.errors import JobError
 from pipeline.inputs.collection import Item
@@ -45,8 +46,9 @@ class Opened:
 @dataclass(eq=False, slots=True)
 class Prediction:
     opened: Opened
-    chroma: np.ndarray | None  # float16 [K, S, S, 2], a*b* in Lab units; None if the network failed
-    confidence: float  # 0...1, mean over the tiles
+    # float16 [K, S, S, 2], a*b* in Lab units; None if the network failed. It is NaN for neighbours on which it failed.
+    chroma: np.ndarray | None
+    confidence: float  # 0...1, mean over its own tiles
     seconds: float  # its share of the time of the batch
     faded: float = 0.0  # share of the chroma, 0...1
     error: str = ""
@@ -104,6 +106,7 @@ class Network:
         if calm and CERTAINTY not in self._call.structured_outputs:
             raise ModelError(f"the model in {folder} has no {CERTAINTY}, which fading needs (--calm)")
         self._calm = calm
+        self.recall = Recall()
 
     def predict(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Predicts the colours of tiles of luma.
@@ -289,7 +292,7 @@ class ColorizationHandler(ModelHandler[Opened, Prediction, LazyNetwork]):
 
         It is at most a full batch, because Beam would emit an empty batch before a heavier element.
         """
-        by_count = len(opened.view.tiles) / self._batch_size
+        by_count = (len(opened.view.tiles) - opened.view.beside) / self._batch_size
         return min(_FULL, round(_FULL * max(by_count, opened.view.pixels / self._max_batch_pixels)))
 
     def get_num_bytes(self, batch: Sequence[Opened]) -> int:
@@ -309,10 +312,15 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
     started = time.perf_counter()
     tiles = np.concatenate([opened.view.tiles for opened in batch])
     try:
-        chroma, confidence, faded = network.predict(tiles)
+        if any(opened.view.beside for opened in batch):
+            chroma, confidence, faded = network.recall.predict(network.predict, tiles)
+        else:
+            chroma, confidence, faded = network.predict(tiles)
     except Exception as error:  # out of memory, or an error of a kernel: one of the scans causes it
         if len(batch) > 1:
             return [prediction for opened in batch for prediction in predict([opened], network)]
+        if batch[0].view.beside:
+            return [_one_by_one(batch[0], network)]
         return [
             Prediction(
                 batch[0],
@@ -325,20 +333,37 @@ def predict(batch: Sequence[Opened], network: Network) -> list[Prediction]:
     seconds = (time.perf_counter() - started) / len(tiles)
     predictions, start = [], 0
     for opened in batch:
+        own = slice(start, start + len(opened.view.tiles) - opened.view.beside)
         part = slice(start, start := start + len(opened.view.tiles))
-        sound = np.isfinite(chroma[part]).all() and np.isfinite(confidence[part]).all()
+        sound = np.isfinite(chroma[own]).all() and np.isfinite(confidence[own]).all()
         predictions.append(
             Prediction(
                 opened,
                 chroma[part],
-                float(confidence[part].mean()),
+                float(confidence[own].mean()),
                 seconds * len(opened.view.tiles),
-                float(faded[part].mean()),
+                float(faded[own].mean()),
             )
             if sound
             else Prediction(opened, None, 0.0, seconds, error="the chroma of the network is not finite")
         )
     return predictions
+
+
+def _one_by_one(opened: Opened, network: Network) -> Prediction:
+    """The prediction for a scan whose neighbours may be the cause of an error. Their chroma is not a number then."""
+    number = len(opened.view.tiles) - opened.view.beside
+    own, theirs = opened.view.tiles[:number], opened.view.tiles[number:]
+    (prediction,) = predict([Opened(opened.item, View(own, opened.view.pixels), opened.codec)], network)
+    if prediction.chroma is not None:
+        chroma = np.full((len(opened.view.tiles), *prediction.chroma.shape[1:]), np.nan, np.float16)
+        chroma[:number] = prediction.chroma
+        for at, tile in enumerate(theirs, number):
+            with contextlib.suppress(Exception):
+                chroma[at] = network.predict(tile[None])[0][0]
+        prediction.chroma = chroma
+    prediction.opened = opened
+    return prediction
 
 
 def local_copy(model: str) -> str:

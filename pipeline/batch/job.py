@@ -124,7 +124,12 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             raise JobError(f"nothing to do: no scans in {chosen.input}")
         with lease.held(output, run, stop.request) as hold, _without_stop_files(output, stop):
             before = manifest.runs(output)
-            planning = dict(hints_folder=hints_folder, on_existing=chosen.on_existing, since=hold.since)
+            planning = dict(
+                hints_folder=hints_folder,
+                on_existing=chosen.on_existing,
+                since=hold.since,
+                group_by=chosen.group_by or "",
+            )
             work, here = None, _Local()
             if engine.local:
                 work = worklist.write(
@@ -296,7 +301,10 @@ def _try_model(folder: str, card: ModelCard, batch_size: int, workers: int, thre
 
 def _dry_run(chosen: argparse.Namespace, settings: Settings, hints_folder: str | None) -> int:
     counts, hints, keys = dict.fromkeys(Action, 0), worklist.hints_by_key(hints_folder), set()
-    for task in worklist.tasks(chosen.input, settings, hints, chosen.on_existing):
+    planned = worklist.tasks(
+        chosen.input, settings, hints, chosen.on_existing, group_by=chosen.group_by or ""
+    )
+    for task in planned:
         counts[task.action] += 1
         keys |= {one.item.key for one in (task, *task.pages)} & hints.keys()
         if not say(one_line(f"{task.action:<9} {task.item.key}  ({task.why})")):

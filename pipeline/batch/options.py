@@ -8,6 +8,7 @@ from datetime import date
 from model import MODELS
 from pipeline.imaging.mark import PLACES
 from pipeline.inputs.collection import EXTENSIONS, SAME
+from pipeline.inputs.neighbors import FOLDER, STEM
 from pipeline.records.record import DIGESTS, EMBEDDED, SIDECAR
 
 LONGEST_TEXT = 2_000  # characters
@@ -22,9 +23,9 @@ the collection
   'GLOB'            such as 'scans/**/*.tif' (in quotes, so that the shell does not expand it)
   BAG               a folder with bagit.txt (BagIt); each scan is compared with the manifests of the bag
   gs://BUCKET/PATH  all objects below it, in Cloud Storage or (s3://BUCKET/PATH) in S3; this can be a glob, too
-  FILE.jsonl        a manifest: one JSON object per line with "source" and optionally "key"; relative sources are
-                    relative to the folder of the manifest; OUTPUT/dead_letters.jsonl is one, too; a glob such as
-                    'gs://BUCKET/lists/*.jsonl' names several
+  FILE.jsonl        a manifest: one JSON object per line with "source" and optionally "key" and "group"; relative
+                    sources are relative to the folder of the manifest; OUTPUT/dead_letters.jsonl is one, too; a glob
+                    such as 'gs://BUCKET/lists/*.jsonl' names several
 
 hints, for example for the scan box/a.tif
   DIR/box/a.tif.txt  lines `x y colour`: pixels from the upper left corner of the upright scan, and #rrggbb or a
@@ -114,6 +115,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder, local, gs:// or s3://, with colours for single scans: KEY.txt or KEY.png for the scan "
         "KEY (see below); scans with new, changed or deleted hints are repeated",
+    )
+    look.add_argument(
+        "--group_by",
+        choices=(FOLDER, STEM),
+        help="film frames that belong together get steady colours: those in one folder, or those whose names in a "
+        'folder differ in a number, or in a suffix for recto and verso, at their end; a "group" in a manifest '
+        "counts first (default: only such a group)",
     )
     look.add_argument(
         "--format",

@@ -70,7 +70,9 @@ def plan(
       hints: hints files, by page.
     """
     sources: dict[int, dict[str, Item]] = {}
-    for item in items:
+    for item in sorted(
+        items, key=lambda item: item.group
+    ):  # a wrong manifest may name a scan in several groups
         sources.setdefault(keys.split(item.key)[1], {})[item.source] = item
     latest: dict[int, Record] = {}
     for record in records:
@@ -214,6 +216,10 @@ def _stale(record: Record, item: Item, settings: Settings) -> str:
         if record.hints_sha256 and item.hints:
             return "its hints have changed"
         return "it has hints now" if item.hints else "its hints were deleted"
+    if record.neighbors_sha256 != item.neighbors_sha256:
+        if record.neighbors_sha256 and item.neighbors:
+            return "its neighbours have changed"
+        return "it has neighbours now" if item.neighbors else "it has no neighbours any more"
     return ""
 
 

@@ -4,6 +4,7 @@ On a cluster the graph makes the plan (`graph.planned`). On one machine a single
 output makes it. Scans that are up to date, which are most of a resumed collection, never enter the graph.
 """
 
+import dataclasses
 import itertools
 import json
 import os
@@ -15,14 +16,16 @@ from pipeline import storage
 from pipeline.batch.plan import Action, Task, derivatives, plan
 from pipeline.codec.settings import Settings
 from pipeline.errors import JobError
-from pipeline.inputs import collection, hint_files
-from pipeline.inputs.collection import Item
+from pipeline.inputs import collection, hint_files, neighbors
+from pipeline.inputs.collection import Item, Neighbor
 from pipeline.inputs.hint_files import Hint
 from pipeline.records import keys, manifest
 from pipeline.records.record import Record
 from pipeline.records.sample import Sample
 from pipeline.records.summary import Summary
 from pipeline.storage import scratch
+
+TOGETHER = 32  # largest number of scans with neighbours that one worker does one after the other
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ def write(
     on_existing: str,
     gallery_size: int,
     since: str,
+    group_by: str = "",
 ) -> Worklist:
-    """Plans a run and writes its tasks to a file in the local `folder`.
+    """Plans a run and writes its tasks to a file in the local `folder`. See `tasks` for the arguments.
 
     Raises:
       JobError: input, manifest or output cannot be read, or there is no room for temporary files.
@@ -54,7 +58,8 @@ def write(
     file, todo, kept, sample = os.path.join(folder, "tasks"), 0, Summary(), Sample(gallery_size)
     hints = hints_by_key(hints_folder)
     unused = dict(hints)
-    planned = tasks(source, settings, hints, on_existing, since)
+    planned = tasks(source, settings, hints, on_existing, since, group_by)
+    near = 0  # tasks in a row whose scans have neighbours
     try:
         with open(file, "wb") as lines:
             for task in planned:
@@ -64,26 +69,30 @@ def write(
                     assert task.record is not None  # every kept task has one
                     kept.add(task.record, settings.run)
                     sample.add(task.record)
-                else:
-                    lines.write(packed(task))
-                    todo += 1
+                    continue
+                near = near + 1 if task.item.neighbors else 0
+                if todo:
+                    lines.write(b"\t" if near and near % TOGETHER != 1 else b"\n")
+                lines.write(packed(task))
+                todo += 1
     except OSError as error:
         raise JobError(scratch.no_room(error)) from error
     return Worklist(file, todo, kept, sample, sorted(hint.uri for some in unused.values() for hint in some))
 
 
 def read(file: str) -> Iterator[bytes]:
-    """Yields the packed tasks of a worklist."""
+    """Yields the lines of a worklist, with one task or several that one worker should do."""
     with open(file, "rb") as lines:
         yield from lines
 
 
-def unpacked(line: bytes) -> Task:
-    return _task(json.loads(line))
+def together(line: bytes) -> Iterator[Task]:
+    """The tasks in a line of a worklist."""
+    return map(unpacked, line.split(b"\t"))
 
 
-def packed(task: Task) -> bytes:
-    return f"{_packed(task)}\n".encode()
+def unpacked(packed: bytes) -> Task:
+    return _task(json.loads(packed))
 
 
 def _task(values: list) -> Task:
@@ -92,9 +101,14 @@ def _task(values: list) -> Task:
     return Task(Action(action), _item(item), why, known, tuple(map(_task, pages)))
 
 
+def packed(task: Task) -> bytes:
+    return _packed(task).encode()
+
+
 def _packed(task: Task) -> str:
+    """JSON in one line, without tabs."""
     record = "null" if task.record is None or task.action == Action.COLORIZE else task.record.to_json()
-    head = json.dumps([task.action, _values(task.item), task.why])
+    head = json.dumps([task.action, _values(task.item), task.why], default=dataclasses.astuple)
     return f"{head[:-1]}, {record}, [{', '.join(map(_packed, task.pages))}]]"
 
 
@@ -107,13 +121,19 @@ def hints_by_key(folder: str | None) -> dict[str, list[Hint]]:
 
 
 def tasks(
-    source: str, settings: Settings, hints: dict[str, list[Hint]], on_existing: str, since: str = ""
+    source: str,
+    settings: Settings,
+    hints: dict[str, list[Hint]],
+    on_existing: str,
+    since: str = "",
+    group_by: str = "",
 ) -> Iterator[Task]:
     """Yields the tasks of a run.
 
     Args:
       hints: hints files by key.
       since: as for `plan.derivatives`.
+      group_by: as for `neighbors.named`.
 
     Raises:
       JobError: as `write`.
@@ -129,7 +149,7 @@ def tasks(
         for key, some in hints.items():
             file, page = keys.split(key)
             by_file[file][page] = some
-        for items in _by_file(source):
+        for items in _by_file(source, group_by):
             file, _ = keys.split(items[0].key)
             name = collection.derivative_name(settings.output, file, settings.format)
             sizes = there.execute("SELECT page, size FROM derivatives WHERE name = ?", (name,)).fetchall()
@@ -138,10 +158,11 @@ def tasks(
             )
 
 
-def _by_file(source: str) -> Iterator[list[Item]]:
+def _by_file(source: str, group_by: str) -> Iterator[list[Item]]:
     """Yields the items of each file. A listing has one for each; a manifest may have several in different places."""
     if collection.base_folder(source) is not None:
-        for item in collection.expand(source):
+        listed = collection.expand(source)
+        for item in neighbors.found(listed, group_by) if group_by else listed:
             yield [item]
         return
     with scratch.database() as items:
@@ -149,8 +170,11 @@ def _by_file(source: str) -> Iterator[list[Item]]:
         items.executemany(
             "INSERT INTO items VALUES (?, ?)",
             (
-                (storage.as_bytes(keys.split(item.key)[0]), json.dumps(_values(item)))
-                for item in collection.expand(source)
+                (
+                    storage.as_bytes(keys.split(item.key)[0]),
+                    json.dumps(_values(item), default=dataclasses.astuple),
+                )
+                for item in neighbors.found(collection.expand(source), group_by)
             ),
         )
         ordered = items.execute("SELECT key, item FROM items ORDER BY key, rowid")
@@ -164,4 +188,5 @@ def _values(item: Item) -> list:
 
 def _item(values: list) -> Item:
     fields = dict(zip(Item.__slots__, values, strict=True))
-    return Item(**fields | {"hints": tuple(fields["hints"])})
+    others = tuple(Neighbor(*other) for other in fields["neighbors"])
+    return Item(**fields | {"hints": tuple(fields["hints"]), "neighbors": others})

@@ -8,8 +8,10 @@ import dataclasses
 import hashlib
 import mmap
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,12 +23,12 @@ from pipeline.decoding.opening import check_size
 from pipeline.decoding.pillow import open_image, unlimited
 from pipeline.errors import JobError, words
 from pipeline.gallery import pictures
-from pipeline.imaging import alto, chroma, derivative, hints, icc, layout, recovery
+from pipeline.imaging import alto, chroma, derivative, hints, icc, layout, recovery, steadying
 from pipeline.imaging.mark import Mark
 from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import before_and_after, thumbnail
-from pipeline.inputs import hint_files
-from pipeline.inputs.collection import MANIFEST_STORE, Item, derivative_uri, format_of
+from pipeline.inputs import hint_files, neighbors
+from pipeline.inputs.collection import MANIFEST_STORE, Item, Neighbor, derivative_uri, format_of
 from pipeline.metadata import containers, embedded, provenance, signing
 from pipeline.metadata.provenance import Labels
 from pipeline.records import keys
@@ -43,7 +45,17 @@ from pipeline.records.record import (
 )
 
 # What a record takes from the packet of an adopted derivative.
-_ADOPTED = ("source_bytes", "outcome", "pages", "width", "height", "confidence", "colorfulness", "faded")
+_ADOPTED = (
+    "source_bytes",
+    "outcome",
+    "pages",
+    "width",
+    "height",
+    "confidence",
+    "colorfulness",
+    "faded",
+    "neighbors",
+)
 _TILE_PIXEL = 5  # bytes in memory: its luma, and its chroma from the network
 
 
@@ -53,6 +65,7 @@ class View:
 
     tiles: np.ndarray  # uint8 [K, S, S], upright luma
     pixels: int  # memory of the scan and its tiles, in pixels
+    beside: int = 0  # how many of the tiles, the last ones, are of neighbours
 
 
 @dataclass(slots=True)
@@ -62,7 +75,9 @@ class _Held:
     record: Record
     seconds: float
     marks: hints.Marks | None
-    claim: Any = None  # to be signed, from `signing.claim`
+    claim: Any  # to be signed, from `signing.claim`
+    tiles: np.ndarray  # uint8 [K, S, S], its own in its view
+    beside: list[tuple[Neighbor, np.ndarray]] = field(default_factory=list)  # neighbours, and their tiles
 
 
 class Codec:
@@ -77,6 +92,7 @@ class Codec:
         self._announce = announce  # called with the number of pixels before a picture is decoded
         self._held: dict[str, _Held] = {}
         self._masters = Masters(settings.digests, announce)
+        self._guides: OrderedDict[Item, np.ndarray | str] = OrderedDict()  # of neighbours; see `look`
 
     @property
     def _mark(self) -> Mark | None:
@@ -87,14 +103,16 @@ class Codec:
         settings = self.settings
         return Labels(settings.date, settings.description, settings.credit, settings.model_terms)
 
-    def open(self, item: Item) -> View | Record | Several:
-        """Reads and decodes a master or a page, and keeps it for `paint`. A file with several pictures says so."""
+    def open(self, item: Item, left_out: Mapping[str, str] = MappingProxyType({})) -> View | Record | Several:
+        """Reads and decodes a master or a page, and keeps it for `paint`. A file with several pictures says so.
+
+        Args:
+          left_out: keys of neighbours that cannot be read, and why.
+        """
         started = time.perf_counter()
         record = self.settings.record(item)
         try:
-            master = self._masters.read(item, self._check)
-            if storage.contains(self.settings.output, item.source):  # by a link, or from a manifest
-                raise Refusal(Reason.BAD_KEY, "the source is in the output folder, so it is not a master")
+            master = self._master(item)
             if isinstance(master, Several):
                 return master
             record = record.replace(
@@ -103,15 +121,7 @@ class Codec:
                 detail=joined(*master.notes),
                 **named_digests("source", master.digests),
             )
-            scan = read_scan(
-                master.data,
-                kept=[containers.C2PA] if self.settings.c2pa else [],
-                mark=self._mark,
-                output_format=format_of(item.key, self.settings.format),
-                max_pixels=self.settings.max_pixels,
-                colorize_color=self.settings.color_scans == "colorize",
-                announce=self._announce,
-            )
+            scan = self._scan(item, master)
             width, height = scan.size
             note = joined(*master.notes, scan.note)
             record = record.replace(width=width, height=height, detail=note)
@@ -135,8 +145,74 @@ class Codec:
         views = [chroma.view(box.of(guide), self.settings.side) for box in boxes]
         seen = [(box, canvas) for box, (canvas, _) in zip(boxes, views, strict=True)]
         tiles = np.concatenate([tiles for _, tiles in views])
-        self._held[item.key] = _Held(scan, seen, record, time.perf_counter() - started, marks, claim)
-        return View(tiles, width * height + _TILE_PIXEL * tiles.size)
+        beside: list[tuple[Neighbor, np.ndarray]] = []
+        if item.neighbors and len(boxes) == 1:
+            beside, words_of_them = self._beside(item, boxes[0], tiles.shape, left_out)
+            record = record.replace(detail=joined(record.detail, words_of_them))
+        self._held[item.key] = _Held(
+            scan, seen, record, time.perf_counter() - started, marks, claim, tiles, beside
+        )
+        if beside:
+            tiles = np.concatenate([tiles, *(theirs for _, theirs in beside)])
+        return View(
+            tiles, width * height + _TILE_PIXEL * tiles.size, sum(len(theirs) for _, theirs in beside)
+        )
+
+    def _master(self, item: Item) -> Master | Several:
+        master = self._masters.read(item, self._check)
+        if storage.contains(self.settings.output, item.source):  # by a link, or from a manifest
+            raise Refusal(Reason.BAD_KEY, "the source is in the output folder, so it is not a master")
+        return master
+
+    def _scan(self, item: Item, master: Master) -> Scan:
+        return read_scan(
+            master.data,
+            kept=[containers.C2PA] if self.settings.c2pa else [],
+            mark=self._mark,
+            output_format=format_of(item.key, self.settings.format),
+            max_pixels=self.settings.max_pixels,
+            colorize_color=self.settings.color_scans == "colorize",
+            announce=self._announce,
+        )
+
+    def _beside(
+        self, item: Item, box: layout.Box, shape: tuple[int, ...], left_out: Mapping[str, str]
+    ) -> tuple[list[tuple[Neighbor, np.ndarray]], str]:
+        """The neighbours of a scan, with their tiles, and words about those that cannot be read.
+
+        Args:
+          box: the picture in the scan. The same part of the neighbours is seen.
+          shape: of the tiles of the scan. Neighbours with other proportions are no frames of the same film.
+          left_out: as for `open`.
+        """
+        seen, words_of_them = [], []
+        for neighbor in item.neighbors:
+            guide = left_out.get(neighbor.key) or self.look(neighbor.item)
+            if isinstance(guide, str):
+                words_of_them.append(f"not steadied with {neighbor.key}: {guide}")
+                continue
+            tiles = chroma.view(box.of(guide), self.settings.side)[1]
+            if tiles.shape == shape:
+                seen.append((neighbor, tiles))
+        return seen, joined(*words_of_them)
+
+    def look(self, item: Item) -> np.ndarray | str:
+        """The upright luma of a neighbour, uint8 [h, w], or why it cannot be read. The last ones are remembered."""
+        if item in self._guides:
+            self._guides.move_to_end(item)
+            return self._guides[item]
+        guide: np.ndarray | str
+        try:
+            master = self._master(item)
+            if isinstance(master, Several):
+                raise Refusal(Reason.MULTIPAGE, "the file has several pictures")
+            guide = _upright_guide(self._scan(item, master))
+        except Refusal as refusal:
+            guide = refusal.detail
+        self._guides[item] = guide
+        if len(self._guides) > 2 * neighbors.REACH + 1:
+            self._guides.popitem(last=False)
+        return guide
 
     def paint(
         self,
@@ -150,7 +226,7 @@ class Codec:
         """Composes, encodes and writes the derivative of an opened scan.
 
         Args:
-          tiles: float16 [K, S, S, 2], a*b* in Lab units.
+          tiles: float16 [K, S, S, 2], a*b* in Lab units, of the scan and its neighbours as in its `View`.
           confidence: 0...1.
           seconds: share of the scan in the time of the network.
           show: write its two pictures for the gallery, too.
@@ -179,6 +255,9 @@ class Codec:
                 if settings.c2pa == SIDECAR:
                     storage.delete(derivative_uri(settings.output, item.key, MANIFEST_STORE))
             return record.refuse(Refusal(Reason.LOW_CONFIDENCE, detail), milliseconds=spent())
+        if held.beside:
+            tiles, used = self._steadied(held, tiles)
+            record = record.replace(neighbors=used)
         model, colorfulness = derivative.paint(held.scan, held.seen, tiles, settings.strength, held.marks)
         record = record.replace(outcome=Outcome.COLORIZED, colorfulness=round(colorfulness, 2))
         kept = None if held.scan.jpeg is None else recovery.remainder(held.scan.jpeg)
@@ -219,6 +298,17 @@ class Codec:
                     storage.write(uri, picture)
         return record
 
+    def _steadied(self, held: _Held, colors: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        """The chroma of a scan, steadied over its neighbours, and the keys of those that were used."""
+        number = len(held.tiles)
+        own, *theirs = np.split(colors, range(number, len(colors), number))
+        others = [
+            steadying.Other(neighbor.away, tiles, its)
+            for (neighbor, tiles), its in zip(held.beside, theirs, strict=True)
+        ]
+        steady, used = steadying.steadied(held.tiles, own, others, neighbors.REACH)
+        return steady, tuple(held.beside[index][0].key for index in used)
+
     def adopt(self, item: Item) -> Record | None:
         """Record of a derivative without one, or with an incomplete one; None if the derivative is not up to date.
 
@@ -245,7 +335,15 @@ class Codec:
         except Exception:  # whatever is wrong with it, the scan is colourised again
             return None
         ours = self.settings.record(item).replace(**named_digests("source", found))
-        same = ("key", "source_sha256", "model_sha256", "options_sha256", "hints_sha256", "schema")
+        same = (
+            "key",
+            "source_sha256",
+            "model_sha256",
+            "options_sha256",
+            "hints_sha256",
+            "neighbors_sha256",
+            "schema",
+        )
         if any(getattr(claimed, name) != getattr(ours, name) for name in same):
             return None
         remark = "adopted: an earlier run wrote the derivative"

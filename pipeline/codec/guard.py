@@ -9,6 +9,8 @@ from pipeline.codec.settings import Settings
 from pipeline.inputs.collection import Item
 from pipeline.records.record import Reason, Record, Refusal
 
+_ENDED = (Reason.CODEC_CRASHED, Reason.CODEC_TIMEOUT, Reason.CODEC_ERROR)
+
 
 class Guard(GuardedProcess):
     """A `Codec` in a guarded process. A crash or a hang costs one scan, not the job."""
@@ -17,7 +19,13 @@ class Guard(GuardedProcess):
         super().__init__("pipeline.codec.codec:Codec", settings)
 
     def open(self, item: Item) -> View | Record | Several:
-        return self.ask(item, "open", item)
+        """Calls `Codec.open`. A neighbour that crashes the process is left out."""
+        answer = self.ask(item, "open", item)
+        if not (item.neighbors and isinstance(answer, Record) and answer.reason in _ENDED):
+            return answer
+        looks = {neighbor.key: self.ask(item, "look", neighbor.item) for neighbor in item.neighbors}
+        left_out = {key: look.detail for key, look in looks.items() if isinstance(look, Record)}
+        return self.ask(item, "open", item, left_out) if left_out else answer
 
     def paint(
         self,

@@ -53,6 +53,22 @@ IMAGE_EXTENSIONS = frozenset(_EXTENSIONS.split())
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbor:
+    """A scan near another one in its group; see `pipeline.inputs.neighbors`."""
+
+    away: int  # how many scans after it; negative before it
+    key: str
+    source: str  # URI
+    size: int
+    version: str
+    digests: str = ""
+
+    @property
+    def item(self) -> "Item":
+        return Item(self.key, self.source, self.size, self.version, digests=self.digests)
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """A scan of the input."""
 
@@ -66,6 +82,9 @@ class Item:
     detail: str = ""  # the same in words
     pages: int = 0  # of its file, if this is one of several, and their number is known
     digests: str = ""  # what its bag says; see `bags.Payload`
+    group: str = ""  # scans with the same group belong together
+    neighbors: tuple[Neighbor, ...] = ()  # in its group
+    neighbors_sha256: str = ""  # of what the listing says of them
 
     def record(self, **fields) -> Record:
         return Record(
@@ -75,14 +94,16 @@ class Item:
             source_version=self.version,
             hints_sha256=self.hints_sha256,
             pages=self.pages,
+            group=self.group,
+            neighbors_sha256=self.neighbors_sha256,
             **fields,
         )
 
 
 def page_of(item: Item, page: int, pages: int = 0) -> Item:
-    """A page of a file, without the hints of the file."""
-    key = keys.of_page(item.key, page)
-    return dataclasses.replace(item, key=key, pages=pages, hints=(), hints_sha256="")
+    """A page of a file, without the hints and the neighbours of the file."""
+    none: dict = dict(hints=(), hints_sha256="", neighbors=(), neighbors_sha256="")
+    return dataclasses.replace(item, key=keys.of_page(item.key, page), pages=pages, **none)
 
 
 def read(item: Item) -> bytes:
@@ -394,7 +415,7 @@ def _item(line: Record, manifest: str) -> Item:
     key = line.key or source.removeprefix(storage.scheme(source)).lstrip("/")
     if keys.split(key)[1] and not line.key:
         return _not_a_page(info)
-    return Item(_as_listed(key), source, info.size, info.version)
+    return Item(_as_listed(key), source, info.size, info.version, group=line.group)
 
 
 def _located(source: str, manifest: str) -> str:

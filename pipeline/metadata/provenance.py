@@ -63,9 +63,9 @@ class Labels:
 def packet(record: Record, master: ET.Element | None = None, labels: Labels = Labels()) -> bytes:
     """Makes the XMP packet of a derivative.
 
-    Its identifiers follow from the bytes of the master, the model, the options, the hints and the date. The URI, the
-    digest and the identifiers of the master are in `xmpMM:DerivedFrom`; its `DigitalSourceType` and a credit line that
-    is replaced are kept as `masterDigitalSourceType` and `masterCredit`.
+    Its identifiers follow from the bytes of the master, the model, the options, the hints, the neighbours and the
+    date. The URI, the digest and the identifiers of the master are in `xmpMM:DerivedFrom`; its `DigitalSourceType` and
+    a credit line that is replaced are kept as `masterDigitalSourceType` and `masterCredit`.
 
     Args:
       record: of the scan. Facts about the run are left out of it, and the key replaces the path of the master.
@@ -133,6 +133,8 @@ def instance_id(record: Record, labels: Labels) -> str:
 
 def _identity(record: Record, labels: Labels) -> uuid.UUID:
     made = [*(getattr(record, name) for name in _IDENTITY), labels.date]
+    if record.neighbors_sha256:
+        made.append(f"neighbors {record.neighbors_sha256}")
     if page := keys.split(record.key)[1]:  # several pictures have the digest of their file
         made.append(f"page {page}")
     return uuid.uuid5(uuid.NAMESPACE_URL, " ".join(made).rstrip())

@@ -128,6 +128,13 @@ class Record:
     derivative_sha512: str = ""
     c2pa: str = ""  # where the signed manifest of the derivative is: EMBEDDED, or a URI
     sidecar_sha256: str = ""
+    group: str = ""  # scans with the same group belong together
+    neighbors: tuple[str, ...] = ()  # keys of those that its chroma was steadied with
+    neighbors_sha256: str = ""  # of the list of its neighbours; empty if it has none
+
+    def __post_init__(self):
+        if isinstance(self.neighbors, list):  # from JSON
+            object.__setattr__(self, "neighbors", tuple(self.neighbors))
 
     def replace(self, **fields) -> "Record":
         return dataclasses.replace(self, **fields)
@@ -143,7 +150,7 @@ class Record:
 
     def to_json(self) -> str:
         """One line of ASCII. Names of files that are not valid UTF-8 have escaped surrogates."""
-        values = {name: value for name in _TYPES if (value := getattr(self, name)) or name not in BY_OPTION}
+        values = {name: value for name in _TYPES if (value := getattr(self, name)) or name not in _SPARSE}
         return json.dumps(values, separators=(",", ":"))
 
     def fixity(self, file: str) -> dict[str, str]:
@@ -167,12 +174,14 @@ class Record:
         An inventory may therefore have columns of its own.
 
         Raises:
-          ValueError: there is no text `source`, or `key` is not a text.
+          ValueError: there is no text `source`, or `key` or `group` is not a text.
         """
         if not isinstance(values.get("source"), str) or not values["source"]:
             raise ValueError('a manifest line must be a JSON object with a text "source"')
         if not isinstance(values.get("key", ""), str):
             raise ValueError('"key" must be text')
+        if not isinstance(values.get("group") or "", str):
+            raise ValueError('"group" must be text')
         names = _known(tuple(values), tuple(map(type, values.values())))
         known = values if len(names) == len(values) else {name: values[name] for name in names}
         return cls(**known) if "key" in known else cls(key="", **known)
@@ -217,7 +226,8 @@ def named_digests(file: str, found: Mapping[str, str]) -> dict[str, str]:
 # Fields that are left out of a line if they are empty.
 BY_OPTION = {f"{file}_{name}" for file in ("source", "derivative") for name in DIGESTS}
 BY_OPTION |= {"c2pa", "sidecar_sha256"}
+_SPARSE = BY_OPTION | {"group", "neighbors", "neighbors_sha256"}
 _values = operator.attrgetter(*Record.__slots__)
 _NUMBER = (int, float, type(None))  # but not bool
-_EXACT: dict[object, tuple[type, ...]] = {str: (str,), int: (int,)}
+_EXACT: dict[object, tuple[type, ...]] = {str: (str,), int: (int,), tuple[str, ...]: (list,)}
 _TYPES = {field.name: _EXACT.get(field.type, _NUMBER) for field in dataclasses.fields(Record)}

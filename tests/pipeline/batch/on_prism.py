@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import clips, flicker
 from tests.pipeline.conftest import WAIT, Run, make_archive, start
 
 
@@ -41,6 +42,22 @@ def test_prism_gives_the_same_derivatives_as_the_local_runner(model, colorize, p
     again = start("--input", archive, "--output", there, "--model", model, *prism)
     out, err = again.communicate(timeout=WAIT)
     assert again.returncode == 0 and "60  of these were up to date already" in out, err
+
+
+def test_prism_finds_the_same_neighbours(model, colorize, prism, tmp_path):
+    film = tmp_path / "in"
+    flicker.write(list(clips.frames(8, clips.SHOTS[:3])), film / "reel")
+    options = ("--group_by", "folder", "--date", "2026-11-28", "--layout", "whole")
+    local, there = colorize(film, tmp_path / "local", *options), tmp_path / "prism"
+    process = start("--input", film, "--output", there, "--model", model, *options, *prism)
+    out, err = process.communicate(timeout=WAIT)
+    assert process.returncode == 0, err
+    found = Run(0, out, err, there).records
+    assert {key: record.neighbors for key, record in found.items()} == {
+        key: record.neighbors for key, record in local.records.items()
+    }
+    assert sum(len(record.neighbors) for record in found.values()) > 24
+    assert digests(there) == digests(tmp_path / "local") and len(digests(there)) == 24
 
 
 def test_a_signal_lets_prism_finish_what_it_has_begun(model, colorize, prism, tmp_path):

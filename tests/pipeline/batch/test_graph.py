@@ -14,14 +14,14 @@ from pipeline.records.record import Record
 from tests.pipeline.conftest import make_archive
 
 
-def plan_on_a_cluster(source, settings, hints, tmp_path) -> tuple[set[str], set[str]]:
+def plan_on_a_cluster(source, settings, hints, tmp_path, **options) -> tuple[set[str], set[str]]:
     """The tasks as JSON, and the URIs of unused hints. They come back in files, as from other machines."""
 
     def keep(lines: beam.PCollection, name: str) -> None:
         lines | name >> beam.io.WriteToText(str(tmp_path / name))
 
     with beam.Pipeline(FnApiRunner()) as root:
-        tasks, unused = graph.planned(root, source, settings, hints_folder=hints)
+        tasks, unused = graph.planned(root, source, settings, hints_folder=hints, **options)
         keep(tasks | beam.Map(lambda task: worklist.packed(task).decode().strip()), "tasks")
         keep(unused | beam.Map(os.fsdecode), "unused")
 

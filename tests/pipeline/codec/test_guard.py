@@ -21,7 +21,7 @@ from pipeline.codec.codec import Codec, View
 from pipeline.codec.guard import Guard
 from pipeline.codec.settings import Settings
 from pipeline.gallery import pictures
-from pipeline.inputs.collection import Item
+from pipeline.inputs.collection import Item, Neighbor
 from pipeline.photographs.examiner import Examiner
 from pipeline.records.record import Outcome, Reason, Record
 
@@ -333,6 +333,22 @@ def test_a_decoder_that_hangs_is_ended_at_the_deadline(deadly, settings, tmp_pat
         assert colorize(guard, item(tmp_path, "c.jpg")).outcome == Outcome.COLORIZED
     finally:
         guard.close()
+
+
+def test_a_neighbour_that_kills_its_decoder_is_left_out(deadly, guard, tmp_path):
+    scan, crash, other = (
+        item(tmp_path, "a.jpg"),
+        item(tmp_path, "b", b"CRASHES"),
+        item(tmp_path, "c.jpg"),
+    )
+    near = [
+        Neighbor(away, one.key, one.source, one.size, one.version) for away, one in ((1, crash), (2, other))
+    ]
+    view = guard.open(dataclasses.replace(scan, neighbors=tuple(near)))
+    assert len(view.tiles) == 2 and view.beside == 1
+    record = guard.paint(scan, np.concatenate([CHROMA, CHROMA]), 0.5, 0, view.pixels)
+    assert record.outcome == Outcome.COLORIZED
+    assert record.detail.startswith("not steadied with b: the decoder crashed")
 
 
 def test_scans_that_were_open_when_a_decoder_died_are_opened_again(deadly, guard, tmp_path):

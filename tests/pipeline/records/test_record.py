@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from pipeline.records.record import SKIPS, Outcome, Reason, Record, Refusal
 
 TEXT = st.text(st.characters())  # with lone surrogates, as in the names of files that are not UTF-8
-VALUES = {str: TEXT, int: st.integers(), float | None: st.none() | st.floats(allow_nan=False)}
+VALUES = {
+    str: TEXT,
+    int: st.integers(),
+    float | None: st.none() | st.floats(allow_nan=False),
+    tuple[str, ...]: st.lists(TEXT).map(tuple),
+}
 RECORDS = st.builds(
     Record,
     **{field.name: VALUES[field.type] for field in dataclasses.fields(Record)}
