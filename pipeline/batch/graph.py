@@ -3,7 +3,7 @@
     items, records, derivatives, hints -> CoGroupByKey -> plan -> open -> RunInference -> paint -> commit -> report
     worklist's file -> Reshuffle -----------------------^
 
-On a cluster the graph makes the plan; on one machine it is made before (see `pipeline.batch.worklist`). The join, or
+On a cluster `pipeline.batch.joining` makes the plan, on one machine `pipeline.batch.worklist` before. The join, or
 the reshuffle, moves only paths. From there to `commit` everything runs in one fused stage, where elements are passed
 by reference: a scan is decoded once, and its pixels never leave the codec process.
 """
@@ -11,17 +11,13 @@ by reference: a scan is decoded once, and its pixels never leave the codec proce
 import contextlib
 import dataclasses
 import functools
-import heapq
 import itertools
 import json
 import logging
 import os
-import pickle
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from functools import partial
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -29,113 +25,29 @@ from apache_beam.ml.inference.base import RunInference
 from apache_beam.transforms.combiners import TupleCombineFn
 from apache_beam.transforms.window import GlobalWindows
 
-from pipeline import clock, storage
-from pipeline.batch import worklist
+from pipeline import clock
+from pipeline.batch import accounts, stopping, worklist
 from pipeline.batch.inference import ColorizationHandler, Opened, Prediction
-from pipeline.batch.plan import Action, Task, derivatives, plan
-from pipeline.batch.stopping import Stop
+from pipeline.batch.plan import Action, Task
 from pipeline.codec.codec import View
 from pipeline.codec.guard import Guard
 from pipeline.codec.masters import Several
 from pipeline.codec.settings import Settings
-from pipeline.errors import JobError
-from pipeline.gallery import pages
 from pipeline.gallery.pictures import Shown
-from pipeline.inputs import collection, hint_files, neighbors
-from pipeline.inputs.collection import Item, Neighbor, derivative_name, page_of
-from pipeline.inputs.hint_files import Hint
+from pipeline.inputs.collection import page_of
 from pipeline.records import keys, manifest
 from pipeline.records.record import Outcome, Reason, Record, Refusal
 from pipeline.records.sample import Sample
-from pipeline.records.summary import FILE, Summary
+from pipeline.records.summary import Summary
 
 NAMESPACE = "colorize"  # of the metrics
 SHARD_RECORDS = 500
-DEAD_LETTERS = 100_000  # largest number of records in the file of failed scans; the manifest has all
 SHARD_SECONDS = {True: 2.0, False: 30.0}  # between commits; shorter in local runs
 
 _LOGGER = logging.getLogger(__name__)
 
-KEPT, RECORDS, UNUSED, ALONE = "kept", "records", "unused", "alone"
+KEPT, RECORDS = "kept", "records"
 NOT_STARTED = "not_started"  # counter of scans that were left because of a request to stop
-
-
-def planned(
-    root: beam.Pipeline,
-    source: str,
-    settings: Settings,
-    *,
-    hints_folder: str | None = None,
-    on_existing: str = "stale",
-    since: str = "",
-    group_by: str = "",
-) -> tuple[beam.PCollection, beam.PCollection]:
-    """Plans a run on the workers. Returns the tasks, and the URIs (bytes) of hints files without a scan.
-
-    Args:
-      root: of the graph.
-      source: the input.
-      settings: of the job.
-      hints_folder: of the hints, or None.
-      on_existing: as for `plan.plan`.
-      since: as for `plan.derivatives`.
-      group_by: as for `neighbors.named`.
-    """
-    # Paths are arguments or bytes, because Beam's text coder refuses names that are not UTF-8.
-    once = root | "Input" >> beam.Create([None])
-    join = settings.output, settings.format
-    items = (
-        once
-        | "Parts" >> beam.FlatMap(lambda _: collection.parts(source))
-        | "Split" >> beam.FlatMap(partial(collection.split, source))
-        | "SpreadFolders" >> beam.Reshuffle()
-        | "SplitAgain" >> beam.FlatMap(partial(collection.split, source))
-        | "SpreadParts" >> beam.Reshuffle()
-        | "Expand" >> beam.FlatMap(partial(collection.expand_part, source))
-    )
-    if group_by or collection.base_folder(source) is None:  # only manifests have groups of their own
-        items = _with_neighbors(items, group_by)
-    inputs = {
-        "items": items | "PackItem" >> beam.Map(packed_item, *join),
-        "records": once
-        | "Shards" >> beam.FlatMap(lambda _: map(os.fsencode, manifest.shards(settings.output)))
-        | "Spread" >> beam.Reshuffle()
-        | "ReadRecords" >> beam.FlatMap(lambda shard: manifest.read_shard(os.fsdecode(shard)))
-        | "PackRecord" >> beam.Map(packed_record, *join),
-        "derivatives": once
-        | "Derivatives"
-        >> beam.FlatMap(lambda _: derivatives(*join, since)).with_output_types(tuple[bytes, tuple[int, int]]),
-    }
-    if hints_folder:
-        inputs["hints"] = (
-            once
-            | "ListHints" >> beam.FlatMap(lambda _: _listed_hints(hints_folder))
-            | "SpreadHints" >> beam.Reshuffle()
-            | "PackHint" >> beam.Map(_packed_hint, *join)
-        )
-    joined = inputs | "Join" >> beam.CoGroupByKey()
-    planned = joined | "Plan" >> beam.FlatMap(_plan, settings, on_existing).with_outputs(UNUSED, main="tasks")
-    return planned.tasks, planned[UNUSED]
-
-
-def _with_neighbors(items: beam.PCollection, group_by: str) -> beam.PCollection:
-    """Adds groups and neighbours to items. Those without a group are not shuffled."""
-    split = items | "Group" >> beam.FlatMap(_by_group, group_by).with_outputs(ALONE, main="grouped")
-    grouped = (
-        split.grouped
-        | "GroupByKey" >> beam.GroupByKey()
-        | "FindNeighbors" >> beam.FlatMap(lambda group: neighbors.found(map(pickle.loads, group[1]), ""))
-    )
-    return (grouped, split[ALONE]) | "Items" >> beam.Flatten()
-
-
-def _by_group(item: Item, group_by: str) -> Iterator[tuple[bytes, bytes]]:
-    """Yields scans with a group by its name. Those without one go to a side output."""
-    item = neighbors.named(item, group_by)
-    if item.group:
-        yield storage.as_bytes(item.group), pickle.dumps(item)
-    else:
-        yield beam.pvalue.TaggedOutput(ALONE, item)
 
 
 def listed(root: beam.Pipeline, file: str) -> beam.PCollection:
@@ -194,12 +106,14 @@ def colorize(
         "Unpainted": opened[RECORDS] | "CommitUnpainted" >> beam.ParDo(CommitRecords(settings)),
         "Kept": opened[KEPT],
     }
-    account = TupleCombineFn(_SummaryFn(settings.run), _SampleFn(gallery_size)).with_common_input()
-    accounts = [some | f"Account{name}" >> beam.CombineGlobally(account) for name, some in records.items()]
+    account = TupleCombineFn(
+        accounts.SummaryFn(settings.run), accounts.SampleFn(gallery_size)
+    ).with_common_input()
+    counted = [some | f"Account{name}" >> beam.CombineGlobally(account) for name, some in records.items()]
     letters = [
         some
         | f"Failures{name}" >> beam.Filter(_failed)
-        | f"Letters{name}" >> beam.CombineGlobally(_LettersFn())
+        | f"Letters{name}" >> beam.CombineGlobally(accounts.LettersFn())
         for name, some in records.items()
     ]
     (
@@ -207,8 +121,8 @@ def colorize(
         | "Once" >> beam.Create([None])
         | "Report"
         >> beam.FlatMap(
-            report,
-            beam.pvalue.AsList(accounts | "Accounts" >> beam.Flatten()),
+            accounts.report,
+            beam.pvalue.AsList(counted | "Accounts" >> beam.Flatten()),
             beam.pvalue.AsIter(letters | "Letters" >> beam.Flatten()),
             beam.pvalue.AsIter(unused_hints) if isinstance(unused_hints, beam.PCollection) else unused_hints,
             settings,
@@ -217,71 +131,6 @@ def colorize(
             started or clock.now(),
         )
     )
-
-
-def report(
-    _,
-    accounts: Sequence[tuple[Summary, Sample]],
-    letters: Iterable[list[Record]],
-    unused_hints: Iterable[str | bytes],
-    settings: Settings,
-    kept: tuple[Summary, Sample],
-    gallery_size: int,
-    started: datetime,
-) -> Iterator[None]:
-    """Writes the dead letters, the gallery and finally `summary.json`. Raises JobError if one cannot be written."""
-    try:
-        _report([*accounts, kept], letters, unused_hints, settings, gallery_size, started)
-    except OSError as error:
-        raise JobError(manifest.unwritable(settings.output, error)) from error
-    return iter(())
-
-
-def _report(
-    accounts: Sequence[tuple[Summary, Sample]],
-    letters: Iterable[list[Record]],
-    unused_hints: Iterable[str | bytes],
-    settings: Settings,
-    gallery_size: int,
-    started: datetime,
-) -> None:
-    summaries, samples = zip(*accounts, strict=True)
-    summary = Summary().merge(summaries)
-    failures = _first(itertools.chain.from_iterable(letters))
-    lines = "".join(record.to_json() + "\n" for record in failures)
-    storage.write(storage.join(settings.output, manifest.DEAD_LETTERS), lines.encode())
-    more: dict[str, object] = {
-        "run": settings.run,
-        "model": settings.model,
-        "model_version": settings.model_version,
-        "model_sha256": settings.model_sha256,
-        "model_uri": settings.model_uri,
-        "options": settings.options,
-        "options_sha256": settings.options_sha256,
-        "output": settings.output,
-        "manifest": manifest.folder(settings.output),
-        "dead_letters": storage.join(settings.output, manifest.DEAD_LETTERS),
-        "dead_letters_left_out": summary.outcomes[Outcome.FAILED] - len(failures),
-        "gallery": None,
-        "unused_hints": sorted(map(os.fsdecode, unused_hints)),
-        "stopped": _stopped(settings),
-    }
-    chosen = Sample(gallery_size).merge(samples).records()
-    if chosen:
-        guard = Guard(settings)
-        try:
-            more["gallery"] = pages.write_gallery(
-                settings.output, chosen, summary.to_dict() | more, guard.thumbnail
-            )
-        finally:
-            guard.close()
-    seconds = (clock.now() - started).total_seconds()
-    more |= {
-        "started": f"{started:%Y-%m-%dT%H:%M:%SZ}",
-        "seconds": round(seconds, 1),
-        "pictures_per_second": round((summary.records - summary.kept) / max(seconds, 1e-9), 3),
-    }
-    storage.write(storage.join(settings.output, FILE), summary.to_json(**more).encode())
 
 
 class OpenScans(beam.DoFn):
@@ -297,7 +146,7 @@ class OpenScans(beam.DoFn):
     def process(self, task: Task):
         if task.action == Action.KEEP:
             yield beam.pvalue.TaggedOutput(KEPT, task.record)
-        elif _stopped(self._settings):
+        elif stopping.is_requested(self._settings.stop_file, self._settings.run):
             _counter(NOT_STARTED).inc()  # it gets no record, and the next run finds it
         elif task.action == Action.REFUSE:
             yield beam.pvalue.TaggedOutput(RECORDS, task.record)
@@ -452,127 +301,6 @@ def _timed(stage: str) -> Iterator[None]:
 
 def _failed(record: Record) -> bool:
     return record.outcome == Outcome.FAILED
-
-
-class _SummaryFn(beam.CombineFn):
-    def __init__(self, run: str):
-        self._run = run
-
-    def create_accumulator(self) -> Summary:
-        return Summary()
-
-    def add_input(self, summary: Summary, record: Record) -> Summary:
-        return summary.add(record, self._run)
-
-    def merge_accumulators(self, summaries) -> Summary:
-        return Summary().merge(summaries)
-
-    def extract_output(self, summary: Summary) -> Summary:
-        return summary
-
-
-def _first(records: Iterable[Record]) -> list[Record]:
-    return heapq.nsmallest(DEAD_LETTERS, records, key=lambda record: (record.key, record.source))
-
-
-class _LettersFn(beam.CombineFn):
-    """The first `DEAD_LETTERS` records by key, so that no worker holds more."""
-
-    def create_accumulator(self) -> list[Record]:
-        return []
-
-    def add_input(self, letters: list[Record], record: Record) -> list[Record]:
-        letters.append(record)
-        return _first(letters) if len(letters) >= 2 * DEAD_LETTERS else letters
-
-    def merge_accumulators(self, accumulators) -> list[Record]:
-        return _first(itertools.chain.from_iterable(accumulators))
-
-    def extract_output(self, letters: list[Record]) -> list[Record]:
-        return _first(letters)
-
-
-class _SampleFn(beam.CombineFn):
-    def __init__(self, size: int):
-        self._size = size
-
-    def create_accumulator(self) -> Sample:
-        return Sample(self._size)
-
-    def add_input(self, sample: Sample, record: Record) -> Sample:
-        return sample.add(record)
-
-    def merge_accumulators(self, samples) -> Sample:
-        return Sample(self._size).merge(samples)
-
-    def extract_output(self, sample: Sample) -> Sample:
-        return sample
-
-
-# Joined values are packed as bytes, which are much smaller than objects; a runner may hold all of them.
-
-
-def packed_item(item: Item, output: str, format: str) -> tuple[bytes, bytes]:
-    values = [item.key, item.source, item.size, item.version, item.reason, item.detail, item.digests]
-    if item.group:
-        values += [item.group, item.neighbors, item.neighbors_sha256]
-    return derivative_name(output, item.key, format), json.dumps(values, default=dataclasses.astuple).encode()
-
-
-def packed_record(record: Record, output: str, format: str) -> tuple[bytes, bytes]:
-    return derivative_name(output, record.key, format), json.dumps(record.values()).encode()
-
-
-def _listed_hints(folder: str) -> Iterator[tuple[bytes, bytes]]:
-    return ((os.fsencode(key), os.fsencode(uri)) for key, uri in hint_files.listing(folder))
-
-
-def _packed_hint(listed: tuple[bytes, bytes], output: str, format: str) -> tuple[bytes, bytes]:
-    key, uri = map(os.fsdecode, listed)
-    hint = hint_files.identified(uri)
-    values = keys.split(key)[1], *dataclasses.astuple(hint)
-    return derivative_name(output, key, format), json.dumps(values).encode()
-
-
-def _plan(joined: tuple[bytes, dict], settings: Settings, on_existing: str) -> Iterator[Task]:
-    """Yields the tasks of one file. Hints files without a scan go to a side output."""
-    found = joined[1]
-    items = []
-    for packed in found["items"]:
-        key, source, size, version, reason, detail, digests, *together = json.loads(packed)
-        group, others, sha256 = together or ("", (), "")
-        items.append(
-            Item(
-                key,
-                source,
-                size,
-                version,
-                reason=reason,
-                detail=detail,
-                digests=digests,
-                group=group,
-                neighbors=tuple(Neighbor(*other) for other in others),
-                neighbors_sha256=sha256,
-            )
-        )
-    records = (Record(*json.loads(packed)) for packed in found["records"])
-    hints: dict[int, list[Hint]] = defaultdict(list)
-    for packed in found.get("hints", ()):
-        page, *values = json.loads(packed)
-        hints[page].append(Hint(*values))
-    if not items:
-        unused = (hint for some in hints.values() for hint in some)
-        yield from (beam.pvalue.TaggedOutput(UNUSED, os.fsencode(hint.uri)) for hint in unused)
-    yield from plan(items, records, dict(found["derivatives"]), settings, on_existing, hints)
-
-
-@functools.lru_cache(maxsize=4)
-def _stop(file: str, run: str) -> Stop:
-    return Stop(file)
-
-
-def _stopped(settings: Settings) -> bool:
-    return _stop(settings.stop_file, settings.run).is_requested()
 
 
 # The codecs of this process by number, so that `PaintScans` finds the one that holds a scan.

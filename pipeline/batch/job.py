@@ -24,7 +24,19 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from model import MODELS, folder_of
 from model.card import CARD, CardError, ModelCard, read_card
 from pipeline import clock, storage
-from pipeline.batch import bagging, gpus, graph, labels, lease, metrics, registry, runners, stopping, worklist
+from pipeline.batch import (
+    bagging,
+    gpus,
+    graph,
+    joining,
+    labels,
+    lease,
+    metrics,
+    registry,
+    runners,
+    stopping,
+    worklist,
+)
 from pipeline.batch.inference import SHIPPED, ModelError, load, local_copy
 from pipeline.batch.plan import Action
 from pipeline.batch.progress import Progress
@@ -209,7 +221,7 @@ def _execute(
     try:
         root = beam.Pipeline(runner, options=engine.options)
         if work is None:
-            tasks, unused = graph.planned(root, source, settings, **planning)
+            tasks, unused = joining.planned(root, source, settings, **planning)
             graph.colorize(tasks, settings, unused_hints=unused, **build)
         else:
             graph.colorize(

@@ -6,6 +6,7 @@ Workers on any machine see it, start no new scan, and finish what they have begu
 
 import atexit
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -85,6 +86,16 @@ class Stop:
             self._seen = storage.stat(self.file) is not None
         self._next = now + _POLL_SECONDS[storage.is_cloud(self.file)]
         return self._seen
+
+
+def is_requested(file: str, run: str) -> bool:
+    """Whether a run shall stop. A process may work for several runs."""
+    return _stop(file, run).is_requested()
+
+
+@functools.lru_cache(maxsize=4)
+def _stop(file: str, run: str) -> Stop:
+    return Stop(file)
 
 
 def file(output: str, run: str) -> str:

@@ -1,6 +1,6 @@
 """The plan of a run on this machine, which is made before the run begins, in temporary files.
 
-On a cluster the graph makes the plan (`graph.planned`). On one machine a single pass over input, manifest and
+On a cluster the graph makes the plan (`joining.planned`). On one machine a single pass over input, manifest and
 output makes it. Scans that are up to date, which are most of a resumed collection, never enter the graph.
 """
 

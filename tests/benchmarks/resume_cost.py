@@ -22,7 +22,7 @@ import psutil
 
 from model import default_model
 from model.card import read_card
-from pipeline.batch import graph
+from pipeline.batch import joining
 from pipeline.codec.settings import Settings
 from pipeline.inputs.collection import Item
 from pipeline.records import manifest
@@ -142,7 +142,7 @@ def _join_bytes(record: Record) -> int:
     """Bytes that the join of a cluster moves for a scan with a record."""
     output, _, name = record.derivative.rpartition(f"/{record.key}")
     item = Item(record.key, record.source, record.source_bytes, record.source_version)
-    packed = graph.packed_item(item, output, "jpeg"), graph.packed_record(record, output, "jpeg")
+    packed = joining.packed_item(item, output, "jpeg"), joining.packed_record(record, output, "jpeg")
     return (
         sum(map(len, sum(packed, ())))
         + len(os.fsencode(record.key + name))

@@ -7,7 +7,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipeline.batch import graph, worklist
+from pipeline.batch import joining, worklist
 from pipeline.codec.settings import Settings
 from pipeline.records import manifest
 from pipeline.records.record import Record
@@ -21,7 +21,7 @@ def plan_on_a_cluster(source, settings, hints, tmp_path, **options) -> tuple[set
         lines | name >> beam.io.WriteToText(str(tmp_path / name))
 
     with beam.Pipeline(FnApiRunner()) as root:
-        tasks, unused = graph.planned(root, source, settings, hints_folder=hints, **options)
+        tasks, unused = joining.planned(root, source, settings, hints_folder=hints, **options)
         keep(tasks | beam.Map(lambda task: worklist.packed(task).decode().strip()), "tasks")
         keep(unused | beam.Map(os.fsdecode), "unused")
 
@@ -77,7 +77,7 @@ def without_times(packed: str) -> str:
 def test_a_record_travels_whole():
     """Names that are not UTF-8 and missing figures stay as they are."""
     record = Record("/a/\udcff.jpg", "\udcff.jpg", outcome="colorized", confidence=None, colorfulness=3.5)
-    name, packed = graph.packed_record(record, "/out", "jpeg")
+    name, packed = joining.packed_record(record, "/out", "jpeg")
     assert name == b"\xff.jpg_color.jpg"
     assert Record(*json.loads(packed)) == record
 

@@ -3,7 +3,7 @@
 import json
 import time
 
-from pipeline.batch import graph, stopping
+from pipeline.batch import accounts, stopping
 from pipeline.batch.stopping import Stop
 from pipeline.colorize import main
 from tests.pipeline.conftest import WAIT, make_archive, start
@@ -61,7 +61,7 @@ def test_places_on_this_machine_are_refused_for_workers_elsewhere(model, tmp_pat
 
 
 def test_dead_letters_are_bounded_and_the_manifest_has_all(colorize, tmp_path, monkeypatch):
-    monkeypatch.setattr(graph, "DEAD_LETTERS", 3)
+    monkeypatch.setattr(accounts, "DEAD_LETTERS", 3)
     (tmp_path / "in").mkdir()
     for name in "edcba":
         (tmp_path / "in" / f"{name}.jpg").write_bytes(b"no picture")

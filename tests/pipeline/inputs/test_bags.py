@@ -6,7 +6,7 @@ import bagit
 import pytest
 
 from pipeline import storage
-from pipeline.batch import graph
+from pipeline.batch import joining
 from pipeline.codec.settings import Settings
 from pipeline.errors import JobError
 from pipeline.inputs import bags, collection
@@ -143,9 +143,9 @@ def test_the_digests_travel_with_the_scans_to_workers_on_a_cluster(bag):
     assert list(collection.split(source, part)) == [part]
     items = list(collection.expand_part(source, part))
     assert all(item.digests.split()[0].startswith("sha512:") for item in items)
-    (joined,) = [graph.packed_item(item, "/out", "jpeg") for item in items if item.key.endswith("0.jpg")]
+    (joined,) = [joining.packed_item(item, "/out", "jpeg") for item in items if item.key.endswith("0.jpg")]
     found = {"items": [joined[1]], "records": [], "derivatives": []}
-    (task,) = graph._plan((joined[0], found), Settings(output="/out", run="r"), "stale")
+    (task,) = joining.tasks((joined[0], found), Settings(output="/out", run="r"), "stale")
     assert task.item.digests == next(item.digests for item in items if item.key.endswith("0.jpg"))
 
 
