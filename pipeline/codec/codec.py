@@ -386,8 +386,8 @@ class Codec:
             try:
                 dpi = scan.carried.dpi and scan.carried.dpi[0]
                 boxes = alto.pictures(storage.read(name), size=scan.size, dpi=dpi, page=page)
-            except FileNotFoundError:
-                pass
+            except FileNotFoundError:  # nothing is said about this scan
+                return layout.find(guide)
             except (alto.AltoError, OSError) as error:
                 remark = f"{name.rpartition('/')[2]} was not used: {error}"
             else:
