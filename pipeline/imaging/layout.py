@@ -19,6 +19,10 @@ _BLANK = 5.0  # levels; larger deviation of a blank page from its large-scale me
 # strips of the page, rows with ink (lines) are between rows without (gaps); lines are low and fill a share of the page.
 _LIGHT, _PAPER, _NEAR, _BRIGHTER, _INK = 140, 0.4, 22, 0.02, 45
 _STRIPS, _LINE_INK, _GAP_INK, _LINE_HEIGHT, _IN_LINES = 8, 0.1, 0.05, 0.04, 0.35
+# Drawings in lines: width of the thickest strokes, in shares of the long side; without strokes, smallest share of light
+# paper, and largest share of areas that are darker by the depth of ink; cells of a grid, share of ink in a cell that
+# strokes cross, and smallest share of such cells.
+_STROKE, _EMPTY, _AREAS, _CELLS, _CELL_INK, _CROSSED = 0.018, 0.95, 0.12, (10, 10), 0.02, 0.6
 # A picture in text, in shares of the long side: window in which paper is counted, gaps that are closed, smallest side.
 _WINDOW, _CLOSE, _OPEN = 0.02, 0.01, 0.04
 # Largest share of paper in a window; smallest area, filled share of the rectangle, share of half-tones.
@@ -72,7 +76,7 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
       Their places, and a remark for people; the remark is empty if the whole scan is the picture.
 
     Raises:
-      Refusal: it is a page of text without pictures, or blank.
+      Refusal: it is a page of text or a drawing in lines, without pictures, or blank.
     """
     counts, even = _histogram(luma), _has_even_edges(luma)
     if not (even or _may_be_paper(counts)):  # nearly all photographs
@@ -85,12 +89,19 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
     framed = inside(small) if even else None
     box = framed or WHOLE
     part = box.of(small)
-    if is_text(part) if framed else _is_text(part, counts):
+    text = is_text(part) if framed else _is_text(part, counts)
+    if text or is_line_drawing(part):
         boxes = tuple(box.around(picture) for picture in illustrations(part))
-        if not boxes:
+        if not boxes and text:
             words = "it has rows of strokes on paper, as in text (--layout whole colours it all the same)"
             raise Refusal(Reason.TEXT_PAGE, words)
-        return boxes, f"a page with text: only {len(boxes)} picture{'s' * (len(boxes) > 1)} in it got colour"
+        if not boxes:
+            words = (
+                "it has thin strokes everywhere on paper, as a map (--layout whole colours it all the same)"
+            )
+            raise Refusal(Reason.LINE_DRAWING, words)
+        kind = "page with text" if text else "drawing in lines"
+        return boxes, f"a {kind}: only {len(boxes)} picture{'s' * (len(boxes) > 1)} in it got colour"
     return (box,), "its border was left without colour" if framed else ""
 
 
@@ -146,6 +157,16 @@ def _in_lines(ink: np.ndarray) -> float:
     ones = runs[1 - int(filled[0]) :: 2]
     high = ones[(ones >= 2) & (ones <= _LINE_HEIGHT * len(ink))]
     return float(2 * high.sum() / len(ink))
+
+
+def is_line_drawing(luma: np.ndarray) -> bool:
+    """Whether luma uint8 [h, w] is a map, a plan or another drawing: thin strokes nearly everywhere on light paper."""
+    paper = cv2.morphologyEx(luma, cv2.MORPH_CLOSE, _square(_STROKE * max(luma.shape)))
+    level = _paper(paper)
+    if level < _LIGHT or np.mean(paper >= _LIGHT) < _EMPTY or np.mean(paper < level - _INK) > _AREAS:
+        return False
+    strokes = (cv2.subtract(paper, luma) > _INK).astype(np.float32)
+    return bool(np.mean(cv2.resize(strokes, _CELLS, interpolation=cv2.INTER_AREA) > _CELL_INK) > _CROSSED)
 
 
 def illustrations(luma: np.ndarray) -> tuple[Box, ...]:

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     ALREADY_COLOR = "already_color"
     LOW_CONFIDENCE = "low_confidence"
     NOT_AN_IMAGE = "not_an_image"
+    LINE_DRAWING = "line_drawing"
     # skipped in the ingestion of photographs
     BLANK_PAGE = "blank_page"
     GREY = "grey"
@@ -68,6 +69,7 @@ SKIPS = frozenset(
         Reason.ALREADY_COLOR,
         Reason.LOW_CONFIDENCE,
         Reason.NOT_AN_IMAGE,
+        Reason.LINE_DRAWING,
         Reason.BLANK_PAGE,
         Reason.GREY,
         Reason.CLIP_ART,

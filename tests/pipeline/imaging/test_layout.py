@@ -63,6 +63,42 @@ def printed(pictures=(), columns=3, size=15, paper=238):
     return noisy(levels.astype(float))
 
 
+def map_of(seed, side=1200, paper=232):
+    """A map: contours or hachures, a coast with lines along it, rivers, places with names, and a grid."""
+    rng = np.random.default_rng(seed)
+    heights = sum(cv2.resize(rng.normal(size=(k, k)) / k, (side, side), interpolation=2) for k in (3, 6, 12))
+    levels, land = np.full((side, side), paper, np.uint8), heights > np.quantile(heights, 0.3)
+
+    def outline(mask, ink, thickness):
+        lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(levels, lines, -1, ink, thickness, cv2.LINE_AA)
+
+    if seed % 2:
+        for share in np.linspace(0.3, 0.95, 14):
+            outline(heights > np.quantile(heights, share), 90, 1)
+    else:
+        down, across = np.gradient(cv2.GaussianBlur(heights, (0, 0), 6))
+        for y, x in rng.integers(0, side, (12_000, 2)):
+            length = max(np.hypot(down[y, x], across[y, x]), 1e-9) / 9
+            end = (int(x + across[y, x] / length), int(y + down[y, x] / length))
+            cv2.line(levels, (int(x), int(y)), end, 70, 1, cv2.LINE_AA)
+    shore = cv2.distanceTransform((~land).astype(np.uint8), cv2.DIST_L2, 5)
+    for away in (0, 8, 18, 30):
+        outline(shore > away, 50 + away, 2 if away == 0 else 1)
+    for _ in range(8):
+        river = rng.uniform(0, side, 2) + np.cumsum(rng.normal(0, 25, (40, 2)) + rng.normal(0, 20, 2), axis=0)
+        cv2.polylines(levels, [river.astype(np.int32)], False, 50, 2, cv2.LINE_AA)
+    sheet = Image.fromarray(levels)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(FONT, 17)
+    for x, y in rng.uniform(0, side, (60, 2)):
+        draw.ellipse((x - 3, y - 3, x + 3, y + 3), outline=30)
+        draw.text((x + 6, y - 8), rng.choice(WORDS).capitalize(), 30, font)
+    for at in range(0, side, side // 5):
+        draw.line((at, 0, at, side), 80)
+        draw.line((0, at, side, at), 80)
+    return noisy(np.asarray(sheet).astype(float))
+
+
 def near(box, scan, left, top, width, height, pixels):
     rows, columns = scan.shape
     found = np.array([box.left * columns, box.top * rows, box.right * columns, box.bottom * rows])
@@ -125,6 +161,38 @@ def test_a_faint_drawing_is_not_empty_paper():
     assert not layout.is_blank(paper)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_map_is_refused_as_a_drawing_in_lines(seed):
+    with pytest.raises(Refusal) as refusal:
+        layout.find(map_of(seed, paper=200 + 10 * (seed // 2)))
+    assert refusal.value.reason == Reason.LINE_DRAWING
+    assert refusal.value.outcome == Outcome.SKIPPED
+    assert "--layout whole" in refusal.value.detail
+
+
+def test_a_map_with_a_border_is_refused_too():
+    with pytest.raises(Refusal) as refusal:
+        layout.find(framed(map_of(1), 60, 60, 60, 60, 20))
+    assert refusal.value.reason == Reason.LINE_DRAWING
+
+
+def test_a_portrait_on_a_map_is_found():
+    sheet, portrait = map_of(3), cv2.resize(grey("astronaut"), (300, 300))
+    sheet[690:1010, 690:1010] = 232
+    sheet[700:1000, 700:1000] = portrait
+    (box,), words = layout.find(sheet)
+    assert words == "a drawing in lines: only 1 picture in it got colour"
+    assert near(box, sheet, 700, 700, 300, 300, 40)
+
+
+def test_a_bright_photograph_with_fine_branches_is_no_drawing_in_lines():
+    bright = cv2.addWeighted(grey("camera"), 0.4, np.full_like(grey("camera"), 255), 0.6, 0)
+    for seed in range(60):
+        ends = np.random.default_rng(seed).integers(0, 512, (2, 2)).tolist()
+        cv2.line(bright, *ends, 60, 1, cv2.LINE_AA)
+    assert not layout.is_line_drawing(bright)
+
+
 def test_a_box_in_a_box_has_its_place_in_the_scan():
     outer = layout.Box(0.2, 0.6, 0.5, 1.0)
     inner = outer.around(layout.Box(0.25, 0.5, 0, 0.5))
@@ -165,6 +233,6 @@ def test_scans_of_any_shape_have_an_answer(shape, level):
     try:
         boxes, _ = layout.find(luma)
     except Refusal as refusal:
-        assert refusal.reason in (Reason.BLANK_PAGE, Reason.TEXT_PAGE)
+        assert refusal.reason in (Reason.BLANK_PAGE, Reason.TEXT_PAGE, Reason.LINE_DRAWING)
     else:
         assert boxes and all(box.of(luma).size for box in boxes)
