@@ -62,7 +62,7 @@ def opened(
                 raise Refusal(Reason.MULTIPAGE, "several pictures in one file: split it into single ones")
             if image.format == "PNG":
                 png.mend_transparency(data, image)
-                if (deep := png.deep_rgb(data)) is not None:
+                if (deep := png.deep(data)) is not None:
                     image.info[DEEP] = deep
         with image:
             yield image

@@ -1,4 +1,4 @@
-"""What Pillow ignores of a PNG: missing rows, which it leaves black, gamma, a transparent level, RGB of 16 bits."""
+"""What Pillow ignores of a PNG: missing rows, gamma, a transparent level, and 16 bits of colour and opacity."""
 
 import struct
 import zlib
@@ -8,6 +8,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
+from pipeline.decoding.samples import on_white
 from pipeline.records.record import Reason, Refusal
 
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel, by colour type
@@ -57,14 +58,15 @@ def mend_transparency(data: bytes, image: Image.Image) -> None:
         raise Refusal(Reason.UNSUPPORTED_MODE, "a transparent colour of 16 bits is not handled")
 
 
-def deep_rgb(data: bytes) -> np.ndarray | None:
-    """RGB uint16 [H, W, 3] of a whole PNG with 16 bits and without opacity; None for other kinds, and for damage."""
-    if data[24:26] != b"\x10\x02":
+def deep(data: bytes) -> np.ndarray | None:
+    """A whole PNG of 16 bits with colour or opacity, as for `samples.DEEP`; None for other kinds, and for damage."""
+    if data[24] != 16 or data[25] not in (2, 4, 6):
         return None
     try:
-        return imagecodecs.png_decode(data)
+        samples = imagecodecs.png_decode(data)
     except (RuntimeError, ValueError):  # Pillow says what is wrong
         return None
+    return samples if data[25] == 2 else on_white(samples, "straight")
 
 
 def _size(data: bytes) -> int:

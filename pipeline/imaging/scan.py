@@ -56,6 +56,7 @@ def read_scan(
     announce: Callable[[int], None] = lambda pixels: None,
     kept: Collection[str] = (),
     mark: Mark | None = None,
+    negative: bool = False,
 ) -> Scan:
     """Decodes a master.
 
@@ -65,8 +66,9 @@ def read_scan(
       max_pixels: larger scans are refused before they are decoded.
       colorize_color: accept pictures that have colour.
       announce: called with the number of pixels before they are decoded.
-      mark: of the derivative. Then the coded luminance is not kept.
       kept: metadata that the caller carries over itself, in the words of `Carried.lost`.
+      mark: of the derivative. Then the coded luminance is not kept.
+      negative: the master is a negative, and the scan becomes its positive.
 
     Raises:
       Refusal: with the reason and words for people.
@@ -76,15 +78,24 @@ def read_scan(
         _check_fits(image.size, output_format)
         metadata = embedded.read(data, image.info)
         scan = None
-        if output_format == "jpeg" and mark is None:
+        if output_format == "jpeg" and mark is None and not negative:
             scan = _keep_jpeg(image, data, metadata.orientation, colorize_color)
         if scan is None:
             if output_format == "jpeg" and _is_ycc(image):
                 image.draft("YCbCr", image.size)
             scan = _decode(image, colorize_color, metadata.orientation, notes)
+        if negative:
+            _invert(scan)
         size = scan.stored_size if mark is None else mark.size(scan.stored_size)
         _check_fits(size, output_format)
     return _carrying(scan, metadata, output_format, size, kept)
+
+
+def _invert(scan: Scan) -> None:
+    """Exchanges light and dark."""
+    assert scan.luma is not None
+    scan.luma, scan.guide = ~scan.luma, ~scan.guide
+    scan.deep = None if scan.deep is None else ~scan.deep
 
 
 def _check_fits(size: tuple[int, int], output_format: str) -> None:
@@ -183,8 +194,8 @@ def _decode(image: Image.Image, colorize_color: bool, orientation: int, notes: l
         luma, deep = _deep_luma(image, notes)
     else:
         luma = _luma(image, colorize_color, notes)
-        if (deep_rgb := image.info.get(DEEP)) is not None:
-            deep = _luma_of_deep(deep_rgb, image)
+        if (pixels := image.info.get(DEEP)) is not None:
+            deep = _luma_of_deep(pixels, image)
             luma = ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if deep is not None:
         deep = np.ascontiguousarray(upright(deep, orientation))
@@ -224,7 +235,7 @@ def to_srgb(
 def flatten(image: Image.Image, notes: list[str]) -> Image.Image:
     """Converts palettes and alpha to L or RGB. Transparent parts become white."""
     grey = image.mode in ("L", "LA", "La", "1")
-    rgba = image.convert("RGBA")
+    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     lowest, _ = cast(tuple[int, int], rgba.getchannel("A").getextrema())  # of one channel
     if lowest < 255:
         notes.append(_ON_WHITE)
@@ -255,15 +266,16 @@ def _deep_luma(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.nda
     return levels[deep], deep_levels[deep]
 
 
-def _luma_of_deep(rgb: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Luma uint16 [H, W] of RGB uint16 [H, W, 3], with the profile or the gamma of an image."""
-    gamma = png.gamma(image)
-    curve = icc.gamma_curve(gamma) if gamma else None
+def _luma_of_deep(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Luma uint16 [H, W] of grey [H, W] or RGB [H, W, 3], uint16, with the profile or the gamma of an image."""
+    gamma, profile = png.gamma(image), image.info.get("icc_profile")
+    grey = pixels.ndim == 2
+    curve = icc.gamma_curve(gamma) if gamma else icc.grey_curve(profile, []) if grey else None
     if curve is not None:
-        rgb = icc.deep_curve(curve)[rgb]
-    elif not gamma:
-        rgb = icc.deep_to_srgb(rgb, image.info.get("icc_profile"))
-    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        pixels = icc.deep_curve(curve)[pixels]
+    elif not (gamma or grey):
+        pixels = icc.deep_to_srgb(pixels, profile)
+    return pixels if grey else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
 
 
 def _reduction(size: tuple[int, int]) -> int:

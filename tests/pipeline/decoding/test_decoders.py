@@ -192,6 +192,13 @@ def test_opacity_of_deep_samples_has_the_range_of_its_type(dtype):
     assert same(by_us(data), np.where(X > 30, PICTURE * 255, 255))
 
 
+def test_grey_with_premultiplied_opacity_is_put_on_white():
+    opacity = np.where(X > 30, 128, 255)
+    samples = np.stack([np.rint(PICTURE * opacity), opacity], -1).astype(np.uint8)
+    data = written(samples, photometric="minisblack", planarconfig="contig", extrasamples=["assocalpha"])
+    assert same(by_us(data), 255 - (1 - PICTURE) * opacity, 1.5)
+
+
 @pytest.mark.parametrize("bits", [2, 4, 6, 10, 12, 14])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("white_is_zero", [False, True])

@@ -226,6 +226,42 @@ def test_an_rgb_master_of_16_bits_gives_a_derivative_with_its_luma_to_a_level(ki
     assert np.unique(found.astype(int) @ [1, 1, 1] % 257).size > 100, "it has more than 8 bits"
 
 
+def with_opacity(kind, luma, opacity, channels):
+    """A master of 16 bits per sample with opacity; in a TIFF it is the last channel, straight or premultiplied."""
+    color = luma * opacity / 65535 if kind == "premultiplied" else luma
+    pixels = np.rint(np.stack([color] * channels + [opacity], -1)).astype(np.uint16)
+    if kind == "png":
+        return imagecodecs.png_encode(pixels)
+    buffer, alpha = io.BytesIO(), "assocalpha" if kind == "premultiplied" else "unassalpha"
+    space = "minisblack" if channels == 1 else "rgb"
+    tifffile.imwrite(
+        buffer, pixels, photometric=space, planarconfig="contig", extrasamples=[alpha], metadata=None
+    )
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["png", "straight", "premultiplied"])
+def test_a_master_of_16_bits_with_opacity_is_put_on_white_with_all_its_bits(kind, channels):
+    luma, opacity = deep_grey(), np.full((180, 240), 65535)
+    opacity[:, 80:160], opacity[:, 160:] = 30_011, 0
+    source = with_opacity(kind, luma, opacity, channels)
+    wanted = 65535 - (65535 - luma) * (opacity / 65535)
+    scan = read_scan(source, output_format="tiff", max_pixels=10**7)
+    found = samples(derive(source, "tiff")[0])
+    assert found.dtype == np.uint16 and "transparent parts were made white" in scan.note
+    assert np.abs(found @ WEIGHTS - wanted)[:, :160].mean() < 1
+    assert (scan.deep[:, 160:] == 65535).all()
+    assert np.abs(scan.deep / 257 - scan.luma).max() <= 0.51
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_opaque_master_of_16_bits_with_opacity_keeps_its_levels(channels):
+    luma = deep_grey()
+    source = with_opacity("png", luma, np.full_like(luma, 65535), channels)
+    assert np.array_equal(read_scan(source, output_format="png", max_pixels=10**7).deep, luma)
+
+
 @pytest.mark.parametrize("kind", ["png", "tiff"])
 def test_the_profile_of_an_rgb_master_of_16_bits_is_applied(kind):
     grey = deep_grey()
@@ -245,8 +281,11 @@ def test_the_profile_of_an_rgb_master_of_16_bits_is_applied(kind):
     assert np.abs(scan.deep / 257 - scan.luma).max() <= 0.51
 
 
-def test_a_gamma_of_an_rgb_png_of_16_bits_is_applied():
+@pytest.mark.parametrize("opacity", [False, True])
+def test_a_gamma_of_a_png_of_16_bits_is_applied(opacity):
     source = deep_master("png", deep_grey(), bare=True)
+    if opacity:
+        source = with_opacity("png", deep_grey(), np.full((180, 240), 65535), 1)
     chunk = b"gAMA" + struct.pack(">I", 100_000)
     linear = source[:33] + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + source[33:]
     scan = read_scan(linear, output_format="png", max_pixels=10**7)
