@@ -26,7 +26,7 @@ pipeline: .venv/demo .venv-tfx/ready ## set up, and run the training pipeline in
 flink: .venv/demo ## run a Flink cluster on this machine until Ctrl-C, and show how to use it
 	$(BIN)/python -m infra.flink.cluster run
 
-test: .venv/test .venv-tfx/ready ## set up, and run all tests
+test: .venv/test .venv-tfx/ready .venv-ocfl/ready ## set up, and run all tests
 	$(BIN)/python -m pytest $(PARALLEL)
 	$(TFX)/python -m pytest $(PARALLEL) tests/tfx_pipeline
 
@@ -75,9 +75,10 @@ bench: .venv/test ## run the benchmarks of the hot paths
 	$(BIN)/python -m tests.benchmarks.resume_cost
 	$(BIN)/python -m tests.benchmarks.lab_records
 
-lock: .venv/demo ## resolve the lock files from setup.py and infra/checks
+lock: .venv/demo ## resolve the lock files from setup.py, infra/checks and this file
 	$(UV) pip compile -q --python-version 3.11 --no-header --no-annotate infra/checks/requirements.in \
 		-o infra/checks/requirements.lock
+	echo ocfl-py==2.1.0 | $(UV) pip compile -q --python-version 3.11 --no-header --no-annotate - -o tests/ocfl.lock
 	$(COMPILE) --extra cpu --extra demo -o requirements.lock
 	$(COMPILE) --extra cpu --extra demo --extra gcp --extra worker --extra test -c requirements.lock -o requirements-test.lock
 	$(COMPILE) --extra gpu --extra gcp --extra s3 --extra c2pa --extra mark --extra worker -c requirements-test.lock -o requirements-gpu.lock
@@ -86,7 +87,7 @@ lock: .venv/demo ## resolve the lock files from setup.py and infra/checks
 	$(COMPILE) --python-platform x86_64-manylinux_2_39 --extra tfx121 --extra test -o requirements-tfx121.lock
 
 clean: ## remove the environments and the output of the demonstration
-	rm -rf .venv .venv-tfx .venv-infra .venv-uv scratch
+	rm -rf .venv .venv-tfx .venv-ocfl .venv-infra .venv-uv scratch
 
 # requirements-test.lock contains all of requirements.lock.
 .venv/demo: requirements.lock
@@ -99,6 +100,11 @@ clean: ## remove the environments and the output of the demonstration
 .venv-tfx/ready: $(TFX_LOCK) .venv/demo | .venv-tfx/bin/python $(UV)
 	$(UV) pip install -q --compile-bytecode --python $(TFX)/python -r $(TFX_LOCK)
 	$(UV) pip install -q --no-deps --no-build-isolation --python $(TFX)/python -e .
+	@touch $@
+
+# s3fs, which ocfl-py asks for, wants an older botocore than the tests of S3 have.
+.venv-ocfl/ready: tests/ocfl.lock | .venv-ocfl/bin/python $(UV)
+	$(UV) pip install -q --compile-bytecode --python .venv-ocfl/bin/python -r $<
 	@touch $@
 
 .venv-infra/ready: infra/checks/requirements.lock | .venv-infra/bin/python $(UV)

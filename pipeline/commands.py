@@ -7,7 +7,7 @@ from collections import Counter
 
 from model.card import CardError
 from pipeline import storage
-from pipeline.batch import boot, capacity, lease, options, registry, stopping, verification
+from pipeline.batch import boot, capacity, lease, ocfl, options, registry, stopping, verification
 from pipeline.console import Pace, complain, one_line, say
 from pipeline.errors import JobError
 from pipeline.inputs import bags
@@ -64,24 +64,58 @@ def verify(argv: list[str]) -> int:
     """`archive-colorize verify OUTPUT [--masters]`: reads everything again and compares it with the manifest."""
     words = "Reads all derivatives, and with --masters all masters, and compares them with OUTPUT/manifest."
     chosen = _parse("verify", words, argv, "OUTPUT", "--masters")
-    output = _payload(chosen.output)
-    if not manifest.runs(output):
-        raise JobError(f"no manifest in {output}; is it the --output of a run?")
+    output = _finished(chosen.output)
     pace = Pace("files")
     problems: Counter[str] = Counter()
     try:
         for finding in verification.verify(output, masters=chosen.masters, done=pace):
             problems[finding.problem] += 1
-            say(
-                one_line(
-                    f"{finding.problem}: {finding.uri}" + (f" ({finding.detail})" if finding.detail else "")
-                )
-            )
+            _say_finding(finding)
     except OSError as error:
         raise JobError(f"cannot list {output}: {error.strerror or error}") from error
-    found = ", ".join(f"{number:,} {problem}" for problem, number in problems.items())
-    say(f"{pace.number:,} files read: {found or 'all as the manifest says'}")
+    say(f"{pace.number:,} files read: {_counted(problems) or 'all as the manifest says'}")
     return FOUND if problems else 0
+
+
+def pack(argv: list[str]) -> int:
+    """`archive-colorize ocfl OUTPUT ROOT`: packs the derivatives and their records for repositories."""
+    words = (
+        "Makes or updates ROOT, an OCFL 1.1 storage root: an object for each scan in colour, with its record."
+    )
+    chosen = _parse("ocfl", words, argv, "OUTPUT", "ROOT")
+    output = _finished(chosen.output)
+    check_reachable(chosen.root)
+    root = storage.normalize(chosen.root)
+    pace = Pace("scans")
+    problems: Counter[str] = Counter()
+    new: Counter[str] = Counter()
+    try:
+        ocfl.check(storage.normalize(chosen.output), root)
+        for packed in ocfl.export(output, root, done=pace):
+            new["first"] += packed.version == 1
+            new["later"] += packed.version > 1
+            new["refused"] += bool(packed.findings)
+            for finding in packed.findings:
+                problems[finding.problem] += 1
+                _say_finding(finding)
+    except OSError as error:
+        raise JobError(
+            f"cannot read or write {error.filename or root}: {error.strerror or error}; what is packed is kept, "
+            "run the same command again"
+        ) from error
+    same = pace.number - new.total()
+    words = f"{new['first']:,} new objects, {new['later']:,} new versions, {same:,} objects as they were"
+    say(words + (f", {new['refused']:,} not packed: {_counted(problems)}" if problems else ""))
+    return FOUND if problems else 0
+
+
+def _say_finding(finding: verification.Finding) -> None:
+    detail = f" ({finding.detail})" if finding.detail else ""
+    say(one_line(f"{finding.problem}: {finding.uri}{detail}"))
+
+
+def _counted(problems: Counter[str]) -> str:
+    return ", ".join(f"{number:,} {problem}" for problem, number in problems.items())
 
 
 def recover(argv: list[str]) -> int:
@@ -115,9 +149,7 @@ def report(argv: list[str]) -> int:
 
     words = "Writes OUTPUT/report.html: what was done, to how many scans, by which model, and what was refused and why."
     chosen = _parse("report", words, argv, "OUTPUT")
-    output = _payload(chosen.output)
-    if not manifest.runs(output):
-        raise JobError(f"no manifest in {output}; is it the --output of a run?")
+    output = _finished(chosen.output)
     try:
         say(write_report(output, manifest.latest(output), storage.normalize(chosen.output)))
     except OSError as error:
@@ -132,6 +164,14 @@ def _payload(output: str) -> str:
         return bags.payload(storage.normalize(output))
     except OSError as error:
         raise JobError(f"cannot read {output}: {error.strerror or error}") from error
+
+
+def _finished(output: str) -> str:
+    """Like `_payload`. Raises JobError if there is no manifest, too."""
+    payload = _payload(output)
+    if not manifest.runs(payload):
+        raise JobError(f"no manifest in {payload}; is it the --output of a run?")
+    return payload
 
 
 def stop(argv: list[str]) -> int:
@@ -220,6 +260,7 @@ COMMANDS = {
     "plan": capacity.main,
     "status": status,
     "verify": verify,
+    "ocfl": pack,
     "recover": recover,
     "report": report,
     "stop": stop,

@@ -101,10 +101,24 @@ def _files(
         last = master
 
 
-def _check(file: tuple[str, str, dict[str, str]]) -> Finding | None:
-    whose, uri, wanted = file
+def check(
+    uri: str,
+    wanted: dict[str, str],
+    digests: Callable[[str, Iterable[str]], dict[str, str]] = storage.digests,
+    whose: str = "",
+) -> Finding | None:
+    """Reads a file and compares it with its digests.
+
+    Args:
+      wanted: digests by algorithm.
+      digests: reads a file, like `storage.digests`.
+      whose: words before the problem.
+
+    Returns:
+      What is not as it should be, or None.
+    """
     try:
-        found = storage.digests(uri, wanted)
+        found = digests(uri, wanted)
     except FileNotFoundError:
         return Finding(whose + MISSING, uri)
     except OSError as error:
@@ -113,3 +127,8 @@ def _check(file: tuple[str, str, dict[str, str]]) -> Finding | None:
         if found[name] != digest:
             return Finding(whose + CHANGED, uri, f"{_SPELT[name]} is {found[name]}, was {digest}")
     return None
+
+
+def _check(file: tuple[str, str, dict[str, str]]) -> Finding | None:
+    whose, uri, wanted = file
+    return check(uri, wanted, whose=whose)
