@@ -105,6 +105,7 @@ setup(
         "pipeline": ["py.typed"],
         "pipeline.batch": ["*.toml"],
         "pipeline.gallery": ["templates/*"],
+        "pipeline.imaging": ["*.npz"],
         "tfx_pipeline": ["py.typed", "*.yaml", "*.pbtxt", "templates/*"],
         "model": ["py.typed", "pretrained/*", "pretrained/*/*", "pretrained/*/*/*"],
     },

@@ -202,7 +202,7 @@ def _options(entry: Entry, arguments: argparse.Namespace, photos, folder: Path) 
         "temperature": 1.0,
         "debias": 1.0,
     }
-    options = dataclasses.replace(defaults(entry.network), **same, **entry.options)
+    options = dataclasses.replace(defaults(entry.network), **(same | entry.options))
     if entry.extractor:
         layers = {"extractor": entry.extractor, "weights": _file(entry, arguments.weights)}
         options = dataclasses.replace(options, layers=layers)

@@ -121,6 +121,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             calm=(card.default_calm or 0.0) if chosen.calm is None else chosen.calm,
             color_scans=chosen.color_scans,
             layout=chosen.layout,
+            negatives=chosen.negatives,
             max_pixels=chosen.max_pixels,
             codec_timeout=chosen.codec_timeout,
             stop_file=stop.file,

@@ -165,6 +165,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file NAME.xml beside a scan, if there is one; or take each scan whole as a picture (default: recognize)",
     )
     which.add_argument(
+        "--negatives",
+        choices=("ignore", "skip", "invert", "all"),
+        default="ignore",
+        help="look for negatives, and skip them or invert them to positives; all: every scan is a negative and is "
+        "inverted (default: ignore)",
+    )
+    which.add_argument(
         "--max_pixels",
         type=_whole(1, 2_000_000_000),
         default=300_000_000,

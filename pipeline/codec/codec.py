@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import mmap
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -17,21 +16,19 @@ from typing import Any
 import numpy as np
 
 from pipeline import storage
-from pipeline.codec.masters import Master, Masters, Several
+from pipeline.codec.masters import Several
+from pipeline.codec.reader import Reader, upright_guide
 from pipeline.codec.settings import Settings
-from pipeline.decoding.opening import check_size
 from pipeline.decoding.pillow import open_image, unlimited
 from pipeline.errors import JobError, words
 from pipeline.gallery import pictures
-from pipeline.imaging import alto, chroma, derivative, hints, icc, layout, recovery, steadying
-from pipeline.imaging.mark import Mark
-from pipeline.imaging.scan import Scan, read_scan
-from pipeline.imaging.thumbnail import before_and_after, thumbnail
+from pipeline.imaging import chroma, derivative, hints, icc, layout, recovery, steadying
+from pipeline.imaging.scan import Scan
+from pipeline.imaging.thumbnail import before_and_after
 from pipeline.inputs import hint_files, neighbors
 from pipeline.inputs.collection import MANIFEST_STORE, Item, Neighbor, derivative_uri, format_of
-from pipeline.metadata import containers, embedded, provenance, signing
+from pipeline.metadata import embedded, provenance, signing
 from pipeline.metadata.provenance import Labels
-from pipeline.records import keys
 from pipeline.records.record import (
     EMBEDDED,
     SIDECAR,
@@ -89,14 +86,8 @@ class Codec:
 
     def __init__(self, settings: Settings, announce: Callable[[int], None] = lambda pixels: None):
         self.settings = settings
-        self._announce = announce  # called with the number of pixels before a picture is decoded
         self._held: dict[str, _Held] = {}
-        self._masters = Masters(settings.digests, announce)
-        self._guides: OrderedDict[Item, np.ndarray | str] = OrderedDict()  # of neighbours; see `look`
-
-    @property
-    def _mark(self) -> Mark | None:
-        return Mark(self.settings.mark, self.settings.mark_place) if self.settings.mark else None
+        self._reader = Reader(settings, announce)
 
     @property
     def _labels(self) -> Labels:
@@ -112,7 +103,7 @@ class Codec:
         started = time.perf_counter()
         record = self.settings.record(item)
         try:
-            master = self._master(item)
+            master = self._reader.master(item)
             if isinstance(master, Several):
                 return master
             record = record.replace(
@@ -121,12 +112,12 @@ class Codec:
                 detail=joined(*master.notes),
                 **named_digests("source", master.digests),
             )
-            scan = self._scan(item, master)
+            scan = self._reader.scan(item, master)
             width, height = scan.size
             note = joined(*master.notes, scan.note)
             record = record.replace(width=width, height=height, detail=note)
-            guide, marks = _upright_guide(scan), None
-            boxes, words_of_it = self._pictures(item, guide, scan)
+            guide, marks = upright_guide(scan), None
+            boxes, words_of_it = self._reader.pictures(item, guide, scan)
             if words_of_it:
                 note = joined(note, words_of_it)
                 record = record.replace(detail=note)
@@ -147,7 +138,7 @@ class Codec:
         tiles = np.concatenate([tiles for _, tiles in views])
         beside: list[tuple[Neighbor, np.ndarray]] = []
         if item.neighbors and len(boxes) == 1:
-            beside, words_of_them = self._beside(item, boxes[0], tiles.shape, left_out)
+            beside, words_of_them = self._reader.beside(item, boxes[0], tiles.shape, left_out)
             record = record.replace(detail=joined(record.detail, words_of_them))
         self._held[item.key] = _Held(
             scan, seen, record, time.perf_counter() - started, marks, claim, tiles, beside
@@ -157,62 +148,6 @@ class Codec:
         return View(
             tiles, width * height + _TILE_PIXEL * tiles.size, sum(len(theirs) for _, theirs in beside)
         )
-
-    def _master(self, item: Item) -> Master | Several:
-        master = self._masters.read(item, self._check)
-        if storage.contains(self.settings.output, item.source):  # by a link, or from a manifest
-            raise Refusal(Reason.BAD_KEY, "the source is in the output folder, so it is not a master")
-        return master
-
-    def _scan(self, item: Item, master: Master) -> Scan:
-        return read_scan(
-            master.data,
-            kept=[containers.C2PA] if self.settings.c2pa else [],
-            mark=self._mark,
-            output_format=format_of(item.key, self.settings.format),
-            max_pixels=self.settings.max_pixels,
-            colorize_color=self.settings.color_scans == "colorize",
-            announce=self._announce,
-        )
-
-    def _beside(
-        self, item: Item, box: layout.Box, shape: tuple[int, ...], left_out: Mapping[str, str]
-    ) -> tuple[list[tuple[Neighbor, np.ndarray]], str]:
-        """The neighbours of a scan, with their tiles, and words about those that cannot be read.
-
-        Args:
-          box: the picture in the scan. The same part of the neighbours is seen.
-          shape: of the tiles of the scan. Neighbours with other proportions are no frames of the same film.
-          left_out: as for `open`.
-        """
-        seen, words_of_them = [], []
-        for neighbor in item.neighbors:
-            guide = left_out.get(neighbor.key) or self.look(neighbor.item)
-            if isinstance(guide, str):
-                words_of_them.append(f"not steadied with {neighbor.key}: {guide}")
-                continue
-            tiles = chroma.view(box.of(guide), self.settings.side)[1]
-            if tiles.shape == shape:
-                seen.append((neighbor, tiles))
-        return seen, joined(*words_of_them)
-
-    def look(self, item: Item) -> np.ndarray | str:
-        """The upright luma of a neighbour, uint8 [h, w], or why it cannot be read. The last ones are remembered."""
-        if item in self._guides:
-            self._guides.move_to_end(item)
-            return self._guides[item]
-        guide: np.ndarray | str
-        try:
-            master = self._master(item)
-            if isinstance(master, Several):
-                raise Refusal(Reason.MULTIPAGE, "the file has several pictures")
-            guide = _upright_guide(self._scan(item, master))
-        except Refusal as refusal:
-            guide = refusal.detail
-        self._guides[item] = guide
-        if len(self._guides) > 2 * neighbors.REACH + 1:
-            self._guides.popitem(last=False)
-        return guide
 
     def paint(
         self,
@@ -271,7 +206,7 @@ class Codec:
                 quality=settings.quality,
                 packet=packet,
                 compression=settings.compression,
-                mark=self._mark,
+                mark=settings.visible_mark,
             )
             if settings.c2pa:
                 signer = signing.load(settings.c2pa_key, settings.c2pa_certificate)
@@ -316,7 +251,7 @@ class Codec:
         """
         target = derivative_uri(self.settings.output, item.key, self.settings.format)
         try:
-            data, found = storage.read(target), self._masters.digests(item)
+            data, found = storage.read(target), self._reader.digests(item)
             with unlimited, open_image(data) as image:
                 claimed = provenance.read_packet(embedded.packet(data))
                 named = image.format == "JPEG2000"  # it declares sRGB by a number
@@ -358,59 +293,21 @@ class Codec:
     def sha256(self, item: Item) -> str:
         """SHA-256 of a master; empty if it cannot be read."""
         try:
-            return self._masters.digests(item)["sha256"]
+            return self._reader.digests(item)["sha256"]
         except Refusal:
             return ""
+
+    def look(self, item: Item) -> np.ndarray | str:
+        """Calls `Reader.look`."""
+        return self._reader.look(item)
+
+    def thumbnail(self, uri: str, page: int = 0) -> bytes | None:
+        """Calls `Reader.thumbnail`."""
+        return self._reader.thumbnail(uri, page)
 
     def drop(self, item: Item) -> None:
         """Forgets an opened scan."""
         self._held.pop(item.key, None)
-
-    def thumbnail(self, uri: str, page: int = 0) -> bytes | None:
-        """A small upright JPEG of a picture, or of a page of a file; None if it cannot be read."""
-        item = Item(keys.of_page(uri.rpartition("/")[2], page) if page else uri, uri)
-        try:
-            master = self._masters.read(item, self._check)
-            assert isinstance(master, Master)
-            return thumbnail(master.data, max_pixels=self.settings.max_pixels)
-        except Exception:  # without a picture, the gallery shows only text
-            return None
-
-    def _pictures(self, item: Item, guide: np.ndarray, scan: Scan) -> tuple[tuple[layout.Box, ...], str]:
-        """The pictures in a scan, and a remark about them. Raises Refusal if there are none."""
-        if self.settings.layout == "whole" or item.hints:  # with hints, a person has checked the scan
-            return (layout.WHOLE,), ""
-        remark = ""
-        if self.settings.layout == "alto":
-            name, page = _alto_file(item.source), keys.split(item.key)[1] or 1
-            try:
-                dpi = scan.carried.dpi and scan.carried.dpi[0]
-                boxes = alto.pictures(storage.read(name), size=scan.size, dpi=dpi, page=page)
-            except FileNotFoundError:  # nothing is said about this scan
-                return layout.find(guide)
-            except (alto.AltoError, OSError) as error:
-                remark = f"{name.rpartition('/')[2]} was not used: {error}"
-            else:
-                words = f"{name.rpartition('/')[2]} names {len(boxes)} picture{'s' * (len(boxes) != 1)}"
-                if not boxes:
-                    raise Refusal(Reason.TEXT_PAGE, f"{words} (--layout whole colours it all the same)")
-                return boxes, f"{words}; nothing else got colour"
-        boxes, words = layout.find(guide)
-        return boxes, joined(remark, words)
-
-    def _check(self, width: int, height: int) -> None:
-        check_size(width, height, self.settings.max_pixels)
-        self._announce(width * height)
-
-
-def _alto_file(source: str) -> str:
-    """URI of the ALTO file of a scan: beside it, with the ending .xml instead of its own."""
-    folder, slash, name = source.rpartition("/")
-    return f"{folder}{slash}{name.rpartition('.')[0] or name}.xml"
-
-
-def _upright_guide(scan: Scan) -> np.ndarray:
-    return np.ascontiguousarray(embedded.upright(scan.guide, scan.orientation))
 
 
 def _milliseconds(seconds: float) -> int:

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 from pipeline.decoding.opening import MAX_PIXELS
+from pipeline.imaging.mark import Mark
 from pipeline.inputs.collection import Item
 from pipeline.records.record import Record
 
@@ -31,6 +32,7 @@ class Settings:
     min_confidence: float = 0.0  # below it no derivative is written
     color_scans: str = "skip"  # or colorize
     layout: str = "recognize"  # pictures in borders and on pages, "alto": first as its file says; or "whole"
+    negatives: str = "ignore"  # "skip" or "invert" those that are recognised, or invert "all" scans
     max_pixels: int = MAX_PIXELS
     codec_timeout: float = 120.0  # seconds for decoding or encoding a scan, plus one per megapixel
     stop_file: str = ""  # if it exists, no new scan is started; local, gs:// or s3://
@@ -55,10 +57,16 @@ class Settings:
         names = ["format", "quality", "strength", "calm", "min_confidence", "color_scans", "layout"]
         if self.format in ("png", "tiff"):
             names.remove("quality")
+        if self.negatives != "ignore":
+            names.append("negatives")
         # Without these options, results of earlier versions are still up to date.
         by_option = ("compression", "description", "credit", "mark", "mark_place", "c2pa")
         names += [name for name in by_option if getattr(self, name)]
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def visible_mark(self) -> Mark | None:
+        return Mark(self.mark, self.mark_place) if self.mark else None
 
     @property
     def options_sha256(self) -> str:

@@ -19,10 +19,10 @@ _BLANK = 5.0  # levels; larger deviation of a blank page from its large-scale me
 # strips of the page, rows with ink (lines) are between rows without (gaps); lines are low and fill a share of the page.
 _LIGHT, _PAPER, _NEAR, _BRIGHTER, _INK = 140, 0.4, 22, 0.02, 45
 _STRIPS, _LINE_INK, _GAP_INK, _LINE_HEIGHT, _IN_LINES = 8, 0.1, 0.05, 0.04, 0.35
-# Drawings in lines: width of the thickest strokes, in shares of the long side; without strokes, smallest share of light
-# paper, and largest share of areas that are darker by the depth of ink; cells of a grid, share of ink in a cell that
-# strokes cross, and smallest share of such cells.
-_STROKE, _EMPTY, _AREAS, _CELLS, _CELL_INK, _CROSSED = 0.018, 0.95, 0.12, (10, 10), 0.02, 0.6
+# Drawings in lines: width of the thickest strokes and length of the shortest, in shares of the long side; without
+# strokes, smallest share of light paper, and largest share of areas that are darker by the depth of ink. In a grid of
+# cells: share of ink if strokes cross one, and smallest share of such cells.
+_STROKE, _LENGTH, _EMPTY, _AREAS, _CELLS, _CELL_INK, _CROSSED = 0.018, 0.0125, 0.95, 0.12, (10, 10), 0.02, 0.5
 # A picture in text, in shares of the long side: window in which paper is counted, gaps that are closed, smallest side.
 _WINDOW, _CLOSE, _OPEN = 0.02, 0.01, 0.04
 # Largest share of paper in a window; smallest area, filled share of the rectangle, share of half-tones.
@@ -161,12 +161,19 @@ def _in_lines(ink: np.ndarray) -> float:
 
 def is_line_drawing(luma: np.ndarray) -> bool:
     """Whether luma uint8 [h, w] is a map, a plan or another drawing: thin strokes nearly everywhere on light paper."""
-    paper = cv2.morphologyEx(luma, cv2.MORPH_CLOSE, _square(_STROKE * max(luma.shape)))
+    long = max(luma.shape)
+    paper = cv2.morphologyEx(luma, cv2.MORPH_CLOSE, _square(_STROKE * long))  # without strokes
     level = _paper(paper)
     if level < _LIGHT or np.mean(paper >= _LIGHT) < _EMPTY or np.mean(paper < level - _INK) > _AREAS:
         return False
-    strokes = (cv2.subtract(paper, luma) > _INK).astype(np.float32)
-    return bool(np.mean(cv2.resize(strokes, _CELLS, interpolation=cv2.INTER_AREA) > _CELL_INK) > _CROSSED)
+    if _near(_histogram(luma), level) < _PAPER * luma.size:  # as in heavy grain
+        return False
+    ink = (cv2.subtract(paper, luma) > _INK).astype(np.uint8)
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=4)
+    strokes = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) >= _LENGTH * long
+    strokes[0] = False  # the paper
+    cells = cv2.resize(strokes[parts].astype(np.float32), _CELLS, interpolation=cv2.INTER_AREA)
+    return bool(np.mean(cells > _CELL_INK) > _CROSSED)
 
 
 def illustrations(luma: np.ndarray) -> tuple[Box, ...]:

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     LOW_CONFIDENCE = "low_confidence"
     NOT_AN_IMAGE = "not_an_image"
     LINE_DRAWING = "line_drawing"
+    NEGATIVE = "negative"
     # skipped in the ingestion of photographs
     BLANK_PAGE = "blank_page"
     GREY = "grey"
@@ -70,6 +71,7 @@ SKIPS = frozenset(
         Reason.LOW_CONFIDENCE,
         Reason.NOT_AN_IMAGE,
         Reason.LINE_DRAWING,
+        Reason.NEGATIVE,
         Reason.BLANK_PAGE,
         Reason.GREY,
         Reason.CLIP_ART,

@@ -109,6 +109,16 @@ def test_classifier_weights_are_given_by_name_or_found_in_a_folder(tmp_path):
     assert compare._file(entry, str(tmp_path)) == str(file)
 
 
+@pytest.mark.parametrize("entry", compare.ENTRIES, ids=lambda entry: entry.name)
+def test_every_row_has_options(entry, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "_seconds_a_step", lambda photos, options: 0.5)
+    arguments = compare.parser().parse_args(["--photos", ".", "--output", ".", "--budget", "1"])
+    options = compare._options(entry, arguments, None, tmp_path)
+    assert options.batch == (4 if entry.network == "gan" else 16)
+    assert options.epochs * options.steps == 120
+    assert all(getattr(options, name) == value for name, value in entry.options.items())
+
+
 @pytest.mark.usefixtures("eagerly")
 def test_a_row_on_classifier_features_resumes_with_its_saved_options(album, compared, tmp_path):
     row = "fusion-small on EfficientNet-Lite0"

@@ -193,6 +193,12 @@ def test_a_bright_photograph_with_fine_branches_is_no_drawing_in_lines():
     assert not layout.is_line_drawing(bright)
 
 
+@pytest.mark.parametrize("level", [130, 180, 230])
+@pytest.mark.parametrize("grain", [10, 20, 40])
+def test_grain_is_no_drawing_in_lines(level, grain):
+    assert not layout.is_line_drawing(noisy(np.full((700, 500), float(level)), grain))
+
+
 def test_a_box_in_a_box_has_its_place_in_the_scan():
     outer = layout.Box(0.2, 0.6, 0.5, 1.0)
     inner = outer.around(layout.Box(0.25, 0.5, 0, 0.5))

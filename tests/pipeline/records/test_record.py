@@ -67,7 +67,7 @@ def test_the_fields_of_the_contract_are_all_there():
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason])
 def test_refusals_without_a_fault_count_as_skipped(reason):
-    skipped = {"already_color", "low_confidence", "not_an_image", "blank_page", "line_drawing"}
+    skipped = {"already_color", "low_confidence", "not_an_image", "blank_page", "line_drawing", "negative"}
     skipped |= {"grey", "clip_art", "text_page", "duplicate", "near_duplicate"}  # reasons of the ingestion
     expected = Outcome.SKIPPED if reason in skipped else Outcome.FAILED
     assert Refusal(reason, "words").outcome == expected

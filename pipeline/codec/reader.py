@@ -1,0 +1,152 @@
+"""Reads scans: the bytes of masters, their decoded pictures, and what is known about their neighbours."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from pipeline import storage
+from pipeline.codec.masters import Master, Masters, Several
+from pipeline.codec.settings import Settings
+from pipeline.decoding.opening import check_size
+from pipeline.imaging import alto, chroma, layout
+from pipeline.imaging.negatives import is_negative
+from pipeline.imaging.scan import Scan, read_scan
+from pipeline.imaging.thumbnail import thumbnail
+from pipeline.inputs import neighbors
+from pipeline.inputs.collection import Item, Neighbor, format_of
+from pipeline.metadata import containers, embedded
+from pipeline.records import keys
+from pipeline.records.record import Reason, Refusal, joined
+
+
+class Reader:
+    """Reads scans as the settings of a job say. What cannot be read is a Refusal."""
+
+    def __init__(self, settings: Settings, announce: Callable[[int], None] = lambda pixels: None):
+        self.settings = settings
+        self._announce = announce  # called with the number of pixels before a picture is decoded
+        self._masters = Masters(settings.digests, announce)
+        self._guides: OrderedDict[Item, np.ndarray | str] = OrderedDict()  # of neighbours; see `look`
+
+    def master(self, item: Item) -> Master | Several:
+        """A master, or a page of it. A file with several pictures says so. Raises Refusal."""
+        master = self._masters.read(item, self._check)
+        if storage.contains(self.settings.output, item.source):  # by a link, or from a manifest
+            raise Refusal(Reason.BAD_KEY, "the source is in the output folder, so it is not a master")
+        return master
+
+    def digests(self, item: Item) -> dict[str, str]:
+        """Digests of a master, by algorithm. Raises Refusal if it cannot be read."""
+        return self._masters.digests(item)
+
+    def scan(self, item: Item, master: Master) -> Scan:
+        """A decoded master, or the positive of a negative. Raises Refusal."""
+        how = self.settings.negatives
+        if how != "all":
+            scan = self._read(item, master)
+            if how == "ignore" or not is_negative(upright_guide(scan)):
+                return scan
+            if how == "skip":
+                words = "its light and dark are exchanged (--negatives invert colours the positive)"
+                raise Refusal(Reason.NEGATIVE, words)
+        scan = self._read(item, master, negative=True)
+        scan.note = joined(scan.note, "a negative: its positive got colour")
+        return scan
+
+    def _read(self, item: Item, master: Master, negative: bool = False) -> Scan:
+        return read_scan(
+            master.data,
+            kept=[containers.C2PA] if self.settings.c2pa else [],
+            mark=self.settings.visible_mark,
+            output_format=format_of(item.key, self.settings.format),
+            max_pixels=self.settings.max_pixels,
+            colorize_color=self.settings.color_scans == "colorize",
+            announce=self._announce,
+            negative=negative,
+        )
+
+    def pictures(self, item: Item, guide: np.ndarray, scan: Scan) -> tuple[tuple[layout.Box, ...], str]:
+        """The pictures in a scan, and a remark about them. Raises Refusal if there are none."""
+        if self.settings.layout == "whole" or item.hints:  # with hints, a person has checked the scan
+            return (layout.WHOLE,), ""
+        remark = ""
+        if self.settings.layout == "alto":
+            name, page = _alto_file(item.source), keys.split(item.key)[1] or 1
+            try:
+                dpi = scan.carried.dpi and scan.carried.dpi[0]
+                boxes = alto.pictures(storage.read(name), size=scan.size, dpi=dpi, page=page)
+            except FileNotFoundError:  # nothing is said about this scan
+                return layout.find(guide)
+            except (alto.AltoError, OSError) as error:
+                remark = f"{name.rpartition('/')[2]} was not used: {error}"
+            else:
+                words = f"{name.rpartition('/')[2]} names {len(boxes)} picture{'s' * (len(boxes) != 1)}"
+                if not boxes:
+                    raise Refusal(Reason.TEXT_PAGE, f"{words} (--layout whole colours it all the same)")
+                return boxes, f"{words}; nothing else got colour"
+        boxes, words = layout.find(guide)
+        return boxes, joined(remark, words)
+
+    def beside(
+        self, item: Item, box: layout.Box, shape: tuple[int, ...], left_out: Mapping[str, str]
+    ) -> tuple[list[tuple[Neighbor, np.ndarray]], str]:
+        """The neighbours of a scan, with their tiles, and words about those that cannot be read.
+
+        Args:
+          box: the picture in the scan. The same part of the neighbours is seen.
+          shape: of the tiles of the scan. Neighbours with other proportions are no frames of the same film.
+          left_out: as for `open`.
+        """
+        seen, words_of_them = [], []
+        for neighbor in item.neighbors:
+            guide = left_out.get(neighbor.key) or self.look(neighbor.item)
+            if isinstance(guide, str):
+                words_of_them.append(f"not steadied with {neighbor.key}: {guide}")
+                continue
+            tiles = chroma.view(box.of(guide), self.settings.side)[1]
+            if tiles.shape == shape:
+                seen.append((neighbor, tiles))
+        return seen, joined(*words_of_them)
+
+    def look(self, item: Item) -> np.ndarray | str:
+        """The upright luma of a neighbour, uint8 [h, w], or why it cannot be read. The last ones are remembered."""
+        if item in self._guides:
+            self._guides.move_to_end(item)
+            return self._guides[item]
+        guide: np.ndarray | str
+        try:
+            master = self.master(item)
+            if isinstance(master, Several):
+                raise Refusal(Reason.MULTIPAGE, "the file has several pictures")
+            guide = upright_guide(self.scan(item, master))
+        except Refusal as refusal:
+            guide = refusal.detail
+        self._guides[item] = guide
+        if len(self._guides) > 2 * neighbors.REACH + 1:
+            self._guides.popitem(last=False)
+        return guide
+
+    def thumbnail(self, uri: str, page: int = 0) -> bytes | None:
+        """A small upright JPEG of a picture, or of a page of a file; None if it cannot be read."""
+        item = Item(keys.of_page(uri.rpartition("/")[2], page) if page else uri, uri)
+        try:
+            master = self._masters.read(item, self._check)
+            assert isinstance(master, Master)
+            return thumbnail(master.data, max_pixels=self.settings.max_pixels)
+        except Exception:  # without a picture, the gallery shows only text
+            return None
+
+    def _check(self, width: int, height: int) -> None:
+        check_size(width, height, self.settings.max_pixels)
+        self._announce(width * height)
+
+
+def upright_guide(scan: Scan) -> np.ndarray:
+    return np.ascontiguousarray(embedded.upright(scan.guide, scan.orientation))
+
+
+def _alto_file(source: str) -> str:
+    """URI of the ALTO file of a scan: beside it, with the ending .xml instead of its own."""
+    folder, slash, name = source.rpartition("/")
+    return f"{folder}{slash}{name.rpartition('.')[0] or name}.xml"
