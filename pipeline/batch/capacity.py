@@ -31,7 +31,7 @@ from pipeline import storage
 from pipeline.console import say
 from pipeline.errors import JobError, words
 from pipeline.inputs import collection
-from pipeline.inputs.collection import Item
+from pipeline.inputs.item import Item
 from pipeline.records.record import Record
 from pipeline.records.summary import FILE
 from pipeline.storage import scratch

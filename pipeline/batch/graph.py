@@ -34,7 +34,7 @@ from pipeline.codec.guard import Guard
 from pipeline.codec.masters import Several
 from pipeline.codec.settings import Settings
 from pipeline.gallery.pictures import Shown
-from pipeline.inputs.collection import page_of
+from pipeline.inputs.item import page_of
 from pipeline.records import keys, manifest
 from pipeline.records.record import Outcome, Reason, Record, Refusal
 from pipeline.records.sample import Sample

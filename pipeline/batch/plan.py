@@ -10,7 +10,8 @@ from pipeline import storage
 from pipeline.codec.settings import Settings
 from pipeline.errors import JobError
 from pipeline.inputs import hint_files
-from pipeline.inputs.collection import (
+from pipeline.inputs.hint_files import Hint
+from pipeline.inputs.item import (
     EXTENSIONS,
     IMAGE_EXTENSIONS,
     SAME,
@@ -21,7 +22,6 @@ from pipeline.inputs.collection import (
     derivative_uri,
     page_of,
 )
-from pipeline.inputs.hint_files import Hint
 from pipeline.records import keys, manifest
 from pipeline.records.record import Outcome, Reason, Record, Refusal
 
@@ -132,7 +132,7 @@ def _duplicate(item: Item, first: Item, settings: Settings) -> Task:
 def derivatives(output: str, format: str, since: str = "") -> Iterator[tuple[bytes, tuple[int, int]]]:
     """Yields all existing derivatives of a format.
 
-    Each has the name of its file's derivative (see `collection.derivative_name`), the number of its page or 0, and
+    Each has the name of its file's derivative (see `item.derivative_name`), the number of its page or 0, and
     its size in bytes.
 
     Args:

@@ -28,7 +28,7 @@ from pipeline.imaging.mark import Mark
 from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import before_and_after, thumbnail
 from pipeline.inputs import hint_files, neighbors
-from pipeline.inputs.collection import MANIFEST_STORE, Item, Neighbor, derivative_uri, format_of
+from pipeline.inputs.item import MANIFEST_STORE, Item, Neighbor, derivative_uri, format_of
 from pipeline.metadata import containers, embedded, provenance, signing
 from pipeline.metadata.provenance import Labels
 from pipeline.records import keys

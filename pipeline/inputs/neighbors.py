@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter, itemgetter
 
 from pipeline import storage
-from pipeline.inputs.collection import IMAGE_EXTENSIONS, Item, Neighbor
+from pipeline.inputs.item import IMAGE_EXTENSIONS, Item, Neighbor
 from pipeline.records import keys
 from pipeline.storage import scratch
 

@@ -13,7 +13,7 @@ from model import MODELS
 from pipeline import demo
 from pipeline.batch import worklist
 from pipeline.codec.settings import Settings
-from pipeline.inputs.collection import Item, Neighbor
+from pipeline.inputs.item import Item, Neighbor
 from tests.benchmarks import clips, flicker
 from tests.pipeline.batch.test_faults import alive, children, wait_for
 from tests.pipeline.batch.test_graph import plan_on_a_cluster, without_times

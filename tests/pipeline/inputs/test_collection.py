@@ -12,18 +12,15 @@ from pipeline.batch.plan import Action, plan
 from pipeline.codec.settings import Settings
 from pipeline.errors import JobError
 from pipeline.inputs.collection import (
-    EXTENSIONS,
-    Item,
     base_folder,
     check_input,
-    check_key,
     check_output,
-    derivative_uri,
     expand,
     expand_part,
     parts,
     split,
 )
+from pipeline.inputs.item import EXTENSIONS, Item, check_key, derivative_uri
 from pipeline.records.record import Reason, Refusal
 
 KEYS = st.lists(

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from pipeline.inputs import neighbors
-from pipeline.inputs.collection import Item, page_of
+from pipeline.inputs.item import Item, page_of
 from pipeline.inputs.neighbors import FOLDER, STEM
 
 
