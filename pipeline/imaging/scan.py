@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.decoding import png
 from pipeline.decoding.errors import refusing
 from pipeline.decoding.opening import MAX_PIXELS, check_pages, check_size, opened
-from pipeline.decoding.samples import DEEP
+from pipeline.decoding.samples import DEEP, scaled
 from pipeline.imaging import graft, icc, luminance
 from pipeline.imaging.grey import SIDE as GREY_SIDE
 from pipeline.imaging.grey import check_grey
@@ -185,7 +185,7 @@ def _decode(image: Image.Image, colorize_color: bool, orientation: int, notes: l
         luma = _luma(image, colorize_color, notes)
         if (deep_rgb := image.info.get(DEEP)) is not None:
             deep = _luma_of_deep(deep_rgb, image)
-            luma = ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+            luma = scaled(deep, 65535, 255)
     if deep is not None:
         deep = np.ascontiguousarray(upright(deep, orientation))
     luma = np.ascontiguousarray(upright(luma, orientation))
