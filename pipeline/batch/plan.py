@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import PurePosixPath
 
 from pipeline import storage
@@ -70,9 +71,8 @@ def plan(
       hints: hints files, by page.
     """
     sources: dict[int, dict[str, Item]] = {}
-    for item in sorted(
-        items, key=lambda item: item.group
-    ):  # a wrong manifest may name a scan in several groups
+    # A wrong manifest may name a scan in several groups: the last one counts, whatever the order of the items.
+    for item in sorted(items, key=attrgetter("group")):
         sources.setdefault(keys.split(item.key)[1], {})[item.source] = item
     latest: dict[int, Record] = {}
     for record in records:
