@@ -103,7 +103,7 @@ def _neighbor(away: int, item: Item) -> Neighbor:
 def _knowing(item: Item, others: tuple[Neighbor, ...]) -> Item:
     if not others:
         return item
-    listed = [item.group, *((other.away, other.key, other.size, other.version) for other in others)]
+    listed = [(other.away, other.key, other.size, other.version) for other in others]
     digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
     return dataclasses.replace(item, neighbors=others, neighbors_sha256=digest)
 
