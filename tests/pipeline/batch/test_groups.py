@@ -12,6 +12,7 @@ from PIL import Image
 from model import MODELS
 from pipeline import demo
 from pipeline.batch import worklist
+from pipeline.codec.codec import Codec
 from pipeline.codec.settings import Settings
 from pipeline.inputs.item import Item, Neighbor
 from tests.benchmarks import clips, flicker
@@ -216,16 +217,20 @@ def test_pages_and_frames_with_other_proportions_are_not_mixed(colorize, tmp_pat
     assert again.summary["kept"] == again.summary["records"] == 6
 
 
-def test_a_border_is_left_out_of_the_views_of_neighbours(film, colorize, tmp_path):
-    """Frames with a border get the colours of those without, inside."""
-    (tmp_path / "in").mkdir()
-    for number in range(3):
-        whole = Image.new("L", (480, 380), 250)
-        whole.paste(Image.open(film / name(number)), (40, 40))
-        whole.save(tmp_path / "in" / f"{number}.png")
-    run = colorize(tmp_path / "in", tmp_path / "out", "--group_by", "folder", *ONE)
-    for record in run.records.values():
-        assert "border" in record.detail and len(record.neighbors) == 2
+def test_a_border_is_left_out_of_the_views_of_neighbours(film, tmp_path):
+    """The view of a neighbour with the same pixels is that of the scan."""
+    page = Image.new("L", (480, 380), 250)
+    page.paste(Image.open(film / name(0)), (40, 40))
+    for copy in ("0.png", "1.png"):
+        page.save(tmp_path / copy)
+    other = Neighbor(1, "1.png", str(tmp_path / "1.png"), 0, "")
+    item = Item("0.png", str(tmp_path / "0.png"), neighbors=(other,))
+    views = {}
+    for layout in ("recognize", "whole"):
+        codec = Codec(Settings(str(tmp_path / "out"), "run", side=64, layout=layout), lambda pixels: None)
+        views[layout] = codec.open(item)
+        np.testing.assert_array_equal(*views[layout].tiles)
+    assert not np.array_equal(views["recognize"].tiles, views["whole"].tiles), "a border was found"
 
 
 def test_workers_of_a_cluster_find_the_same_neighbours(film, tmp_path):
