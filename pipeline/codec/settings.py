@@ -11,7 +11,7 @@ from pipeline.inputs.item import Item
 from pipeline.records.record import Record
 
 # Increased when the same options give other pixels than before, so that earlier results become stale.
-PROCESS = 3
+PROCESS = 4
 
 
 @dataclass(frozen=True, slots=True)
