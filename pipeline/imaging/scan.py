@@ -7,6 +7,7 @@ from typing import cast
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.decoding import png
 from pipeline.decoding.errors import refusing
@@ -160,11 +161,16 @@ def _keep_jpeg(image: Image.Image, data: bytes, orientation: int, colorize_color
 
 
 def _is_ycc(image: Image.Image) -> bool:
-    """Whether a colour JPEG is coded as luma and chroma of sRGB."""
-    ycc = "jfif" in image.info or image.info.get("adobe_transform") == 1
-    return (
-        image.format == "JPEG" and image.mode == "RGB" and ycc and icc.is_srgb(image.info.get("icc_profile"))
-    )
+    """Whether a colour JPEG is coded as luma and chroma of sRGB. The files of cameras have no marker that says so."""
+    if image.format != "JPEG" or image.mode != "RGB":
+        return False
+    if "jfif" in image.info:
+        ycc = True
+    elif "adobe_transform" in image.info:
+        ycc = image.info["adobe_transform"] == 1
+    else:
+        ycc = [component[0] for component in cast(JpegImageFile, image).layer] == [1, 2, 3]
+    return ycc and icc.is_srgb(image.info.get("icc_profile"))
 
 
 def _check_grey(image: Image.Image, notes: list[str]) -> None:
