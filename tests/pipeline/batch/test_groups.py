@@ -264,6 +264,27 @@ def test_a_few_tasks_in_a_row_are_one_line(tmp_path, film):
     assert len(list(worklist.read(alone.file))) == alone.todo == len(FILM)
 
 
+def test_many_tasks_in_a_row_are_several_lines_and_scans_alone_have_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(worklist, "TOGETHER", 3)
+    sizes = {"a": 1, "b": 7, "c": 1, "d": 2}  # folders, and their numbers of scans
+    for folder, number in sizes.items():
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        for at in range(number):
+            (tmp_path / "in" / folder / f"{at}.jpg").write_bytes(b"")
+    settings = Settings(str(tmp_path / "out"), "run", model_sha256="0")
+    options = dict(hints_folder=None, on_existing="stale", gallery_size=0, since="", group_by="folder")
+    written = worklist.write(str(tmp_path), str(tmp_path / "in"), settings, **options)
+    lines = [[task.item.key for task in worklist.together(line)] for line in worklist.read(written.file)]
+    assert lines == [
+        ["a/0.jpg"],
+        ["b/0.jpg", "b/1.jpg", "b/2.jpg"],
+        ["b/3.jpg", "b/4.jpg", "b/5.jpg"],
+        ["b/6.jpg"],
+        ["c/0.jpg"],
+        ["d/0.jpg", "d/1.jpg"],
+    ]
+
+
 def test_an_unknown_kind_of_group_stops_before_any_work(film, colorize, tmp_path):
     with pytest.raises(SystemExit) as caught:
         colorize(film, tmp_path / "out", "--group_by", "film")
