@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 
 from pipeline import storage
-from pipeline.inputs.collection import derivative_uri
+from pipeline.inputs.item import derivative_uri
 
 SCRATCH = "scratch/demo"
 SHEET_BYTES = 300_000

@@ -67,7 +67,7 @@ def _report(
         "dead_letters_left_out": summary.outcomes[Outcome.FAILED] - len(failures),
         "gallery": None,
         "unused_hints": sorted(map(os.fsdecode, unused_hints)),
-        "stopped": stopping.is_requested(settings.stop_file, settings.run),
+        "stopped": stopping.is_requested(settings.stop_file),
     }
     chosen = Sample(gallery_size).merge(samples).records()
     if chosen:

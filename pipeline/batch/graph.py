@@ -34,7 +34,7 @@ from pipeline.codec.guard import Guard
 from pipeline.codec.masters import Several
 from pipeline.codec.settings import Settings
 from pipeline.gallery.pictures import Shown
-from pipeline.inputs.collection import page_of
+from pipeline.inputs.item import page_of
 from pipeline.records import keys, manifest
 from pipeline.records.record import Outcome, Reason, Record, Refusal
 from pipeline.records.sample import Sample
@@ -146,7 +146,7 @@ class OpenScans(beam.DoFn):
     def process(self, task: Task):
         if task.action == Action.KEEP:
             yield beam.pvalue.TaggedOutput(KEPT, task.record)
-        elif stopping.is_requested(self._settings.stop_file, self._settings.run):
+        elif stopping.is_requested(self._settings.stop_file):
             _counter(NOT_STARTED).inc()  # it gets no record, and the next run finds it
         elif task.action == Action.REFUSE:
             yield beam.pvalue.TaggedOutput(RECORDS, task.record)

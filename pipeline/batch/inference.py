@@ -22,7 +22,7 @@ from pipeline import storage
 from pipeline.batch.recall import Recall
 from pipeline.codec.codec import View
 from pipeline.errors import JobError
-from pipeline.inputs.collection import Item
+from pipeline.inputs.item import Item
 from pipeline.storage import scratch
 
 SIGNATURE, CERTAINTY = "serving_default", "certainty"

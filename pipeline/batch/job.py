@@ -47,6 +47,7 @@ from pipeline.codec.settings import Settings
 from pipeline.console import complain, one_line, say
 from pipeline.errors import JobError
 from pipeline.inputs import bags, collection, hint_files
+from pipeline.inputs.item import SAME
 from pipeline.metadata.provenance import TOOL, tool_version
 from pipeline.records import drift, manifest, premis
 from pipeline.records.summary import FILE, RANGED, describe, describe_unused
@@ -100,7 +101,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
     folder, card, why = _card(model, chosen.allow_unblessed)
     if chosen.calm and card.default_calm is None:
         raise JobError(f"the model {card.name} {card.version} has no certainty for --calm; leave it out")
-    if chosen.compression and chosen.format not in ("tiff", "ptif", collection.SAME):
+    if chosen.compression and chosen.format not in ("tiff", "ptif", SAME):
         raise JobError(f"--compression is for TIFFs, not for --format {chosen.format}; leave it out")
     run = clock.label(started) + "-" + secrets.token_hex(3)
     stop = Stop(stopping.file(output, run))

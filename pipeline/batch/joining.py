@@ -17,8 +17,8 @@ from pipeline import storage
 from pipeline.batch.plan import Task, derivatives, plan
 from pipeline.codec.settings import Settings
 from pipeline.inputs import collection, hint_files, neighbors
-from pipeline.inputs.collection import Item, Neighbor, derivative_name
 from pipeline.inputs.hint_files import Hint
+from pipeline.inputs.item import Item, Neighbor, derivative_name
 from pipeline.records import keys, manifest
 from pipeline.records.record import Record
 

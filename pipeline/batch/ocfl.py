@@ -30,7 +30,7 @@ from pipeline import clock, storage
 from pipeline.batch import lease, stopping, verification
 from pipeline.batch.verification import Finding
 from pipeline.errors import JobError
-from pipeline.inputs.collection import SUFFIX
+from pipeline.inputs.item import SUFFIX
 from pipeline.metadata.provenance import TOOL, tool_version
 from pipeline.records import keys, manifest
 from pipeline.records.record import Outcome, Record

@@ -7,7 +7,7 @@ from datetime import date
 
 from model import MODELS
 from pipeline.imaging.mark import PLACES
-from pipeline.inputs.collection import EXTENSIONS, SAME
+from pipeline.inputs.item import EXTENSIONS, SAME
 from pipeline.inputs.neighbors import FOLDER, STEM
 from pipeline.records.record import DIGESTS, EMBEDDED, SIDECAR
 

@@ -4,13 +4,15 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import PurePosixPath
 
 from pipeline import storage
 from pipeline.codec.settings import Settings
 from pipeline.errors import JobError
 from pipeline.inputs import hint_files
-from pipeline.inputs.collection import (
+from pipeline.inputs.hint_files import Hint
+from pipeline.inputs.item import (
     EXTENSIONS,
     IMAGE_EXTENSIONS,
     SAME,
@@ -21,7 +23,6 @@ from pipeline.inputs.collection import (
     derivative_uri,
     page_of,
 )
-from pipeline.inputs.hint_files import Hint
 from pipeline.records import keys, manifest
 from pipeline.records.record import Outcome, Reason, Record, Refusal
 
@@ -70,9 +71,8 @@ def plan(
       hints: hints files, by page.
     """
     sources: dict[int, dict[str, Item]] = {}
-    for item in sorted(
-        items, key=lambda item: item.group
-    ):  # a wrong manifest may name a scan in several groups
+    # A wrong manifest may name a scan in several groups: the last one counts, whatever the order of the items.
+    for item in sorted(items, key=attrgetter("group")):
         sources.setdefault(keys.split(item.key)[1], {})[item.source] = item
     latest: dict[int, Record] = {}
     for record in records:
@@ -132,7 +132,7 @@ def _duplicate(item: Item, first: Item, settings: Settings) -> Task:
 def derivatives(output: str, format: str, since: str = "") -> Iterator[tuple[bytes, tuple[int, int]]]:
     """Yields all existing derivatives of a format.
 
-    Each has the name of its file's derivative (see `collection.derivative_name`), the number of its page or 0, and
+    Each has the name of its file's derivative (see `item.derivative_name`), the number of its page or 0, and
     its size in bytes.
 
     Args:

@@ -88,14 +88,12 @@ class Stop:
         return self._seen
 
 
-def is_requested(file: str, run: str) -> bool:
-    """Whether a run shall stop. A process may work for several runs."""
-    return _stop(file, run).is_requested()
+def is_requested(file: str) -> bool:
+    """Whether the run with this stop file shall stop. A process may work for several runs."""
+    return _stop(file).is_requested()
 
 
-@functools.lru_cache(maxsize=4)
-def _stop(file: str, run: str) -> Stop:
-    return Stop(file)
+_stop = functools.lru_cache(maxsize=4)(Stop)
 
 
 def file(output: str, run: str) -> str:

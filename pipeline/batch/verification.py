@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.gallery import pictures
-from pipeline.inputs.collection import EXTENSIONS, MANIFEST_STORE, derivative_uri
+from pipeline.inputs.item import EXTENSIONS, MANIFEST_STORE, derivative_uri
 from pipeline.records import manifest, premis, summary
 from pipeline.records.record import Outcome, Record
 from pipeline.storage import scratch

@@ -17,8 +17,8 @@ from pipeline.batch.plan import Action, Task, derivatives, plan
 from pipeline.codec.settings import Settings
 from pipeline.errors import JobError
 from pipeline.inputs import collection, hint_files, neighbors
-from pipeline.inputs.collection import Item, Neighbor
 from pipeline.inputs.hint_files import Hint
+from pipeline.inputs.item import Item, Neighbor, derivative_name
 from pipeline.records import keys, manifest
 from pipeline.records.record import Record
 from pipeline.records.sample import Sample
@@ -151,7 +151,7 @@ def tasks(
             by_file[file][page] = some
         for items in _by_file(source, group_by):
             file, _ = keys.split(items[0].key)
-            name = collection.derivative_name(settings.output, file, settings.format)
+            name = derivative_name(settings.output, file, settings.format)
             sizes = there.execute("SELECT page, size FROM derivatives WHERE name = ?", (name,)).fetchall()
             yield from plan(
                 items, records.of_file(file), dict(sizes), settings, on_existing, by_file.get(file)

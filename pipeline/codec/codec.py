@@ -26,7 +26,7 @@ from pipeline.imaging import chroma, derivative, hints, icc, layout, recovery, s
 from pipeline.imaging.scan import Scan
 from pipeline.imaging.thumbnail import before_and_after
 from pipeline.inputs import hint_files, neighbors
-from pipeline.inputs.collection import MANIFEST_STORE, Item, Neighbor, derivative_uri, format_of
+from pipeline.inputs.item import MANIFEST_STORE, Item, Neighbor, derivative_uri, format_of
 from pipeline.metadata import embedded, provenance, signing
 from pipeline.metadata.provenance import Labels
 from pipeline.records.record import (

@@ -6,7 +6,7 @@ from pipeline.codec.codec import View
 from pipeline.codec.masters import Several
 from pipeline.codec.process import GuardedProcess
 from pipeline.codec.settings import Settings
-from pipeline.inputs.collection import Item
+from pipeline.inputs.item import Item
 from pipeline.records.record import Reason, Record, Refusal
 
 _ENDED = (Reason.CODEC_CRASHED, Reason.CODEC_TIMEOUT, Reason.CODEC_ERROR)

@@ -15,8 +15,8 @@ from pipeline.decoding.errors import refusing
 from pipeline.decoding.pages import Check, Data
 from pipeline.decoding.pillow import unlimited
 from pipeline.errors import JobError
-from pipeline.inputs import bags, collection
-from pipeline.inputs.collection import Item
+from pipeline.inputs import bags
+from pipeline.inputs.item import Item, reading
 from pipeline.records import keys
 from pipeline.records.record import Reason, Refusal, digests
 from pipeline.storage import scratch
@@ -76,7 +76,7 @@ class Masters:
           Refusal: it cannot be read, or has no such page.
         """
         page = keys.split(item.key)[1]
-        with collection.reading(), self._opened(item) as (data, identity):
+        with reading(), self._opened(item) as (data, identity):
             known = self._find(item, data, identity, check) if tiff.is_tiff(data) else None
             if known and not page:
                 return Several(len(known.found.places))
@@ -92,7 +92,7 @@ class Masters:
 
     def digests(self, item: Item) -> dict[str, str]:
         """Digests of a file. Raises Refusal if it cannot be read."""
-        with collection.reading():
+        with reading():
             if self._known and self._known.identity == _identity(item):
                 return self._known.digests
             return storage.digests(item.source, ("sha256", *self._names))

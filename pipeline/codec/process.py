@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 
 from pipeline.codec.settings import Settings
-from pipeline.inputs.collection import Item
+from pipeline.inputs.item import Item
 from pipeline.records.record import Reason, Record, Refusal
 
 _STARTING = 120  # seconds that a new process may take to import what it needs

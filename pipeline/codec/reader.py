@@ -14,7 +14,7 @@ from pipeline.imaging.negatives import is_negative
 from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import thumbnail
 from pipeline.inputs import neighbors
-from pipeline.inputs.collection import Item, Neighbor, format_of
+from pipeline.inputs.item import Item, Neighbor, format_of
 from pipeline.metadata import containers, embedded
 from pipeline.records import keys
 from pipeline.records.record import Reason, Refusal, joined

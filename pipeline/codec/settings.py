@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from pipeline.decoding.opening import MAX_PIXELS
 from pipeline.imaging.mark import Mark
-from pipeline.inputs.collection import Item
+from pipeline.inputs.item import Item
 from pipeline.records.record import Record
 
 # Increased when the same options give other pixels than before, so that earlier results become stale.
-PROCESS = 3
+PROCESS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Settings:
     model_sha256: str = ""
     model_uri: str = ""  # folder of the model
     side: int = 0  # S: the network sees S x S pixels
-    format: str = "jpeg"  # of derivatives: a key of `collection.EXTENSIONS`, or "same"
+    format: str = "jpeg"  # of derivatives: a key of `item.EXTENSIONS`, or "same"
     quality: int = 90  # of formats with losses, 1...100
     compression: str = ""  # of TIFF; see `imaging.derivative.encode`
     strength: float = 1.0  # factor on the network's chroma

@@ -59,7 +59,8 @@ def encode(rgb: Picture, carried: Carried, packet: bytes, compression: str) -> b
       OSError: there is no room for the temporary file.
     """
     rows = max(1, _STRIP // _row_bytes(rgb))
-    bands = (rgb[top : top + step] for step in [_step(rgb, rows)] for top in range(0, rgb.shape[0], step))
+    step = _step(rgb, rows)
+    bands = (rgb[top : top + step] for top in range(0, rgb.shape[0], step))
     with _file_for(rgb) as file:
         _write(file, rgb.shape, bands, carried, packet, rows, _options(compression, rowsperstrip=rows))
         return _content(file)

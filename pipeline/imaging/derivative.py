@@ -194,13 +194,13 @@ class Rows:
         height, width = self._luma.shape
         start, stop, _ = asked.indices(height)
         rgb = np.empty((stop - start, width, 3), self.dtype)
-        for left in range(0, width, COLUMNS):
-            columns = range(left, min(left + COLUMNS, width))
-            wide = _enlarged(self._model, 1, width, columns)  # once for all blocks of rows
-            for top in range(start, stop, BAND):
-                rows = range(top, min(top + BAND, stop))
+        for top in range(start, stop, BAND):
+            rows = range(top, min(top + BAND, stop))
+            high = _enlarged(self._model, 0, height, rows)  # once for all blocks of columns
+            for left in range(0, width, COLUMNS):
+                columns = range(left, min(left + COLUMNS, width))
                 block = slice(top, rows.stop), slice(left, columns.stop)
-                planes = edges.apply(_enlarged(wide, 0, height, rows), self._luma[block])
+                planes = edges.apply(_enlarged(high, 1, width, columns), self._luma[block])
                 own = self._own[block]
                 rgb[top - start : rows.stop - start, block[1]] = chroma.to_rgb(
                     own, *chroma.limit(own, *planes)

@@ -7,11 +7,12 @@ from typing import cast
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.decoding import png
 from pipeline.decoding.errors import refusing
 from pipeline.decoding.opening import MAX_PIXELS, check_pages, check_size, opened
-from pipeline.decoding.samples import DEEP
+from pipeline.decoding.samples import DEEP, scaled
 from pipeline.imaging import graft, icc, luminance
 from pipeline.imaging.grey import SIDE as GREY_SIDE
 from pipeline.imaging.grey import check_grey
@@ -171,11 +172,16 @@ def _keep_jpeg(image: Image.Image, data: bytes, orientation: int, colorize_color
 
 
 def _is_ycc(image: Image.Image) -> bool:
-    """Whether a colour JPEG is coded as luma and chroma of sRGB."""
-    ycc = "jfif" in image.info or image.info.get("adobe_transform") == 1
-    return (
-        image.format == "JPEG" and image.mode == "RGB" and ycc and icc.is_srgb(image.info.get("icc_profile"))
-    )
+    """Whether a colour JPEG is coded as luma and chroma of sRGB. The files of cameras have no marker that says so."""
+    if image.format != "JPEG" or image.mode != "RGB":
+        return False
+    if "jfif" in image.info:
+        ycc = True
+    elif "adobe_transform" in image.info:
+        ycc = image.info["adobe_transform"] == 1
+    else:
+        ycc = [component[0] for component in cast(JpegImageFile, image).layer] == [1, 2, 3]
+    return ycc and icc.is_srgb(image.info.get("icc_profile"))
 
 
 def _check_grey(image: Image.Image, notes: list[str]) -> None:
@@ -196,7 +202,7 @@ def _decode(image: Image.Image, colorize_color: bool, orientation: int, notes: l
         luma = _luma(image, colorize_color, notes)
         if (pixels := image.info.get(DEEP)) is not None:
             deep = _luma_of_deep(pixels, image)
-            luma = ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+            luma = scaled(deep, 65535, 255)
     if deep is not None:
         deep = np.ascontiguousarray(upright(deep, orientation))
     luma = np.ascontiguousarray(upright(luma, orientation))

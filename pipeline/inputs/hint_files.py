@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.errors import JobError
-from pipeline.inputs.collection import Item, base_folder
+from pipeline.inputs.collection import base_folder
+from pipeline.inputs.item import Item
 from pipeline.records.record import Reason, Refusal
 
 TEXT, PICTURE = ".txt", ".png"

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter, itemgetter
 
 from pipeline import storage
-from pipeline.inputs.collection import IMAGE_EXTENSIONS, Item, Neighbor
+from pipeline.inputs.item import IMAGE_EXTENSIONS, Item, Neighbor
 from pipeline.records import keys
 from pipeline.storage import scratch
 
@@ -103,7 +103,7 @@ def _neighbor(away: int, item: Item) -> Neighbor:
 def _knowing(item: Item, others: tuple[Neighbor, ...]) -> Item:
     if not others:
         return item
-    listed = [item.group, *((other.away, other.key, other.size, other.version) for other in others)]
+    listed = [(other.away, other.key, other.size, other.version) for other in others]
     digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
     return dataclasses.replace(item, neighbors=others, neighbors_sha256=digest)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.errors import JobError
-from pipeline.inputs import collection
-from pipeline.inputs.collection import Item
+from pipeline.inputs import collection, manifests
+from pipeline.inputs.item import IMAGE_EXTENSIONS, Item
 from pipeline.storage import scratch
 
 UNKNOWN = "unknown"  # era
@@ -47,7 +47,7 @@ def write(sources: Sequence[str], folder: str) -> list[str]:
     written = []
     for source in sources:
         digest = hashlib.sha256(storage.as_bytes(storage.normalize(source))).hexdigest()[:8]
-        target = storage.join(folder, f"{_name(source)}-{digest}{collection.MANIFEST}")
+        target = storage.join(folder, f"{_name(source)}-{digest}{manifests.EXTENSION}")
         with scratch.folder() as made:
             new = os.path.join(made, "manifest")
             with open(new, "w", encoding="ascii") as file:
@@ -59,7 +59,7 @@ def write(sources: Sequence[str], folder: str) -> list[str]:
                 storage.write(target, data)
         written.append(target)
     for info in list(storage.list_files(folder)):
-        if info.uri.endswith(collection.MANIFEST) and info.uri not in written:
+        if info.uri.endswith(manifests.EXTENSION) and info.uri not in written:
             storage.delete(info.uri)
     return written
 
@@ -68,7 +68,7 @@ def _entries(source: str) -> Iterator[dict]:
     """Yields the normalised lines of a source."""
     collection.check_input(source)
     name = _name(source)
-    if source.endswith(collection.MANIFEST):
+    if source.endswith(manifests.EXTENSION):
         lines = _sound_lines(storage.normalize(source))
     else:  # other files in a folder are ignored
         lines = ((item, {}) for item in collection.expand(source) if _is_picture(item.key))
@@ -94,7 +94,7 @@ def _entries(source: str) -> Iterator[dict]:
 def _sound_lines(manifest: str) -> Iterator[tuple[Item, dict]]:
     """Yields the lines of a manifest. A bad line is an error, because a training has no records to report it."""
     try:
-        for item, said in collection.manifest_lines(manifest):
+        for item, said in manifests.lines(manifest):
             if item.reason:
                 raise JobError(f"{manifest}, {item.detail}")
             yield item, said
@@ -103,12 +103,12 @@ def _sound_lines(manifest: str) -> Iterator[tuple[Item, dict]]:
 
 
 def _is_picture(key: str) -> bool:
-    return os.path.splitext(key)[1].lower() in collection.IMAGE_EXTENSIONS
+    return os.path.splitext(key)[1].lower() in IMAGE_EXTENSIONS
 
 
 def _name(source: str) -> str:
     """Name of a source, for the name of a file."""
-    base = collection.base_folder(source) or storage.normalize(source).removesuffix(collection.MANIFEST)
+    base = collection.base_folder(source) or storage.normalize(source).removesuffix(manifests.EXTENSION)
     return re.sub(r"[^\w.-]+", "_", base.rstrip("/").rpartition("/")[2]) or "collection"
 
 

@@ -10,8 +10,7 @@ import cv2
 from pipeline.codec.process import GuardedProcess
 from pipeline.codec.settings import Settings
 from pipeline.imaging.chroma import colorfulness
-from pipeline.inputs import collection
-from pipeline.inputs.collection import Item
+from pipeline.inputs.item import Item, read
 from pipeline.photographs.duplicates import signature
 from pipeline.photographs.judge import judge
 from pipeline.photographs.reading import read_color
@@ -52,7 +51,7 @@ class Examiner:
         started = time.perf_counter()
         record = item.record()
         try:
-            data = collection.read(item)
+            data = read(item)
             record = record.replace(source_bytes=len(data), source_sha256=hashlib.sha256(data).hexdigest())
             found = read_color(
                 data,

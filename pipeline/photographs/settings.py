@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pipeline.decoding.opening import MAX_PIXELS
 from pipeline.photographs.splits import SHARES
 
 
@@ -19,6 +20,6 @@ class Ingestion:
 
     side: int = 256
     min_side: int = 128
-    max_pixels: int = 300_000_000
+    max_pixels: int = MAX_PIXELS
     shares: tuple[float, float, float] = SHARES
     codec_timeout: float = 120.0

@@ -99,7 +99,7 @@ def write(uri: str, data: bytes | mmap.mmap, keep_existing: bool, over: str | No
             if isinstance(data, bytes):
                 blob.upload_from_string(data, content_type, **more)
             else:
-                blob.upload_from_file(data, size=len(data), content_type=content_type, **more)
+                blob.upload_from_file(data, rewind=True, size=len(data), content_type=content_type, **more)
     except FileExistsError:
         # An earlier attempt of this call, or for records of the same bundle, may have written it.
         if not keep_existing and read(uri) != data[:]:

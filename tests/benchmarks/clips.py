@@ -24,9 +24,8 @@ class Shot:
     """A camera that moves evenly over a photograph."""
 
     photograph: Photograph
-    start: tuple[
-        float, float, float
-    ]  # centre, and width of what it sees, in shares of the photograph's width
+    # Centre, and width of what it sees, in shares of the photograph's width:
+    start: tuple[float, float, float]
     end: tuple[float, float, float]
     disc: bool = False  # whether something moves through it
     flash: bool = False  # whether the frame in its middle is overexposed

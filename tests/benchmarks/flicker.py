@@ -35,6 +35,7 @@ from model.color.srgb import LIGHTNESS
 from model.measuring.metrics import ciede2000
 from pipeline.batch.inference import Network
 from pipeline.imaging import chroma, steadying
+from pipeline.inputs.neighbors import REACH
 from tests.benchmarks import clips
 from tests.benchmarks.clips import HEIGHT, WIDTH, Frame
 
@@ -118,11 +119,11 @@ def used_neighbors(output: Path, number: int) -> list[int]:
     return [int(key.removeprefix("frame").removesuffix(".jpg")) for key in record.get("neighbors", ())]
 
 
-def cuts(film: Sequence[Frame], used: Sequence[Sequence[int]], reach: int = 2) -> tuple[int, int]:
+def cuts(film: Sequence[Frame], used: Sequence[Sequence[int]]) -> tuple[int, int]:
     """How many neighbours behind a cut were used, and how many in the same shot were not."""
     crossed = missed = 0
     for number, its in enumerate(used):
-        near = range(max(0, number - reach), min(len(film), number + reach + 1))
+        near = range(max(0, number - REACH), min(len(film), number + REACH + 1))
         same = {other for other in near if other != number and film[other].shot == film[number].shot}
         crossed, missed = crossed + len({*its} - same), missed + len(same - {*its})
     return crossed, missed
@@ -165,12 +166,12 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.mean(ciede2000(one, np.concatenate([one[..., :1], other[..., 1:]], axis=-1))))
 
 
-def sheet(rows: Sequence[Sequence[np.ndarray]], every: int = 1) -> np.ndarray:
+def sheet(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     """Frames of several versions of a film, a shot of each in a row, RGB uint8."""
     lines = []
     for start in range(0, len(rows[0]), LENGTH):
         for version in rows:
-            line = np.concatenate(version[start : start + LENGTH : every], axis=1)
+            line = np.concatenate(version[start : start + LENGTH], axis=1)
             lines.append(cv2.resize(line, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA))
     return np.concatenate(lines)
 
@@ -194,7 +195,7 @@ def print_cuts(photos: Sequence[np.ndarray]) -> None:
     none = np.zeros((1, *tiles[0].shape, 2), np.float32)
 
     def same(one: np.ndarray, other: np.ndarray) -> bool:
-        return bool(steadying.steadied(one[None], none, [steadying.Other(1, other[None], none)], 2)[1])
+        return bool(steadying.steadied(one[None], none, [steadying.Other(1, other[None], none)], REACH)[1])
 
     def filmed(tile: np.ndarray) -> np.ndarray:
         exposed = tile * (1 + rng.normal(0, 0.08)) + rng.normal(0, 4, tile.shape)

@@ -24,7 +24,7 @@ from PIL import Image
 from pipeline.codec.guard import Guard
 from pipeline.codec.settings import Settings
 from pipeline.imaging.thumbnail import SIDE as SHOWN
-from pipeline.inputs.collection import Item
+from pipeline.inputs.item import Item
 from pipeline.records.record import Outcome, Record
 from tests.benchmarks.scans import make_scan
 

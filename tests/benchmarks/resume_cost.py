@@ -24,7 +24,7 @@ from model import default_model
 from model.card import read_card
 from pipeline.batch import joining
 from pipeline.codec.settings import Settings
-from pipeline.inputs.collection import Item
+from pipeline.inputs.item import Item
 from pipeline.records import manifest
 from pipeline.records.record import Outcome, Record
 from tests.benchmarks.job_cost import ROOT, _children, _quiet

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipeline.codec.guard import Guard
 from pipeline.codec.settings import Settings
-from pipeline.inputs.collection import Item
+from pipeline.inputs.item import Item
 from pipeline.records.record import Outcome
 from tests.benchmarks.scans import grey_jpeg, make_scan
 

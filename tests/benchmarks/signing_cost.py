@@ -19,7 +19,7 @@ from PIL import Image
 
 from pipeline.codec.codec import Codec
 from pipeline.codec.settings import Settings
-from pipeline.inputs.collection import Item
+from pipeline.inputs.item import Item
 from pipeline.records.record import Outcome
 from tests.benchmarks.scans import grey_jpeg, make_scan
 from tests.pipeline.certificates import certify

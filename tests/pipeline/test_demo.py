@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 from pipeline import demo
 from pipeline.codec.codec import Codec, View
 from pipeline.codec.settings import Settings
-from pipeline.inputs.collection import derivative_uri, expand
+from pipeline.inputs.collection import expand
+from pipeline.inputs.item import derivative_uri
 from pipeline.records.record import Reason
 
 

@@ -4,8 +4,9 @@ from datetime import datetime
 
 import pytest
 
-from pipeline.batch import capacity
-from pipeline.batch.capacity import Measured, Worker
+from pipeline.batch import capacity, stage_times
+from pipeline.batch.capacity import Worker
+from pipeline.batch.stage_times import Measured
 from pipeline.colorize import main
 from tests.pipeline.conftest import jpeg, picture
 
@@ -45,7 +46,7 @@ def test_a_deadline_sets_the_number_of_workers():
 
 
 def test_larger_scans_take_longer_except_in_the_network():
-    large = capacity.scaled(MEASURED, 30)
+    large = stage_times.scaled(MEASURED, 30)
     assert large.stages == pytest.approx(
         {"read": 0.1, "decode": 0.2, "network": 0.03, "encode": 0.5, "write": 0.1}
     )
@@ -55,7 +56,7 @@ def test_larger_scans_take_longer_except_in_the_network():
 def test_a_forecast_agrees_with_a_run(archive, colorize, tmp_path):
     """The times of the run itself are used, so that other work on the machine affects both sides."""
     run = colorize(archive, tmp_path / "out", "--direct_num_workers=1")
-    measured = capacity.from_summary(str(run.output / "summary.json"))
+    measured = stage_times.from_summary(str(run.output / "summary.json"))
     finished = sorted(datetime.fromisoformat(record.finished) for record in run.records.values())
     rate = (len(finished) - 1) / (finished[-1] - finished[0]).total_seconds()
     assert capacity.forecast(measured, 64, Worker("", cores=1)).rate == pytest.approx(rate, rel=0.2)

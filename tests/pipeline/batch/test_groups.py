@@ -12,8 +12,9 @@ from PIL import Image
 from model import MODELS
 from pipeline import demo
 from pipeline.batch import worklist
+from pipeline.codec.codec import Codec
 from pipeline.codec.settings import Settings
-from pipeline.inputs.collection import Item, Neighbor
+from pipeline.inputs.item import Item, Neighbor
 from tests.benchmarks import clips, flicker
 from tests.pipeline.batch.test_faults import alive, children, wait_for
 from tests.pipeline.batch.test_graph import plan_on_a_cluster, without_times
@@ -216,16 +217,20 @@ def test_pages_and_frames_with_other_proportions_are_not_mixed(colorize, tmp_pat
     assert again.summary["kept"] == again.summary["records"] == 6
 
 
-def test_a_border_is_left_out_of_the_views_of_neighbours(film, colorize, tmp_path):
-    """Frames with a border get the colours of those without, inside."""
-    (tmp_path / "in").mkdir()
-    for number in range(3):
-        whole = Image.new("L", (480, 380), 250)
-        whole.paste(Image.open(film / name(number)), (40, 40))
-        whole.save(tmp_path / "in" / f"{number}.png")
-    run = colorize(tmp_path / "in", tmp_path / "out", "--group_by", "folder", *ONE)
-    for record in run.records.values():
-        assert "border" in record.detail and len(record.neighbors) == 2
+def test_a_border_is_left_out_of_the_views_of_neighbours(film, tmp_path):
+    """The view of a neighbour with the same pixels is that of the scan."""
+    page = Image.new("L", (480, 380), 250)
+    page.paste(Image.open(film / name(0)), (40, 40))
+    for copy in ("0.png", "1.png"):
+        page.save(tmp_path / copy)
+    other = Neighbor(1, "1.png", str(tmp_path / "1.png"), 0, "")
+    item = Item("0.png", str(tmp_path / "0.png"), neighbors=(other,))
+    views = {}
+    for layout in ("recognize", "whole"):
+        codec = Codec(Settings(str(tmp_path / "out"), "run", side=64, layout=layout), lambda pixels: None)
+        views[layout] = codec.open(item)
+        np.testing.assert_array_equal(*views[layout].tiles)
+    assert not np.array_equal(views["recognize"].tiles, views["whole"].tiles), "a border was found"
 
 
 def test_workers_of_a_cluster_find_the_same_neighbours(film, tmp_path):
@@ -257,6 +262,27 @@ def test_a_few_tasks_in_a_row_are_one_line(tmp_path, film):
     assert isinstance(tasks[0].item, Item) and isinstance(tasks[0].item.neighbors[0], Neighbor)
     alone = worklist.write(str(tmp_path), str(film), settings, **written)
     assert len(list(worklist.read(alone.file))) == alone.todo == len(FILM)
+
+
+def test_many_tasks_in_a_row_are_several_lines_and_scans_alone_have_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(worklist, "TOGETHER", 3)
+    sizes = {"a": 1, "b": 7, "c": 1, "d": 2}  # folders, and their numbers of scans
+    for folder, number in sizes.items():
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        for at in range(number):
+            (tmp_path / "in" / folder / f"{at}.jpg").write_bytes(b"")
+    settings = Settings(str(tmp_path / "out"), "run", model_sha256="0")
+    options = dict(hints_folder=None, on_existing="stale", gallery_size=0, since="", group_by="folder")
+    written = worklist.write(str(tmp_path), str(tmp_path / "in"), settings, **options)
+    lines = [[task.item.key for task in worklist.together(line)] for line in worklist.read(written.file)]
+    assert lines == [
+        ["a/0.jpg"],
+        ["b/0.jpg", "b/1.jpg", "b/2.jpg"],
+        ["b/3.jpg", "b/4.jpg", "b/5.jpg"],
+        ["b/6.jpg"],
+        ["c/0.jpg"],
+        ["d/0.jpg", "d/1.jpg"],
+    ]
 
 
 def test_an_unknown_kind_of_group_stops_before_any_work(film, colorize, tmp_path):

@@ -9,7 +9,7 @@ from apache_beam.transforms.util import BatchElements
 
 from pipeline.batch.inference import ColorizationHandler, Opened, predict
 from pipeline.codec.codec import View
-from pipeline.inputs.collection import Item
+from pipeline.inputs.item import Item
 
 SIDE = 8
 

@@ -381,7 +381,7 @@ def test_memory_does_not_grow_with_the_number_of_pages(tmp_path):
 
     from pipeline.codec.codec import View
     from pipeline.codec.guard import Guard
-    from pipeline.inputs.collection import page_of
+    from pipeline.inputs.item import page_of
 
     def used():
         (codec,) = psutil.Process().children()
@@ -415,7 +415,7 @@ def test_pages_of_a_file_in_a_bucket_are_read_and_the_file_only_once(
     from pipeline import storage
     from pipeline.codec import masters
     from pipeline.codec.codec import Codec, Several, View
-    from pipeline.inputs.collection import page_of
+    from pipeline.inputs.item import page_of
 
     monkeypatch.setattr(masters, "_IN_MEMORY", in_memory)
     place = f"{bucket}/pages{in_memory}"

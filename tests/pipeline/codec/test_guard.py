@@ -21,7 +21,7 @@ from pipeline.codec.codec import Codec, View
 from pipeline.codec.guard import Guard
 from pipeline.codec.settings import Settings
 from pipeline.gallery import pictures
-from pipeline.inputs.collection import Item, Neighbor
+from pipeline.inputs.item import Item, Neighbor
 from pipeline.photographs.examiner import Examiner
 from pipeline.records.record import Outcome, Reason, Record
 
@@ -457,7 +457,7 @@ def test_a_master_inside_the_output_is_never_overwritten(guard, tmp_path):
 WORKER = """
 import sys
 from pipeline.codec.guard import Guard
-from pipeline.inputs.collection import Item
+from pipeline.inputs.item import Item
 from pipeline.codec.settings import Settings
 guard = Guard(Settings(sys.argv[1], run="1", side=32))
 guard.sha256(Item("a", "/none"))

@@ -234,7 +234,7 @@ def test_a_page_whose_strips_are_the_whole_file_many_times_takes_no_memory():
 def test_the_content_counts_and_not_the_extension(extension, tmp_path):
     from pipeline.codec.codec import Codec, View
     from pipeline.codec.settings import Settings
-    from pipeline.inputs.collection import Item
+    from pipeline.inputs.item import Item
 
     file = tmp_path / f"scan{extension}"
     file.write_bytes(document(60))

@@ -109,6 +109,16 @@ def test_an_adobe_marker_of_luma_and_chroma_is_not_carried():
     assert scan.jpeg is not None and not any(s.startswith(ADOBE[:2]) for s in scan.jpeg.carried)
 
 
+@pytest.mark.parametrize("luma_and_chroma", [True, False])
+def test_without_a_marker_the_ids_of_the_components_count(luma_and_chroma):
+    """The files of cameras have no JFIF header."""
+    source = master(keep_rgb=not luma_and_chroma)
+    bare = source[:2] + source[4 + int.from_bytes(source[4:6], "big") :]
+    assert not {"jfif", "adobe_transform"} & opened(bare).info.keys()
+    assert np.array_equal(pixels(bare, "RGB"), pixels(source, "RGB"))
+    assert (read_scan(bare, output_format="jpeg", max_pixels=10**6).jpeg is not None) == luma_and_chroma
+
+
 def test_a_tint_is_left_out_and_the_luma_stays():
     source = save(tinted())
     assert 0.5 < color_spread(np.asarray(opened(source))) < 3.3

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from pipeline.inputs import neighbors
-from pipeline.inputs.collection import Item, page_of
+from pipeline.inputs.item import Item, page_of
 from pipeline.inputs.neighbors import FOLDER, STEM
 
 
@@ -86,8 +86,8 @@ def test_the_group_of_a_manifest_counts_first():
     assert alone["x/3.png"] == []
 
 
-def digest(given, key: str = "f/2.png") -> str:
-    (found,) = [item for item in neighbors.found(given, FOLDER) if item.key == key]
+def digest(given, key: str = "f/2.png", group_by: str = FOLDER) -> str:
+    (found,) = [item for item in neighbors.found(given, group_by) if item.key == key]
     return found.neighbors_sha256
 
 
@@ -96,6 +96,7 @@ def test_the_digest_says_which_neighbours_there_are():
     before = digest(film)
     assert before and digest([*reversed(film)]) == before
     assert digest(film[:6]) == before, "the last is too far away"
+    assert digest(film, group_by=STEM) == before, "the name of the group does not count"
     others = {
         "removed": film[:1] + film[2:],
         "added": [*film, *items("f/2b.png")],

@@ -1,5 +1,6 @@
 """Objects in Cloud Storage and S3, on real servers over HTTP, with a proxy that makes calls fail."""
 
+import mmap
 import os
 import sys
 
@@ -21,6 +22,18 @@ def test_an_object_is_written_replaced_read_and_deleted(bucket):
     storage.delete(uri)
     storage.delete(uri)
     assert storage.stat(uri) is None
+
+
+def test_a_file_that_is_mapped_into_memory_becomes_an_object(bucket, tmp_path):
+    content = os.urandom(9 << 20)
+    (tmp_path / "large.tif").write_bytes(content)
+    with (
+        open(tmp_path / "large.tif", "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        storage.write(f"{bucket}/large.tif", data)
+        storage.write(f"{bucket}/large.tif", data)
+    assert storage.read(f"{bucket}/large.tif") == content
 
 
 def test_objects_are_listed_below_their_folder_alone(bucket):
