@@ -20,7 +20,7 @@ import numpy as np
 
 SIDE = 64  # pixels; the network sees the picture squeezed to a square
 # Filters, size and stride of the convolutions:
-LAYERS = ((16, 5, 2), (32, 3, 2), (48, 3, 2), (64, 3, 2), (64, 3, 1))
+LAYERS = ((24, 5, 2), (48, 3, 2), (96, 3, 2), (144, 3, 2), (144, 3, 1))
 FALSE_ALARMS = 1 / 200
 BATCH = 64
 _STORED = 96  # pixels of the photographs in memory
@@ -36,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("--photos", required=True, metavar="DIR", help="colour photographs; sub-folders are collections")
     add("--output", required=True, metavar="FILE", help="the weights (.npz)")
-    add("--epochs", type=int, default=24, help="passes over the photographs (default: 24)")
-    add("--rate", type=float, default=2e-3, help="highest learning rate (default: 0.002)")
+    add("--epochs", type=int, default=30, help="passes over the photographs (default: 30)")
+    add("--rate", type=float, default=3e-3, help="highest learning rate (default: 0.003)")
     add("--seed", type=int, default=0, help="random seed (default: 0)")
     return result
 
@@ -151,7 +151,9 @@ def build():
 
     positive = keras.Sequential([layers.Input((SIDE, SIDE, 1))], name="positive")
     for filters, size, stride in LAYERS:
-        positive.add(layers.Conv2D(filters, size, stride, "same", activation="relu"))
+        positive.add(layers.Conv2D(filters, size, stride, "same", use_bias=False))
+        positive.add(layers.BatchNormalization(momentum=0.97))
+        positive.add(layers.ReLU())
     positive.add(layers.GlobalAveragePooling2D())
     positive.add(layers.Dense(1, use_bias=False))
     levels = layers.Input((SIDE, SIDE, 1))
@@ -160,13 +162,17 @@ def build():
 
 
 def arrays(network, threshold: float) -> dict[str, Any]:
-    """The file of a network, in half precision; see `pipeline.imaging.negatives`."""
+    """The file of a network, in half precision; see `pipeline.imaging.negatives`. Kernels contain the normalisation."""
     *convolutions, _, dense = network.get_layer("positive").layers
     found: dict[str, Any] = {"side": np.float32(SIDE), "threshold": np.float32(threshold)}
-    for number, layer in enumerate(convolutions):
-        kernel, bias = layer.get_weights()
-        found |= {f"kernel{number}": np.float16(kernel), f"bias{number}": np.float16(bias)}
-        found[f"stride{number}"] = np.float16(layer.strides[0])
+    for number, (convolution, normalization) in enumerate(
+        zip(convolutions[::3], convolutions[1::3], strict=True)
+    ):
+        scale, offset, mean, variance = normalization.get_weights()
+        scale = scale / np.sqrt(variance + normalization.epsilon)
+        found[f"kernel{number}"] = np.float16(scale * convolution.get_weights()[0])
+        found[f"bias{number}"] = np.float16(offset - scale * mean)
+        found[f"stride{number}"] = np.float16(convolution.strides[0])
     return found | {"dense": np.float16(dense.get_weights()[0])}
 
 

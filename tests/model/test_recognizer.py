@@ -19,10 +19,10 @@ def network(tmp_path, monkeypatch):
 
     keras.utils.set_random_seed(3)
     built = trainer.build()
-    for layer in built.get_layer("positive").layers[:-2]:
-        kernel, bias = layer.get_weights()
-        random = np.random.default_rng(bias.size).normal(0, 0.1, bias.shape)
-        layer.set_weights([np.float16(kernel), np.float16(random)])  # as in the file
+    for layer in built.get_layer("positive").layers[1:-2:3]:  # as if it had been trained
+        rng = np.random.default_rng(layer.gamma.shape[0])
+        scale, variance = rng.uniform(0.5, 2, (2, *layer.gamma.shape))
+        layer.set_weights([scale, *rng.normal(0, 0.2, (2, *layer.gamma.shape)), variance])
     file = tmp_path / "negatives.npz"
     np.savez(file, **trainer.arrays(built, 1.5))
     monkeypatch.setattr(negatives, "WEIGHTS", file)
