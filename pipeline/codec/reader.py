@@ -9,6 +9,7 @@ from pipeline import storage
 from pipeline.codec.masters import Master, Masters, Several
 from pipeline.codec.settings import Settings
 from pipeline.decoding.opening import check_size
+from pipeline.errors import words
 from pipeline.imaging import alto, chroma, layout
 from pipeline.imaging.negatives import is_negative
 from pipeline.imaging.scan import Scan, read_scan
@@ -48,8 +49,8 @@ class Reader:
             if how == "ignore" or not is_negative(upright_guide(scan)):
                 return scan
             if how == "skip":
-                words = "its light and dark are exchanged (--negatives invert colours the positive)"
-                raise Refusal(Reason.NEGATIVE, words)
+                why = "its light and dark are exchanged (--negatives invert colours the positive)"
+                raise Refusal(Reason.NEGATIVE, why)
         scan = self._read(item, master, negative=True)
         scan.note = joined(scan.note, "a negative: its positive got colour")
         return scan
@@ -72,21 +73,25 @@ class Reader:
             return (layout.WHOLE,), ""
         remark = ""
         if self.settings.layout == "alto":
-            name, page = _alto_file(item.source), keys.split(item.key)[1] or 1
+            uri, page = _alto_file(item.source), keys.split(item.key)[1] or 1
+            name = uri.rpartition("/")[2]
             try:
                 dpi = scan.carried.dpi and scan.carried.dpi[0]
-                boxes = alto.pictures(storage.read(name), size=scan.size, dpi=dpi, page=page)
+                boxes = alto.pictures(storage.read(uri), size=scan.size, dpi=dpi, page=page)
             except FileNotFoundError:  # nothing is said about this scan
-                return layout.find(guide)
+                pass
             except (alto.AltoError, OSError) as error:
-                remark = f"{name.rpartition('/')[2]} was not used: {error}"
+                remark = f"{name} was not used: {words(error) if isinstance(error, OSError) else error}"
             else:
-                words = f"{name.rpartition('/')[2]} names {len(boxes)} picture{'s' * (len(boxes) != 1)}"
+                named = f"{name} names {len(boxes)} picture{'s' * (len(boxes) != 1)}"
                 if not boxes:
-                    raise Refusal(Reason.TEXT_PAGE, f"{words} (--layout whole colours it all the same)")
-                return boxes, f"{words}; nothing else got colour"
-        boxes, words = layout.find(guide)
-        return boxes, joined(remark, words)
+                    raise Refusal(Reason.TEXT_PAGE, f"{named} (--layout whole colours it all the same)")
+                return boxes, f"{named}; nothing else got colour"
+        try:
+            boxes, found = layout.find(guide)
+        except Refusal as refusal:
+            raise Refusal(refusal.reason, joined(remark, refusal.detail)) from None
+        return boxes, joined(remark, found)
 
     def beside(
         self, item: Item, box: layout.Box, shape: tuple[int, ...], left_out: Mapping[str, str]

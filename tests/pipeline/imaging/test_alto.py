@@ -104,9 +104,10 @@ def test_a_job_colours_what_the_alto_file_names(colorize, tmp_path):
         "one": file(block(540, 200, 400, 400), page=size),
         "none": file(page=size),
         "broken": b"<alto>",
+        "broken text": b"<alto>",
         "absent": None,
     }.items():
-        Image.fromarray(page).save(folder / f"{name}.png")
+        Image.fromarray(printed() if name == "broken text" else page).save(folder / f"{name}.png")
         if data is not None:
             (folder / f"{name}.xml").write_bytes(data)
     records = colorize(folder, tmp_path / "out", "--format", "png", "--layout", "alto").records
@@ -118,5 +119,8 @@ def test_a_job_colours_what_the_alto_file_names(colorize, tmp_path):
     assert chroma[200:600, 540:940].mean() > 10
     assert records["none.png"].reason == Reason.TEXT_PAGE and "none.xml" in records["none.png"].detail
     assert "broken.xml was not used" in records["broken.png"].detail
+    assert records["broken text.png"].reason == Reason.TEXT_PAGE
+    assert "broken text.xml was not used" in records["broken text.png"].detail
+    assert "it has rows of strokes" in records["broken text.png"].detail
     assert records["broken.png"].outcome == records["absent.png"].outcome == Outcome.COLORIZED
     assert "only 2 pictures in it" in records["absent.png"].detail
