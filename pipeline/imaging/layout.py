@@ -1,5 +1,6 @@
 """Finds the pictures in a scan: inside of a border or a mount, or among the text of a page."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -64,6 +65,15 @@ class Box:
 
 
 WHOLE = Box(0, 1, 0, 1)
+
+
+def outermost(boxes: Iterable[Box]) -> tuple[Box, ...]:
+    """The boxes that are not inside of a larger one, in reading order from the top."""
+    apart: list[Box] = []
+    for box in sorted(boxes, key=lambda box: -box.area):
+        if not any(box.within(larger) for larger in apart):
+            apart.append(box)
+    return tuple(sorted(apart, key=lambda box: (box.top, box.left)))
 
 
 def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
@@ -192,11 +202,7 @@ def illustrations(luma: np.ndarray) -> tuple[Box, ...]:
         tones = np.mean((part > 0.25 * paper) & (part < paper - 2 * _NEAR))
         if wide * high >= _AREA * luma.size and area > _FILLED * wide * high and tones > _TONES:
             found.append(Box(top / height, (top + high) / height, left / width, (left + wide) / width))
-    apart: list[Box] = []
-    for box in sorted(found, key=lambda box: -box.area):
-        if not any(box.within(larger) for larger in apart):
-            apart.append(box)
-    return tuple(sorted(apart, key=lambda box: (box.top, box.left)))
+    return outermost(found)
 
 
 def _square(side: float) -> np.ndarray:
