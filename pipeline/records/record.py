@@ -178,14 +178,17 @@ class Record:
         An inventory may therefore have columns of its own.
 
         Raises:
-          ValueError: there is no text `source`, or `key` or `group` is not a text.
+          ValueError: there is no text `source`, or `key` or `group` is not a text. A `group` may be null.
         """
         if not isinstance(values.get("source"), str) or not values["source"]:
             raise ValueError('a manifest line must be a JSON object with a text "source"')
         if not isinstance(values.get("key", ""), str):
             raise ValueError('"key" must be text')
-        if not isinstance(values.get("group") or "", str):
+        if not isinstance(values.get("group"), str | None):
             raise ValueError('"group" must be text')
+        neighbors = values.get("neighbors")
+        if isinstance(neighbors, list) and not all(isinstance(key, str) for key in neighbors):
+            values = values | {"neighbors": None}  # which is ignored
         names = _known(tuple(values), tuple(map(type, values.values())))
         known = values if len(names) == len(values) else {name: values[name] for name in names}
         return cls(**known) if "key" in known else cls(key="", **known)
