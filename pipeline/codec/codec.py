@@ -161,7 +161,8 @@ class Codec:
         """Composes, encodes and writes the derivative of an opened scan.
 
         Args:
-          tiles: float16 [K, S, S, 2], a*b* in Lab units, of the scan and its neighbours as in its `View`.
+          tiles: float16 [K, S, S, 2], a*b* in Lab units, of the scan and its neighbours as in its `View`. If it was
+            opened again since, and has another number of neighbours now, these are left out.
           confidence: 0...1.
           seconds: share of the scan in the time of the network.
           show: write its two pictures for the gallery, too.
@@ -190,7 +191,11 @@ class Codec:
                 if settings.c2pa == SIDECAR:
                     storage.delete(derivative_uri(settings.output, item.key, MANIFEST_STORE))
             return record.refuse(Refusal(Reason.LOW_CONFIDENCE, detail), milliseconds=spent())
-        if held.beside:
+        if len(tiles) != len(held.tiles) * (1 + len(held.beside)):
+            words_of_it = "not steadied: other neighbours can be read now than at first"
+            record = record.replace(detail=joined(record.detail, words_of_it))
+            tiles = tiles[: len(held.tiles)]
+        elif held.beside:
             tiles, used = self._steadied(held, tiles)
             record = record.replace(neighbors=used)
         model, colorfulness = derivative.paint(held.scan, held.seen, tiles, settings.strength, held.marks)
