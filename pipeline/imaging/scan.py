@@ -75,7 +75,7 @@ def read_scan(
       Refusal: with the reason and words for people.
     """
     notes: list[str] = []
-    with opened(data, max_pixels=max_pixels, notes=notes, announce=announce) as image:
+    with opened(data, max_pixels=max_pixels, notes=notes, announce=announce, deep=True) as image:
         _check_fits(image.size, output_format)
         metadata = embedded.read(data, image.info)
         scan = None
