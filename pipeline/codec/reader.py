@@ -16,7 +16,8 @@ from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import thumbnail
 from pipeline.inputs import neighbors
 from pipeline.inputs.item import Item, Neighbor, format_of
-from pipeline.metadata import containers, embedded
+from pipeline.metadata import containers
+from pipeline.metadata.orientation import upright
 from pipeline.records import keys
 from pipeline.records.record import Reason, Refusal, joined
 
@@ -148,7 +149,7 @@ class Reader:
 
 
 def upright_guide(scan: Scan) -> np.ndarray:
-    return np.ascontiguousarray(embedded.upright(scan.guide, scan.orientation))
+    return np.ascontiguousarray(upright(scan.guide, scan.orientation))
 
 
 def _alto_file(source: str) -> str:
