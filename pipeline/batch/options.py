@@ -6,6 +6,7 @@ import re
 from datetime import date
 
 from model import MODELS
+from pipeline.decoding.opening import MAX_PIXELS
 from pipeline.imaging.mark import PLACES
 from pipeline.inputs.item import EXTENSIONS, SAME
 from pipeline.inputs.neighbors import FOLDER, STEM
@@ -119,6 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     look.add_argument(
         "--group_by",
         choices=(FOLDER, STEM),
+        default="",
         help="film frames that belong together get steady colours: those in one folder, or those whose names in a "
         'folder differ in a number, or in a suffix for recto and verso, at their end; a "group" in a manifest '
         "counts first (default: only such a group)",
@@ -140,6 +142,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     look.add_argument(
         "--compression",
         choices=("lzw", "deflate", "none"),
+        default="",
         help="compression of TIFFs (default: lzw; JPEG for ptif, which has 8 bits then)",
     )
 
@@ -174,9 +177,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--max_pixels",
         type=_whole(1, 2_000_000_000),
-        default=300_000_000,
+        default=MAX_PIXELS,
         metavar="N",
-        help="refuse larger scans (default: 300000000)",
+        help=f"refuse larger scans (default: {MAX_PIXELS})",
     )
 
     work.add_argument(
