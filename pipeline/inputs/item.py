@@ -77,6 +77,7 @@ class Item:
     pages: int = 0  # of its file, if this is one of several, and their number is known
     digests: str = ""  # what its bag says; see `bags.Payload`
     group: str = ""  # scans with the same group belong together
+    alone: bool = False  # it is in no group, because the input does not name those beside it
     neighbors: tuple[Neighbor, ...] = ()  # in its group
     neighbors_sha256: str = ""  # of what the listing says of them
 

@@ -180,6 +180,21 @@ def test_a_manifest_names_groups(film, colorize, tmp_path):
     assert run.records["3.jpg"].neighbors == ()
 
 
+@pytest.mark.parametrize("options", [FOLDER, FOLDER[2:]])
+def test_dead_letters_are_no_neighbours_of_each_other(film, colorize, tmp_path, options):
+    output, letters = tmp_path / "out", tmp_path / "dead_letters.jsonl"
+    first = colorize(film, output, *FOLDER, *ONE)
+    failed = [first.records[name(at)].replace(outcome="failed") for at in (1, 2)]
+    letters.write_text("".join(record.to_json() + "\n" for record in failed))
+    again = colorize(letters, output, *options, *ONE, "--on_existing", "replace")
+    for at in (1, 2):
+        record = again.latest[name(at)]
+        assert record.run == again.summary["run"]
+        assert (record.group, record.neighbors, record.neighbors_sha256) == ("", (), "")
+    assert repeated(colorize, film, output, *FOLDER) == [1, 2], "their neighbours are known now"
+    assert colorize(film, output, *FOLDER, *ONE).summary["kept"] == len(FILM)
+
+
 def test_stills_that_have_nothing_in_common_stay_as_they_are(colorize, tmp_path):
     archive = tmp_path / "in"
     archive.mkdir()
