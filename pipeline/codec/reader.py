@@ -1,7 +1,10 @@
 """Reads scans: the bytes of masters, their decoded pictures, and what is known about their neighbours."""
 
+import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,6 +25,14 @@ from pipeline.records import keys
 from pipeline.records.record import Reason, Refusal, joined
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Look:
+    """A neighbour of a scan."""
+
+    guide: np.ndarray | str  # its upright luma, uint8 [h, w], or why it cannot be read
+    sha256: str  # of its file; empty if there is none
+
+
 class Reader:
     """Reads scans as the settings of a job say. What cannot be read is a Refusal."""
 
@@ -29,7 +40,7 @@ class Reader:
         self.settings = settings
         self._announce = announce  # called with the number of pixels before a picture is decoded
         self._masters = Masters(settings.digests, announce)
-        self._guides: OrderedDict[Item, np.ndarray | str] = OrderedDict()  # of neighbours; see `look`
+        self._looks: OrderedDict[Item, Look] = OrderedDict()  # the last ones
 
     def master(self, item: Item) -> Master | Several:
         """A master, or a page of it. A file with several pictures says so. Raises Refusal."""
@@ -41,6 +52,13 @@ class Reader:
     def digests(self, item: Item) -> dict[str, str]:
         """Digests of a master, by algorithm. Raises Refusal if it cannot be read."""
         return self._masters.digests(item)
+
+    def sha256(self, item: Item) -> str:
+        """SHA-256 of a master; empty if it cannot be read."""
+        try:
+            return self.digests(item)["sha256"]
+        except Refusal:
+            return ""
 
     def scan(self, item: Item, master: Master) -> Scan:
         """A decoded master, or the positive of a negative. Raises Refusal."""
@@ -106,7 +124,7 @@ class Reader:
         """
         seen, words_of_them = [], []
         for neighbor in item.neighbors:
-            guide = left_out.get(neighbor.key) or self.look(neighbor.item)
+            guide = left_out.get(neighbor.key) or self.look(neighbor.item).guide
             if isinstance(guide, str):
                 words_of_them.append(f"not steadied with {neighbor.key}: {guide}")
                 continue
@@ -115,23 +133,32 @@ class Reader:
                 seen.append((neighbor, tiles))
         return seen, joined(*words_of_them)
 
-    def look(self, item: Item) -> np.ndarray | str:
-        """The upright luma of a neighbour, uint8 [h, w], or why it cannot be read. The last ones are remembered."""
-        if item in self._guides:
-            self._guides.move_to_end(item)
-            return self._guides[item]
-        guide: np.ndarray | str
+    def look(self, item: Item) -> Look:
+        """Looks at a neighbour. The last ones are remembered."""
+        if item in self._looks:
+            self._looks.move_to_end(item)
+            return self._looks[item]
         try:
             master = self.master(item)
             if isinstance(master, Several):
                 raise Refusal(Reason.MULTIPAGE, "the file has several pictures")
-            guide = upright_guide(self.scan(item, master))
+            look = Look(upright_guide(self.scan(item, master)), master.digests["sha256"])
         except Refusal as refusal:
-            guide = refusal.detail
-        self._guides[item] = guide
-        if len(self._guides) > 2 * neighbors.REACH + 1:
-            self._guides.popitem(last=False)
-        return guide
+            look = Look(refusal.detail, self.sha256(item))
+        self._looks[item] = look
+        if len(self._looks) > 2 * neighbors.REACH + 1:
+            self._looks.popitem(last=False)
+        return look
+
+    def neighbors_content_sha256(self, item: Item) -> str:
+        """Digest of the bytes of all neighbours of a scan, as `look` has seen them; empty if it has no neighbours."""
+        if not item.neighbors:
+            return ""
+        listed = []
+        for neighbor in item.neighbors:
+            look = self._looks.get(neighbor.item)
+            listed.append((neighbor.away, neighbor.key, look.sha256 if look else self.sha256(neighbor.item)))
+        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
     def thumbnail(self, uri: str, page: int = 0) -> bytes | None:
         """A small upright JPEG of a picture, or of a page of a file; None if it cannot be read."""

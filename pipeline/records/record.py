@@ -134,7 +134,8 @@ class Record:
     sidecar_sha256: str = ""
     group: str = ""  # scans with the same group belong together
     neighbors: tuple[str, ...] = ()  # keys of those that its chroma was steadied with
-    neighbors_sha256: str = ""  # of the list of its neighbours; empty if it has none
+    neighbors_sha256: str = ""  # of what the listing says of its neighbours; empty if it has none
+    neighbors_content_sha256: str = ""  # of their bytes; empty if it was coloured without looking at them
 
     def __post_init__(self):
         if isinstance(self.neighbors, list):  # from JSON
@@ -233,7 +234,7 @@ def named_digests(file: str, found: Mapping[str, str]) -> dict[str, str]:
 # Fields that are left out of a line if they are empty.
 BY_OPTION = {f"{file}_{name}" for file in ("source", "derivative") for name in DIGESTS}
 BY_OPTION |= {"c2pa", "sidecar_sha256"}
-_SPARSE = BY_OPTION | {"group", "neighbors", "neighbors_sha256"}
+_SPARSE = BY_OPTION | {"group", "neighbors", "neighbors_sha256", "neighbors_content_sha256"}
 _values = operator.attrgetter(*Record.__slots__)
 _NUMBER = (int, float, type(None))  # but not bool
 _EXACT: dict[object, tuple[type, ...]] = {str: (str,), int: (int,), tuple[str, ...]: (list,)}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -140,6 +141,21 @@ def test_a_derivative_without_a_record_is_adopted_with_its_neighbours(film, colo
     for key, record in again.records.items():
         assert record.detail.startswith("adopted")
         assert (record.neighbors, record.group) == (records[key].neighbors, "reel")
+
+
+def test_times_of_neighbours_change_no_byte_and_their_content_counts(own, colorize, tmp_path):
+    first = colorize(own, tmp_path / "out", *FOLDER, *ONE)
+    for at in range(len(FILM)):
+        os.utime(own / name(at), (at, at))
+    assert digests(colorize(own, tmp_path / "again", *FOLDER, *ONE).output) == digests(first.output)
+    shutil.rmtree(first.output / "manifest")
+    adopted = colorize(own, first.output, *FOLDER, *ONE).records.values()
+    assert all(record.detail.startswith("adopted") for record in adopted)
+    shutil.rmtree(first.output / "manifest")
+    shutil.copy(own / name(5), own / name(6))
+    last = colorize(own, first.output, *FOLDER, *ONE).records
+    new = [at for at in range(len(FILM)) if not last[name(at)].detail.startswith("adopted")]
+    assert new == [4, 5, 6, 7, 8]
 
 
 def test_a_neighbour_that_cannot_be_read_costs_its_own_scan_alone(own, colorize, tmp_path):
