@@ -116,7 +116,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             side=card.size,
             format=chosen.format,
             quality=chosen.quality,
-            compression=chosen.compression,
+            compression=chosen.compression or "",
             min_confidence=chosen.min_confidence,
             strength=card.default_strength if chosen.strength is None else chosen.strength,
             calm=(card.default_calm or 0.0) if chosen.calm is None else chosen.calm,
@@ -142,7 +142,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 hints_folder=hints_folder,
                 on_existing=chosen.on_existing,
                 since=hold.since,
-                group_by=chosen.group_by,
+                group_by=chosen.group_by or "",
             )
             work, here = None, _Local()
             if engine.local:
@@ -315,7 +315,9 @@ def _try_model(folder: str, card: ModelCard, batch_size: int, workers: int, thre
 
 def _dry_run(chosen: argparse.Namespace, settings: Settings, hints_folder: str | None) -> int:
     counts, hints, keys = dict.fromkeys(Action, 0), worklist.hints_by_key(hints_folder), set()
-    planned = worklist.tasks(chosen.input, settings, hints, chosen.on_existing, group_by=chosen.group_by)
+    planned = worklist.tasks(
+        chosen.input, settings, hints, chosen.on_existing, group_by=chosen.group_by or ""
+    )
     for task in planned:
         counts[task.action] += 1
         keys |= {one.item.key for one in (task, *task.pages)} & hints.keys()

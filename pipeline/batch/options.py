@@ -120,7 +120,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     look.add_argument(
         "--group_by",
         choices=(FOLDER, STEM),
-        default="",
         help="film frames that belong together get steady colours: those in one folder, or those whose names in a "
         'folder differ in a number, or in a suffix for recto and verso, at their end; a "group" in a manifest '
         "counts first (default: only such a group)",
@@ -142,7 +141,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     look.add_argument(
         "--compression",
         choices=("lzw", "deflate", "none"),
-        default="",
         help="compression of TIFFs (default: lzw; JPEG for ptif, which has 8 bits then)",
     )
 
