@@ -194,11 +194,14 @@ class Codec:
                 if settings.c2pa == SIDECAR:
                     storage.delete(derivative_uri(settings.output, item.key, MANIFEST_STORE))
             return record.refuse(Refusal(Reason.LOW_CONFIDENCE, detail), milliseconds=spent())
-        if len(tiles) != len(held.tiles) * (1 + len(held.beside)):
+        own = len(held.tiles)
+        if tiles[:own].shape != (*held.tiles.shape, 2):
+            raise ValueError(f"chroma of the shape {tiles.shape} for tiles of {held.tiles.shape}")
+        if len(tiles) != own * (1 + len(held.beside)):
             words_of_it = "not steadied: other neighbours can be read now than at first"
             detail = joined(record.detail, words_of_it)
             record = record.replace(detail=detail, neighbors_content_sha256="")
-            tiles = tiles[: len(held.tiles)]
+            tiles = tiles[:own]
         elif held.beside:
             tiles, used = self._steadied(held, tiles)
             record = record.replace(neighbors=used)
