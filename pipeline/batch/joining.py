@@ -18,7 +18,7 @@ from pipeline.batch.plan import Task, derivatives, plan
 from pipeline.codec.settings import Settings
 from pipeline.inputs import collection, hint_files, neighbors
 from pipeline.inputs.hint_files import Hint
-from pipeline.inputs.item import Item, Neighbor, derivative_name
+from pipeline.inputs.item import Item, derivative_name
 from pipeline.records import keys, manifest
 from pipeline.records.record import Record
 
@@ -107,10 +107,7 @@ def _by_group(item: Item, group_by: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def packed_item(item: Item, output: str, format: str) -> tuple[bytes, bytes]:
-    values = [item.key, item.source, item.size, item.version, item.reason, item.detail, item.digests]
-    if item.group:
-        values += [item.group, item.neighbors, item.neighbors_sha256]
-    return derivative_name(output, item.key, format), json.dumps(values, default=dataclasses.astuple).encode()
+    return derivative_name(output, item.key, format), json.dumps(item.values()).encode()
 
 
 def packed_record(record: Record, output: str, format: str) -> tuple[bytes, bytes]:
@@ -131,24 +128,7 @@ def _packed_hint(listed: tuple[bytes, bytes], output: str, format: str) -> tuple
 def tasks(joined: tuple[bytes, dict], settings: Settings, on_existing: str) -> Iterator[Task]:
     """Yields the tasks of one file. Hints files without a scan go to a side output."""
     found = joined[1]
-    items = []
-    for packed in found["items"]:
-        key, source, size, version, reason, detail, digests, *together = json.loads(packed)
-        group, others, sha256 = together or ("", (), "")
-        items.append(
-            Item(
-                key,
-                source,
-                size,
-                version,
-                reason=reason,
-                detail=detail,
-                digests=digests,
-                group=group,
-                neighbors=tuple(Neighbor(*other) for other in others),
-                neighbors_sha256=sha256,
-            )
-        )
+    items = [Item.from_values(json.loads(packed)) for packed in found["items"]]
     records = (Record(*json.loads(packed)) for packed in found["records"])
     hints: dict[int, list[Hint]] = defaultdict(list)
     for packed in found.get("hints", ()):

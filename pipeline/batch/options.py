@@ -6,6 +6,7 @@ import re
 from datetime import date
 
 from model import MODELS
+from pipeline.decoding.opening import MAX_PIXELS
 from pipeline.imaging.mark import PLACES
 from pipeline.inputs.item import EXTENSIONS, SAME
 from pipeline.inputs.neighbors import FOLDER, STEM
@@ -174,9 +175,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--max_pixels",
         type=_whole(1, 2_000_000_000),
-        default=300_000_000,
+        default=MAX_PIXELS,
         metavar="N",
-        help="refuse larger scans (default: 300000000)",
+        help=f"refuse larger scans (default: {MAX_PIXELS})",
     )
 
     work.add_argument(

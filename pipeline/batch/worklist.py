@@ -4,7 +4,6 @@ On a cluster the graph makes the plan (`joining.planned`). On one machine a sing
 output makes it. Scans that are up to date, which are most of a resumed collection, never enter the graph.
 """
 
-import dataclasses
 import itertools
 import json
 import os
@@ -18,7 +17,7 @@ from pipeline.codec.settings import Settings
 from pipeline.errors import JobError
 from pipeline.inputs import collection, hint_files, neighbors
 from pipeline.inputs.hint_files import Hint
-from pipeline.inputs.item import Item, Neighbor, derivative_name
+from pipeline.inputs.item import Item, derivative_name
 from pipeline.records import keys, manifest
 from pipeline.records.record import Record
 from pipeline.records.sample import Sample
@@ -98,7 +97,7 @@ def unpacked(packed: bytes) -> Task:
 def _task(values: list) -> Task:
     action, item, why, record, pages = values
     known = Record.from_fields(record) if record else None
-    return Task(Action(action), _item(item), why, known, tuple(map(_task, pages)))
+    return Task(Action(action), Item.from_values(item), why, known, tuple(map(_task, pages)))
 
 
 def packed(task: Task) -> bytes:
@@ -108,7 +107,7 @@ def packed(task: Task) -> bytes:
 def _packed(task: Task) -> str:
     """JSON in one line, without tabs."""
     record = "null" if task.record is None or task.action == Action.COLORIZE else task.record.to_json()
-    head = json.dumps([task.action, _values(task.item), task.why], default=dataclasses.astuple)
+    head = json.dumps([task.action, task.item.values(), task.why])
     return f"{head[:-1]}, {record}, [{', '.join(map(_packed, task.pages))}]]"
 
 
@@ -170,23 +169,10 @@ def _by_file(source: str, group_by: str) -> Iterator[list[Item]]:
         items.executemany(
             "INSERT INTO items VALUES (?, ?)",
             (
-                (
-                    storage.as_bytes(keys.split(item.key)[0]),
-                    json.dumps(_values(item), default=dataclasses.astuple),
-                )
+                (storage.as_bytes(keys.split(item.key)[0]), json.dumps(item.values()))
                 for item in neighbors.found(collection.expand(source), group_by)
             ),
         )
         ordered = items.execute("SELECT key, item FROM items ORDER BY key, rowid")
         for _, same in itertools.groupby(ordered, key=lambda row: row[0]):
-            yield [_item(json.loads(line)) for _, line in same]
-
-
-def _values(item: Item) -> list:
-    return [getattr(item, name) for name in Item.__slots__]
-
-
-def _item(values: list) -> Item:
-    fields = dict(zip(Item.__slots__, values, strict=True))
-    others = tuple(Neighbor(*other) for other in fields["neighbors"])
-    return Item(**fields | {"hints": tuple(fields["hints"]), "neighbors": others})
+            yield [Item.from_values(json.loads(line)) for _, line in same]

@@ -126,11 +126,6 @@ class Codec:
                 record = record.replace(hints_sha256=hashlib.sha256(hints_data).hexdigest())
                 marks = hints.marks(hints_data, item.hints[0], guide, scan.size)
                 record = record.replace(detail=joined(note, marks.words))
-            claim = None
-            if self.settings.c2pa:
-                claim, kept = signing.claim(record, self._labels, master.data)
-                if not kept:
-                    record = record.replace(detail=joined(record.detail, "its C2PA manifest is damaged"))
         except Refusal as refusal:
             return record.refuse(refusal, milliseconds=_milliseconds(time.perf_counter() - started))
         views = [chroma.view(box.of(guide), self.settings.side) for box in boxes]
@@ -139,7 +134,15 @@ class Codec:
         beside: list[tuple[Neighbor, np.ndarray]] = []
         if item.neighbors and len(boxes) == 1:
             beside, words_of_them = self._reader.beside(item, boxes[0], tiles.shape, left_out)
-            record = record.replace(detail=joined(record.detail, words_of_them))
+            record = record.replace(
+                detail=joined(record.detail, words_of_them),
+                neighbors_content_sha256=self._reader.neighbors_content_sha256(item),
+            )
+        claim = None
+        if self.settings.c2pa:
+            claim, kept = signing.claim(record, self._labels, master.data)
+            if not kept:
+                record = record.replace(detail=joined(record.detail, "its C2PA manifest is damaged"))
         self._held[item.key] = _Held(
             scan, seen, record, time.perf_counter() - started, marks, claim, tiles, beside
         )
@@ -161,7 +164,8 @@ class Codec:
         """Composes, encodes and writes the derivative of an opened scan.
 
         Args:
-          tiles: float16 [K, S, S, 2], a*b* in Lab units, of the scan and its neighbours as in its `View`.
+          tiles: float16 [K, S, S, 2], a*b* in Lab units, of the scan and its neighbours as in its `View`. If it was
+            opened again since, and has another number of neighbours now, these are left out.
           confidence: 0...1.
           seconds: share of the scan in the time of the network.
           show: write its two pictures for the gallery, too.
@@ -190,7 +194,15 @@ class Codec:
                 if settings.c2pa == SIDECAR:
                     storage.delete(derivative_uri(settings.output, item.key, MANIFEST_STORE))
             return record.refuse(Refusal(Reason.LOW_CONFIDENCE, detail), milliseconds=spent())
-        if held.beside:
+        own = len(held.tiles)
+        if tiles[:own].shape != (*held.tiles.shape, 2):
+            raise ValueError(f"chroma of the shape {tiles.shape} for tiles of {held.tiles.shape}")
+        if len(tiles) != own * (1 + len(held.beside)):
+            words_of_it = "not steadied: other neighbours can be read now than at first"
+            detail = joined(record.detail, words_of_it)
+            record = record.replace(detail=detail, neighbors_content_sha256="")
+            tiles = tiles[:own]
+        elif held.beside:
             tiles, used = self._steadied(held, tiles)
             record = record.replace(neighbors=used)
         model, colorfulness = derivative.paint(held.scan, held.seen, tiles, settings.strength, held.marks)
@@ -269,14 +281,17 @@ class Codec:
                     return None
         except Exception:  # whatever is wrong with it, the scan is colourised again
             return None
-        ours = self.settings.record(item).replace(**named_digests("source", found))
+        ours = self.settings.record(item).replace(
+            neighbors_content_sha256=self._reader.neighbors_content_sha256(item),
+            **named_digests("source", found),
+        )
         same = (
             "key",
             "source_sha256",
             "model_sha256",
             "options_sha256",
             "hints_sha256",
-            "neighbors_sha256",
+            "neighbors_content_sha256",
             "schema",
         )
         if any(getattr(claimed, name) != getattr(ours, name) for name in same):
@@ -292,14 +307,11 @@ class Codec:
 
     def sha256(self, item: Item) -> str:
         """SHA-256 of a master; empty if it cannot be read."""
-        try:
-            return self._reader.digests(item)["sha256"]
-        except Refusal:
-            return ""
+        return self._reader.sha256(item)
 
     def look(self, item: Item) -> np.ndarray | str:
-        """Calls `Reader.look`."""
-        return self._reader.look(item)
+        """The upright luma of a neighbour, uint8 [h, w], or why it cannot be read."""
+        return self._reader.look(item).guide
 
     def thumbnail(self, uri: str, page: int = 0) -> bytes | None:
         """Calls `Reader.thumbnail`."""

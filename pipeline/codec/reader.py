@@ -1,7 +1,10 @@
 """Reads scans: the bytes of masters, their decoded pictures, and what is known about their neighbours."""
 
+import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,15 +12,25 @@ from pipeline import storage
 from pipeline.codec.masters import Master, Masters, Several
 from pipeline.codec.settings import Settings
 from pipeline.decoding.opening import check_size
+from pipeline.errors import words
 from pipeline.imaging import alto, chroma, layout
 from pipeline.imaging.negatives import is_negative
 from pipeline.imaging.scan import Scan, read_scan
 from pipeline.imaging.thumbnail import thumbnail
 from pipeline.inputs import neighbors
 from pipeline.inputs.item import Item, Neighbor, format_of
-from pipeline.metadata import containers, embedded
+from pipeline.metadata import containers
+from pipeline.metadata.orientation import upright
 from pipeline.records import keys
 from pipeline.records.record import Reason, Refusal, joined
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Look:
+    """A neighbour of a scan."""
+
+    guide: np.ndarray | str  # its upright luma, uint8 [h, w], or why it cannot be read
+    sha256: str  # of its file; empty if there is none
 
 
 class Reader:
@@ -27,7 +40,7 @@ class Reader:
         self.settings = settings
         self._announce = announce  # called with the number of pixels before a picture is decoded
         self._masters = Masters(settings.digests, announce)
-        self._guides: OrderedDict[Item, np.ndarray | str] = OrderedDict()  # of neighbours; see `look`
+        self._looks: OrderedDict[Item, Look] = OrderedDict()  # the last ones
 
     def master(self, item: Item) -> Master | Several:
         """A master, or a page of it. A file with several pictures says so. Raises Refusal."""
@@ -40,6 +53,13 @@ class Reader:
         """Digests of a master, by algorithm. Raises Refusal if it cannot be read."""
         return self._masters.digests(item)
 
+    def sha256(self, item: Item) -> str:
+        """SHA-256 of a master; empty if it cannot be read."""
+        try:
+            return self.digests(item)["sha256"]
+        except Refusal:
+            return ""
+
     def scan(self, item: Item, master: Master) -> Scan:
         """A decoded master, or the positive of a negative. Raises Refusal."""
         how = self.settings.negatives
@@ -48,8 +68,8 @@ class Reader:
             if how == "ignore" or not is_negative(upright_guide(scan)):
                 return scan
             if how == "skip":
-                words = "its light and dark are exchanged (--negatives invert colours the positive)"
-                raise Refusal(Reason.NEGATIVE, words)
+                why = "its light and dark are exchanged (--negatives invert colours the positive)"
+                raise Refusal(Reason.NEGATIVE, why)
         scan = self._read(item, master, negative=True)
         scan.note = joined(scan.note, "a negative: its positive got colour")
         return scan
@@ -72,21 +92,25 @@ class Reader:
             return (layout.WHOLE,), ""
         remark = ""
         if self.settings.layout == "alto":
-            name, page = _alto_file(item.source), keys.split(item.key)[1] or 1
+            uri, page = _alto_file(item.source), keys.split(item.key)[1] or 1
+            name = uri.rpartition("/")[2]
             try:
                 dpi = scan.carried.dpi and scan.carried.dpi[0]
-                boxes = alto.pictures(storage.read(name), size=scan.size, dpi=dpi, page=page)
+                boxes = alto.pictures(storage.read(uri), size=scan.size, dpi=dpi, page=page)
             except FileNotFoundError:  # nothing is said about this scan
-                return layout.find(guide)
+                pass
             except (alto.AltoError, OSError) as error:
-                remark = f"{name.rpartition('/')[2]} was not used: {error}"
+                remark = f"{name} was not used: {words(error) if isinstance(error, OSError) else error}"
             else:
-                words = f"{name.rpartition('/')[2]} names {len(boxes)} picture{'s' * (len(boxes) != 1)}"
+                named = f"{name} names {len(boxes)} picture{'s' * (len(boxes) != 1)}"
                 if not boxes:
-                    raise Refusal(Reason.TEXT_PAGE, f"{words} (--layout whole colours it all the same)")
-                return boxes, f"{words}; nothing else got colour"
-        boxes, words = layout.find(guide)
-        return boxes, joined(remark, words)
+                    raise Refusal(Reason.TEXT_PAGE, f"{named} (--layout whole colours it all the same)")
+                return boxes, f"{named}; nothing else got colour"
+        try:
+            boxes, found = layout.find(guide)
+        except Refusal as refusal:
+            raise Refusal(refusal.reason, joined(remark, refusal.detail)) from None
+        return boxes, joined(remark, found)
 
     def beside(
         self, item: Item, box: layout.Box, shape: tuple[int, ...], left_out: Mapping[str, str]
@@ -100,7 +124,7 @@ class Reader:
         """
         seen, words_of_them = [], []
         for neighbor in item.neighbors:
-            guide = left_out.get(neighbor.key) or self.look(neighbor.item)
+            guide = left_out.get(neighbor.key) or self.look(neighbor.item).guide
             if isinstance(guide, str):
                 words_of_them.append(f"not steadied with {neighbor.key}: {guide}")
                 continue
@@ -109,23 +133,32 @@ class Reader:
                 seen.append((neighbor, tiles))
         return seen, joined(*words_of_them)
 
-    def look(self, item: Item) -> np.ndarray | str:
-        """The upright luma of a neighbour, uint8 [h, w], or why it cannot be read. The last ones are remembered."""
-        if item in self._guides:
-            self._guides.move_to_end(item)
-            return self._guides[item]
-        guide: np.ndarray | str
+    def look(self, item: Item) -> Look:
+        """Looks at a neighbour. The last ones are remembered."""
+        if item in self._looks:
+            self._looks.move_to_end(item)
+            return self._looks[item]
         try:
             master = self.master(item)
             if isinstance(master, Several):
                 raise Refusal(Reason.MULTIPAGE, "the file has several pictures")
-            guide = upright_guide(self.scan(item, master))
+            look = Look(upright_guide(self.scan(item, master)), master.digests["sha256"])
         except Refusal as refusal:
-            guide = refusal.detail
-        self._guides[item] = guide
-        if len(self._guides) > 2 * neighbors.REACH + 1:
-            self._guides.popitem(last=False)
-        return guide
+            look = Look(refusal.detail, self.sha256(item))
+        self._looks[item] = look
+        if len(self._looks) > 2 * neighbors.REACH + 1:
+            self._looks.popitem(last=False)
+        return look
+
+    def neighbors_content_sha256(self, item: Item) -> str:
+        """Digest of the bytes of all neighbours of a scan, as `look` has seen them; empty if it has no neighbours."""
+        if not item.neighbors:
+            return ""
+        listed = []
+        for neighbor in item.neighbors:
+            look = self._looks.get(neighbor.item)
+            listed.append((neighbor.away, neighbor.key, look.sha256 if look else self.sha256(neighbor.item)))
+        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
     def thumbnail(self, uri: str, page: int = 0) -> bytes | None:
         """A small upright JPEG of a picture, or of a page of a file; None if it cannot be read."""
@@ -143,7 +176,7 @@ class Reader:
 
 
 def upright_guide(scan: Scan) -> np.ndarray:
-    return np.ascontiguousarray(embedded.upright(scan.guide, scan.orientation))
+    return np.ascontiguousarray(upright(scan.guide, scan.orientation))
 
 
 def _alto_file(source: str) -> str:

@@ -26,6 +26,7 @@ def opened(
     min_side: int = MIN_SIDE,
     notes: list[str] | None = None,
     announce: Callable[[int], None] = lambda pixels: None,
+    deep: bool = False,
 ) -> Iterator[Image.Image]:
     """Opens the full-size picture of a file.
 
@@ -35,6 +36,7 @@ def opened(
       min_side: pictures with a shorter side are refused, too.
       notes: remarks for people about assumptions and omissions are added.
       announce: called with the number of pixels before they are decoded.
+      deep: decode the 16 bits of a PNG with colour or opacity, too, for which Pillow has only 8 (see `samples.DEEP`).
 
     Raises:
       Refusal: the file is wrong; also for errors inside of the block.
@@ -62,8 +64,8 @@ def opened(
                 raise Refusal(Reason.MULTIPAGE, "several pictures in one file: split it into single ones")
             if image.format == "PNG":
                 png.mend_transparency(data, image)
-                if (deep := png.deep(data)) is not None:
-                    image.info[DEEP] = deep
+                if deep and (samples := png.deep(data)) is not None:
+                    image.info[DEEP] = samples
         with image:
             yield image
             if image.format == "PNG" and not png.is_whole(data, image):

@@ -5,7 +5,7 @@ from PIL import Image
 from tifffile import TiffFileError, TiffPage
 
 from pipeline.decoding import levels, tags
-from pipeline.decoding.samples import CHANNELS, DEEP, to_image
+from pipeline.decoding.samples import CHANNELS, scaled, to_image
 from pipeline.records.record import Reason, Refusal
 
 _SPACES = {
@@ -52,8 +52,8 @@ def to_picture(page: TiffPage, notes: list[str]) -> Image.Image:
     samples, white = _samples(page), 255
     if kind == tags.PALETTE:  # some writers use only 8 of its 16 bits
         table = palette(page)
+        table = scaled(table, 65535 if table.max() > 255 else 255, 255)
         samples = np.concatenate([table[samples[..., 0]], samples[..., 1:]], axis=2)
-        white = 65535 if table.max() > 255 else 255
     # For other spaces than grey and RGB, opacity is left out.
     alpha = {1: "premultiplied", 2: "straight"}.get(extra[0] if extra else 0, "")
     alpha = alpha if space in ("L", "RGB") and kind != tags.PALETTE else ""
@@ -71,10 +71,7 @@ def to_picture(page: TiffPage, notes: list[str]) -> Image.Image:
     if kind == tags.MIN_IS_WHITE:
         turned = white - np.minimum(samples[..., :1], white)
         samples = np.concatenate([turned, samples[..., 1:]], axis=2) if alpha else turned
-    image = to_image(samples, white, space, alpha)
-    if kind == tags.PALETTE:
-        image.info.pop(DEEP, None)  # its pixels have 8 bits, whatever their colours
-    return image
+    return to_image(samples, white, space, alpha)
 
 
 def palette(page: TiffPage) -> np.ndarray:

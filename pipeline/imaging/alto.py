@@ -1,9 +1,10 @@
 """Reads where the pictures of a page are from its ALTO file (Library of Congress, versions 1 to 4)."""
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 
-from pipeline.imaging.layout import Box
+from pipeline.imaging.layout import Box, outermost
 
 # Values of TYPE, in lower case, of composed blocks that are pictures; there is no fixed list.
 _PICTURES = {"illustration", "illustrations", "image", "photo", "photograph", "picture"}
@@ -42,11 +43,7 @@ def pictures(
     found = pages[page - 1]
     width, height = _page_size(found, units[0] if units else "pixel", size, dpi)
     boxes = [box for element in _blocks(found) if (box := _box(element, width, height)).area >= _SMALLEST]
-    apart: list[Box] = []
-    for box in sorted(boxes, key=lambda box: -box.area):
-        if not any(box.within(larger) for larger in apart):
-            apart.append(box)
-    return tuple(sorted(apart, key=lambda box: (box.top, box.left)))
+    return outermost(boxes)
 
 
 def _name(element: ElementTree.Element) -> str:
@@ -78,22 +75,22 @@ def _blocks(page: ElementTree.Element) -> Iterator[ElementTree.Element]:
 
 
 def _box(element: ElementTree.Element, width: float, height: float) -> Box:
-    left, top = (_number(element, name) or 0.0 for name in ("HPOS", "VPOS"))
+    left, top = (_number(element, name, float("-inf")) or 0.0 for name in ("HPOS", "VPOS"))
     right, bottom = left + (_number(element, "WIDTH") or 0.0), top + (_number(element, "HEIGHT") or 0.0)
     return Box(
         *(min(1.0, max(0.0, share)) for share in (top / height, bottom / height, left / width, right / width))
     )
 
 
-def _number(element: ElementTree.Element, name: str) -> float | None:
-    """A number of at least 0; None if there is none."""
+def _number(element: ElementTree.Element, name: str, least: float = 0.0) -> float | None:
+    """A finite number that is not less than `least`; None if there is none."""
     text = element.get(name)
     if text is None:
         return None
     try:
         number = float(text)
     except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
+        number = float("nan")
+    if not (math.isfinite(number) and number >= least):
         raise AltoError(f"the {name} of its {_name(element)} is {text!r}")
     return number

@@ -16,7 +16,7 @@ from pipeline.imaging.layout import WHOLE, Box
 from pipeline.imaging.mark import Mark
 from pipeline.imaging.scan import Scan
 from pipeline.metadata import xmp
-from pipeline.metadata.embedded import stored, upright
+from pipeline.metadata.orientation import stored, upright
 
 _FINEST = 1024  # cells of an edge model on each axis
 BAND, COLUMNS = 256, 8192  # rows and columns of a block; only one block has float values in memory

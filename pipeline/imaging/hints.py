@@ -17,7 +17,7 @@ from pipeline.decoding import png
 from pipeline.decoding.pillow import open_image
 from pipeline.imaging import chroma
 from pipeline.inputs.hint_files import TEXT
-from pipeline.metadata import embedded
+from pipeline.metadata.orientation import orientation_of, upright
 from pipeline.records.record import Reason, Refusal
 
 GRID = 100_000  # pixels; size for the propagation, which takes a second
@@ -169,12 +169,12 @@ def _pixels(data: bytes, size: tuple[int, int]) -> np.ndarray:
             _check_size(
                 image.size, size, {size, size[::-1]}
             )  # before its pixels are decoded for the orientation
-            turned = embedded.orientation(image)
+            turned = orientation_of(image)
             _check_size(image.size, size, {size if turned < 5 else size[::-1]})
             rgba = image.convert("RGBA")
             if not png.is_whole(data, image):
                 raise _refusal("the picture has fewer rows than its header states")
-            return embedded.upright(np.asarray(rgba), turned)
+            return upright(np.asarray(rgba), turned)
     except Refusal:
         raise
     except Exception as error:  # decoders raise any exception for broken files

@@ -1,5 +1,7 @@
 """Finds the pictures in a scan: inside of a border or a mount, or among the text of a page."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -66,6 +68,15 @@ class Box:
 WHOLE = Box(0, 1, 0, 1)
 
 
+def outermost(boxes: Iterable[Box]) -> tuple[Box, ...]:
+    """The boxes that are not inside of a larger one, in reading order from the top."""
+    apart: list[Box] = []
+    for box in sorted(boxes, key=lambda box: -box.area):
+        if not any(box.within(larger) for larger in apart):
+            apart.append(box)
+    return tuple(sorted(apart, key=lambda box: (box.top, box.left)))
+
+
 def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
     """Finds the pictures in a scan.
 
@@ -78,15 +89,15 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
     Raises:
       Refusal: it is a page of text or a drawing in lines, without pictures, or blank.
     """
-    counts, even = _histogram(luma), _has_even_edges(luma)
-    if not (even or _may_be_paper(counts)):  # nearly all photographs
+    counts = _histogram(luma)
+    if not (_has_even_edges(luma) or _may_be_paper(counts)):  # nearly all photographs
         return (WHOLE,), ""
     small = reduced(luma)
     if small is not luma:
-        counts, even = _histogram(small), _has_even_edges(small)
+        counts = _histogram(small)
     if _is_blank(small, counts):
         raise Refusal(Reason.BLANK_PAGE, "nothing is on it (--layout whole colours it all the same)")
-    framed = inside(small) if even else None
+    framed = inside(small)
     box = framed or WHOLE
     part = box.of(small)
     text = is_text(part) if framed else _is_text(part, counts)
@@ -192,11 +203,7 @@ def illustrations(luma: np.ndarray) -> tuple[Box, ...]:
         tones = np.mean((part > 0.25 * paper) & (part < paper - 2 * _NEAR))
         if wide * high >= _AREA * luma.size and area > _FILLED * wide * high and tones > _TONES:
             found.append(Box(top / height, (top + high) / height, left / width, (left + wide) / width))
-    apart: list[Box] = []
-    for box in sorted(found, key=lambda box: -box.area):
-        if not any(box.within(larger) for larger in apart):
-            apart.append(box)
-    return tuple(sorted(apart, key=lambda box: (box.top, box.left)))
+    return outermost(found)
 
 
 def _square(side: float) -> np.ndarray:
@@ -208,7 +215,7 @@ def inside(luma: np.ndarray) -> Box | None:
     height, width = luma.shape
     if not _has_even_edges(luma):
         return None
-    level = _edge_level(luma)
+    level = _level(_edges(luma))
     even = np.abs(luma.astype(np.int16) - level) <= _EVEN
     top, bottom = _lines(even)
     if top + bottom >= height:
@@ -224,17 +231,24 @@ def inside(luma: np.ndarray) -> Box | None:
 
 def _has_even_edges(luma: np.ndarray) -> bool:
     """Whether enough sides of luma uint8 [H, W] are of one level, as those of a border are."""
-    level = _edge_level(luma)
-    even = [np.mean(np.abs(edge.astype(np.int16) - level) <= _EVEN) >= _LINE for edge in _edges(luma)]
+    edges = _edges(luma)
+    level = _level(edges)
+    even = [np.mean(np.abs(edge.astype(np.int16) - level) <= _EVEN) >= _LINE for edge in edges]
     return sum(even) >= _SIDES
 
 
-def _edge_level(luma: np.ndarray) -> int:
-    return int(np.median(np.concatenate(_edges(luma))))
+def _level(edges: list[np.ndarray]) -> int:
+    return int(np.median(np.concatenate(edges)))
 
 
-def _edges(luma: np.ndarray) -> tuple[np.ndarray, ...]:
-    return luma[0], luma[-1], luma[:, 0], luma[:, -1]
+def _edges(luma: np.ndarray) -> list[np.ndarray]:
+    """The levels along the four sides, reduced as in `reduced`, so that grain disappears."""
+    deep = max(1, math.ceil(max(luma.shape) / _SIDE))
+    strips = luma[:deep], luma[-deep:], luma[:, :deep].T, luma[:, -deep:].T
+    return [
+        cv2.resize(strip, (-(-strip.shape[1] // deep), 1), interpolation=cv2.INTER_AREA)[0]
+        for strip in strips
+    ]
 
 
 def _lines(even: np.ndarray) -> tuple[int, int]:

@@ -1,9 +1,9 @@
 """Gives a JPEG master back from its grafted derivative.
 
 A derivative has all coding segments of its master: Huffman tables, restart intervals and scans. `remainder` packs the
-other bytes of the master, that is, headers, metadata and whatever follows its end, for the XMP packet of the
-derivative. `recover` puts both together again. If the scans were coded anew (see `pipeline.imaging.luminance`), only
-the coefficients of the luminance come back.
+other bytes of the master, that is, headers, metadata, scans of chroma and whatever follows its end, for the XMP packet
+of the derivative. `recover` puts both together again. If the scans were coded anew (see `pipeline.imaging.luminance`),
+only the coefficients of the luminance come back.
 """
 
 import hashlib
@@ -74,9 +74,8 @@ def recover(derivative: bytes) -> Recovered:
             "its XMP packet names no grey JPEG: the master was another file, or a program has removed the packet"
         )
     if not packed:
-        return Recovered(
-            graft.alone(grafted), False, "its headers and metadata were too large to be carried along"
-        )
+        why = "its headers, metadata and other scans were too large to be carried along"
+        return Recovered(graft.alone(grafted), False, why)
     if packed == _RECODED:
         why = "its scans had luma and chroma together, or were coded arithmetically; its luma is here, as a grey JPEG"
         return Recovered(graft.alone(grafted), False, why)

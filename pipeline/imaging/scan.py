@@ -18,7 +18,8 @@ from pipeline.imaging.grey import SIDE as GREY_SIDE
 from pipeline.imaging.grey import check_grey
 from pipeline.imaging.mark import Mark
 from pipeline.metadata import embedded
-from pipeline.metadata.embedded import Carried, upright
+from pipeline.metadata.embedded import Carried
+from pipeline.metadata.orientation import orientation_of, upright
 from pipeline.records.record import Reason, Refusal
 
 GUIDE_REDUCTION = 4  # largest reduction of the guide for chroma
@@ -75,7 +76,7 @@ def read_scan(
       Refusal: with the reason and words for people.
     """
     notes: list[str] = []
-    with opened(data, max_pixels=max_pixels, notes=notes, announce=announce) as image:
+    with opened(data, max_pixels=max_pixels, notes=notes, announce=announce, deep=True) as image:
         _check_fits(image.size, output_format)
         metadata = embedded.read(data, image.info)
         scan = None
@@ -139,7 +140,7 @@ def from_image(image: Image.Image, max_pixels: int = MAX_PIXELS) -> Scan:
     check_pages(image)
     check_size(*image.size, max_pixels)
     with refusing():
-        return _decode(image, True, embedded.orientation(image), [])
+        return _decode(image, True, orientation_of(image), [])
 
 
 def _keep_jpeg(image: Image.Image, data: bytes, orientation: int, colorize_color: bool) -> Scan | None:
@@ -191,7 +192,7 @@ def _check_grey(image: Image.Image, notes: list[str]) -> None:
 
 
 def _decode(image: Image.Image, colorize_color: bool, orientation: int, notes: list[str]) -> Scan:
-    stated = embedded.orientation(image)
+    stated = orientation_of(image)
     image.load()
     if image.format == "TIFF" and stated != 1:  # Pillow has turned it already
         orientation = 1

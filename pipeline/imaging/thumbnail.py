@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from pipeline.decoding.opening import opened
 from pipeline.imaging import chroma
 from pipeline.imaging.scan import Scan, read_scan
-from pipeline.metadata.embedded import upright
+from pipeline.metadata.orientation import upright
 
 SIDE = 640  # pixels; longest side of a thumbnail
 _QUALITY = 85

@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import hashlib
+import operator
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from pipeline import storage
 from pipeline.errors import words
@@ -45,8 +47,7 @@ _EXTENSIONS = """
 IMAGE_EXTENSIONS = frozenset(_EXTENSIONS.split())
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbor:
+class Neighbor(NamedTuple):
     """A scan near another one in its group; see `pipeline.inputs.neighbors`."""
 
     away: int  # how many scans after it; negative before it
@@ -76,8 +77,20 @@ class Item:
     pages: int = 0  # of its file, if this is one of several, and their number is known
     digests: str = ""  # what its bag says; see `bags.Payload`
     group: str = ""  # scans with the same group belong together
+    alone: bool = False  # it is in no group, because the input does not name those beside it
     neighbors: tuple[Neighbor, ...] = ()  # in its group
     neighbors_sha256: str = ""  # of what the listing says of them
+
+    def values(self) -> tuple:
+        """The values of all fields, in their order."""
+        return _values(self)
+
+    @classmethod
+    def from_values(cls, values: Iterable) -> "Item":
+        """Makes an item from its `values`, also after JSON."""
+        fields = dict(zip(cls.__slots__, values, strict=True))
+        others = tuple(Neighbor(*other) for other in fields["neighbors"])
+        return cls(**fields | {"hints": tuple(fields["hints"]), "neighbors": others})
 
     def record(self, **fields) -> Record:
         return Record(
@@ -91,6 +104,9 @@ class Item:
             neighbors_sha256=self.neighbors_sha256,
             **fields,
         )
+
+
+_values = operator.attrgetter(*Item.__slots__)
 
 
 def page_of(item: Item, page: int, pages: int = 0) -> Item:

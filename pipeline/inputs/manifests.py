@@ -10,7 +10,7 @@ from pipeline import storage
 from pipeline.errors import JobError
 from pipeline.inputs.item import Item, not_a_page
 from pipeline.records import keys, record
-from pipeline.records.record import Reason, Record
+from pipeline.records.record import Outcome, Reason, Record
 
 EXTENSION = ".jsonl"
 
@@ -57,7 +57,8 @@ def _item(line: Record, manifest: str) -> Item:
     key = line.key or source.removeprefix(storage.scheme(source)).lstrip("/")
     if keys.split(key)[1] and not line.key:
         return not_a_page(info)
-    return Item(_as_listed(key), source, info.size, info.version, group=line.group)
+    alone = line.outcome == Outcome.FAILED  # dead letters lack the scans between them
+    return Item(_as_listed(key), source, info.size, info.version, group=line.group, alone=alone)
 
 
 def _located(source: str, manifest: str) -> str:

@@ -54,7 +54,7 @@ def found(items: Iterable[Item], group_by: str) -> Iterator[Item]:
 
 
 def named(item: Item, group_by: str) -> Item:
-    """Gives a scan its group. That of a manifest counts first. What is not a picture has none.
+    """Gives a scan its group. That of a manifest counts first. Failed scans of a manifest and other files have none.
 
     Args:
       group_by: `FOLDER`, `STEM`, or empty.
@@ -64,7 +64,7 @@ def named(item: Item, group_by: str) -> Item:
     file, page = keys.split(item.key)
     folder, slash, name = file.rpartition("/")
     stem, extension = os.path.splitext(name)
-    if item.reason or (extension and extension.lower() not in IMAGE_EXTENSIONS):
+    if item.alone or item.reason or (extension and extension.lower() not in IMAGE_EXTENSIONS):
         group = ""
     elif item.group:
         return item

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from pipeline.metadata import containers, ifd, xmp
+from pipeline.metadata.orientation import ORIENTATION_TAG
 
-ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = tuple("12345678")
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _YCC_POSITIONING = 282, 283, 296, 531
 _EXIF, _GPS, _INTEROP = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop
@@ -28,19 +28,7 @@ _DESCRIPTIVE = {269, 270, 271, 272, 285, 286, 287, 297, 305, 306, 315, 316, 337,
 _DESCRIPTIVE |= {32781, *range(40091, 40096), _EXIF, _GPS, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
 # Tags of the main directory that are not carried over: form and colours of the coded picture, other blocks,
 # padding, PrintIM.
-_FORM = {
-    254,
-    255,
-    *range(256, 267),
-    *range(273, 282),
-    284,
-    *range(288, 294),
-    300,
-    301,
-    *range(317, 333),
-    334,
-    336,
-}
+_FORM = {*range(254, 267), *range(273, 282), 284, *range(288, 294), 300, 301, *range(317, 333), 334, 336}
 _FORM |= {
     *range(338, 348),
     *range(512, 522),
@@ -63,21 +51,8 @@ _EXIF_PLACES = {0x9214, 0xA214}  # SubjectArea, SubjectLocation, in pixels
 
 _IPTC = 0x0404
 # Photoshop resources: resolution and form, thumbnails, ICC, JPEG quality, EXIF, XMP.
-_RESOURCES_FORM = {
-    0x03E9,
-    0x03ED,
-    0x03EE,
-    0x03EF,
-    0x0406,
-    0x0409,
-    0x040C,
-    0x040F,
-    0x0411,
-    0x0416,
-    0x0417,
-    0x041D,
-}
-_RESOURCES_FORM |= {0x0422, 0x0423, 0x0424, _IPTC}
+_RESOURCES_FORM = {0x03E9, *range(0x03ED, 0x03F0), 0x0406, 0x0409, 0x040C, 0x040F, 0x0411, 0x0416, 0x0417}
+_RESOURCES_FORM |= {0x041D, 0x0422, 0x0423, 0x0424, _IPTC}
 _RESOURCES_PLACES = {*range(2000, 2999), 0x0408, 0x041A}  # paths, guides, slices
 
 _XMP_FORM = frozenset(
@@ -243,36 +218,6 @@ def packet(data: bytes) -> bytes:
     if blocks is None or not blocks.is_tiff:
         return blocks.xmp if blocks else b""
     return _bytes(_directories(blocks, [])[2].get(containers.XMP_TAG))
-
-
-def orientation(image: Image.Image) -> int:
-    """Orientation 1...8 of a picture that Pillow has opened; 1 if there is none, or it is invalid.
-
-    Pillow decodes the pixels of a PNG to find the EXIF block after them, and raises its exceptions for broken pixels.
-    """
-    if image.format == "PNG":
-        image.load()
-    try:
-        value = image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # a broken EXIF block does not concern the pixels
-        return 1
-    return value if value in range(1, 9) else 1
-
-
-def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns stored pixels [H, W, ...] upright. Returns a view."""
-    if orientation in (5, 6, 7, 8):
-        array = np.swapaxes(array, 0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return array
-
-
-def stored(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Inverse of `upright`."""
-    return upright(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def _directories(blocks: containers.Blocks, lost: list[str]) -> tuple[str, ifd.Directory, ifd.Directory]:

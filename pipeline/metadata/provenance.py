@@ -21,6 +21,7 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrain
 # Facts about the run, which are left out so that the same work gives the same bytes.
 _NOT_EMBEDDED = {
     "source_version": "",
+    "neighbors_sha256": "",  # it has times
     "derivative": "",
     "derivative_bytes": 0,
     "derivative_sha256": "",
@@ -133,8 +134,8 @@ def instance_id(record: Record, labels: Labels) -> str:
 
 def _identity(record: Record, labels: Labels) -> uuid.UUID:
     made = [*(getattr(record, name) for name in _IDENTITY), labels.date]
-    if record.neighbors_sha256:
-        made.append(f"neighbors {record.neighbors_sha256}")
+    if record.neighbors_content_sha256:
+        made.append(f"neighbors {record.neighbors_content_sha256}")
     if page := keys.split(record.key)[1]:  # several pictures have the digest of their file
         made.append(f"page {page}")
     return uuid.uuid5(uuid.NAMESPACE_URL, " ".join(made).rstrip())

@@ -9,8 +9,7 @@ import numpy as np
 from pipeline.decoding import png
 from pipeline.decoding.opening import opened
 from pipeline.imaging.scan import flatten, to_srgb
-from pipeline.metadata import embedded
-from pipeline.metadata.embedded import upright
+from pipeline.metadata.orientation import orientation_of, upright
 from pipeline.records.record import Reason, Refusal
 
 
@@ -51,7 +50,7 @@ def read_color(
         scale = 2 * side / min(size)  # what a JPEG's decoder leaves is then reduced by area
         image.draft(mode, (round(scale * size[0]), round(scale * size[1])))
         image.load()
-        orientation = embedded.orientation(image)  # now: Pillow turns a TIFF by itself
+        orientation = orientation_of(image)  # now: Pillow turns a TIFF by itself
         if mode in ("P", "PA", "RGBA", "RGBa") or "transparency" in image.info:
             image = flatten(image, [])
         if image.mode not in ("CMYK", "LAB", "RGB", "YCbCr"):

@@ -134,7 +134,8 @@ class Record:
     sidecar_sha256: str = ""
     group: str = ""  # scans with the same group belong together
     neighbors: tuple[str, ...] = ()  # keys of those that its chroma was steadied with
-    neighbors_sha256: str = ""  # of the list of its neighbours; empty if it has none
+    neighbors_sha256: str = ""  # of what the listing says of its neighbours; empty if it has none
+    neighbors_content_sha256: str = ""  # of their bytes; empty if it was coloured without looking at them
 
     def __post_init__(self):
         if isinstance(self.neighbors, list):  # from JSON
@@ -178,14 +179,17 @@ class Record:
         An inventory may therefore have columns of its own.
 
         Raises:
-          ValueError: there is no text `source`, or `key` or `group` is not a text.
+          ValueError: there is no text `source`, or `key` or `group` is not a text. A `group` may be null.
         """
         if not isinstance(values.get("source"), str) or not values["source"]:
             raise ValueError('a manifest line must be a JSON object with a text "source"')
         if not isinstance(values.get("key", ""), str):
             raise ValueError('"key" must be text')
-        if not isinstance(values.get("group") or "", str):
+        if not isinstance(values.get("group"), str | None):
             raise ValueError('"group" must be text')
+        neighbors = values.get("neighbors")
+        if isinstance(neighbors, list) and not all(isinstance(key, str) for key in neighbors):
+            values = values | {"neighbors": None}  # which is ignored
         names = _known(tuple(values), tuple(map(type, values.values())))
         known = values if len(names) == len(values) else {name: values[name] for name in names}
         return cls(**known) if "key" in known else cls(key="", **known)
@@ -230,7 +234,7 @@ def named_digests(file: str, found: Mapping[str, str]) -> dict[str, str]:
 # Fields that are left out of a line if they are empty.
 BY_OPTION = {f"{file}_{name}" for file in ("source", "derivative") for name in DIGESTS}
 BY_OPTION |= {"c2pa", "sidecar_sha256"}
-_SPARSE = BY_OPTION | {"group", "neighbors", "neighbors_sha256"}
+_SPARSE = BY_OPTION | {"group", "neighbors", "neighbors_sha256", "neighbors_content_sha256"}
 _values = operator.attrgetter(*Record.__slots__)
 _NUMBER = (int, float, type(None))  # but not bool
 _EXACT: dict[object, tuple[type, ...]] = {str: (str,), int: (int,), tuple[str, ...]: (list,)}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -142,6 +143,21 @@ def test_a_derivative_without_a_record_is_adopted_with_its_neighbours(film, colo
         assert (record.neighbors, record.group) == (records[key].neighbors, "reel")
 
 
+def test_times_of_neighbours_change_no_byte_and_their_content_counts(own, colorize, tmp_path):
+    first = colorize(own, tmp_path / "out", *FOLDER, *ONE)
+    for at in range(len(FILM)):
+        os.utime(own / name(at), (at, at))
+    assert digests(colorize(own, tmp_path / "again", *FOLDER, *ONE).output) == digests(first.output)
+    shutil.rmtree(first.output / "manifest")
+    adopted = colorize(own, first.output, *FOLDER, *ONE).records.values()
+    assert all(record.detail.startswith("adopted") for record in adopted)
+    shutil.rmtree(first.output / "manifest")
+    shutil.copy(own / name(5), own / name(6))
+    last = colorize(own, first.output, *FOLDER, *ONE).records
+    new = [at for at in range(len(FILM)) if not last[name(at)].detail.startswith("adopted")]
+    assert new == [4, 5, 6, 7, 8]
+
+
 def test_a_neighbour_that_cannot_be_read_costs_its_own_scan_alone(own, colorize, tmp_path):
     file = own / name(1)
     file.write_bytes(file.read_bytes()[:2000])
@@ -178,6 +194,21 @@ def test_a_manifest_names_groups(film, colorize, tmp_path):
     assert run.records["4.jpg"].neighbors == ("5.jpg",)
     assert (run.records["2.jpg"].group, run.records["2.jpg"].neighbors_sha256) == ("", "")
     assert run.records["3.jpg"].neighbors == ()
+
+
+@pytest.mark.parametrize("options", [FOLDER, FOLDER[2:]])
+def test_dead_letters_are_no_neighbours_of_each_other(film, colorize, tmp_path, options):
+    output, letters = tmp_path / "out", tmp_path / "dead_letters.jsonl"
+    first = colorize(film, output, *FOLDER, *ONE)
+    failed = [first.records[name(at)].replace(outcome="failed") for at in (1, 2)]
+    letters.write_text("".join(record.to_json() + "\n" for record in failed))
+    again = colorize(letters, output, *options, *ONE, "--on_existing", "replace")
+    for at in (1, 2):
+        record = again.latest[name(at)]
+        assert record.run == again.summary["run"]
+        assert (record.group, record.neighbors, record.neighbors_sha256) == ("", (), "")
+    assert repeated(colorize, film, output, *FOLDER) == [1, 2], "their neighbours are known now"
+    assert colorize(film, output, *FOLDER, *ONE).summary["kept"] == len(FILM)
 
 
 def test_stills_that_have_nothing_in_common_stay_as_they_are(colorize, tmp_path):

@@ -351,6 +351,21 @@ def test_a_neighbour_that_kills_its_decoder_is_left_out(deadly, guard, tmp_path)
     assert record.detail.startswith("not steadied with b: the decoder crashed")
 
 
+@pytest.mark.parametrize("appears", [True, False])
+def test_neighbours_that_have_come_or_gone_when_a_scan_is_opened_again_are_left_out(guard, tmp_path, appears):
+    other = item(tmp_path, "b.jpg")
+    beside = Path(other.source), tmp_path / "hidden"
+    scan = dataclasses.replace(item(tmp_path), neighbors=(Neighbor(1, "b.jpg", other.source, -1, ""),))
+    os.rename(*beside) if appears else None
+    view = guard.open(scan)
+    assert view.beside == (not appears)
+    guard.close()  # as after a crash of another scan
+    os.rename(*(beside[::-1] if appears else beside))
+    record = guard.paint(scan, np.concatenate([CHROMA] * len(view.tiles)), 0.5, 0, view.pixels)
+    assert (record.outcome, record.neighbors) == (Outcome.COLORIZED, ())
+    assert record.detail.endswith("not steadied: other neighbours can be read now than at first")
+
+
 def test_scans_that_were_open_when_a_decoder_died_are_opened_again(deadly, guard, tmp_path):
     scans = [item(tmp_path, f"{n}.jpg") for n in range(3)]
     views = [guard.open(scan) for scan in scans]

@@ -59,8 +59,8 @@ def test_composed_blocks_of_pictures_count_once_with_what_is_in_them():
 
 
 def test_pictures_end_at_the_page_and_ornaments_are_none():
-    data = file(block(1500, 2700, 5000, 5000), block(5, 5, 20, 20))
-    assert alto.pictures(data, size=SIZE) == (Box(0.9, 1, 0.75, 1),)
+    data = file(block(1500, 2700, 5000, 5000), block(5, 5, 20, 20), block(-3, -30, 1003, 630))
+    assert alto.pictures(data, size=SIZE) == (Box(0, 0.2, 0, 0.5), Box(0.9, 1, 0.75, 1))
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,8 @@ def test_pictures_end_at_the_page_and_ornaments_are_none():
         (file(unit="furlong", page=""), "its unit is furlong"),
         (file(unit="mm10", page=""), "the scan has no resolution"),
         (file(block("a", 1, 1, 1)), "HPOS of its Illustration is 'a'"),
+        (file(block("nan", 1, 1, 1)), "HPOS"),
+        (file(block(1, "-inf", 1, 1)), "VPOS"),
         (file(block(1, 1, "nan", 1)), "WIDTH"),
         (file(block(1, 1, -5, 1)), "WIDTH"),
     ],
@@ -104,11 +106,14 @@ def test_a_job_colours_what_the_alto_file_names(colorize, tmp_path):
         "one": file(block(540, 200, 400, 400), page=size),
         "none": file(page=size),
         "broken": b"<alto>",
+        "broken text": b"<alto>",
         "absent": None,
     }.items():
-        Image.fromarray(page).save(folder / f"{name}.png")
+        Image.fromarray(printed() if name == "broken text" else page).save(folder / f"{name}.png")
         if data is not None:
             (folder / f"{name}.xml").write_bytes(data)
+    Image.fromarray(page).save(folder / "folder.png")
+    (folder / "folder.xml").mkdir()
     records = colorize(folder, tmp_path / "out", "--format", "png", "--layout", "alto").records
     assert records["one.png"].detail == "one.xml names 1 picture; nothing else got colour"
     rgb = np.asarray(Image.open(records["one.png"].derivative)).astype(int)
@@ -118,5 +123,9 @@ def test_a_job_colours_what_the_alto_file_names(colorize, tmp_path):
     assert chroma[200:600, 540:940].mean() > 10
     assert records["none.png"].reason == Reason.TEXT_PAGE and "none.xml" in records["none.png"].detail
     assert "broken.xml was not used" in records["broken.png"].detail
+    assert records["folder.png"].detail.startswith("folder.xml was not used: it is a folder, not")
+    assert records["broken text.png"].reason == Reason.TEXT_PAGE
+    assert "broken text.xml was not used" in records["broken text.png"].detail
+    assert "it has rows of strokes" in records["broken text.png"].detail
     assert records["broken.png"].outcome == records["absent.png"].outcome == Outcome.COLORIZED
     assert "only 2 pictures in it" in records["absent.png"].detail

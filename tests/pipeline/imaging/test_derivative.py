@@ -19,7 +19,7 @@ from pipeline.imaging.icc import srgb_profile
 from pipeline.imaging.layout import WHOLE
 from pipeline.imaging.scan import from_image, read_scan
 from pipeline.metadata import embedded, provenance
-from pipeline.metadata.embedded import upright
+from pipeline.metadata.orientation import upright
 from pipeline.records.record import Record
 
 SIDE = 64

@@ -122,6 +122,16 @@ def test_the_picture_inside_of_a_border_is_found(name, level):
     assert near(box, scan, 40, 30, width, height, 0.05 * max(scan.shape))
 
 
+@pytest.mark.parametrize("grain", [8, 14])
+@pytest.mark.parametrize("level", [60, 120])
+def test_the_picture_inside_of_a_grainy_border_is_found(level, grain):
+    scan = np.full((1100, 1500), float(level))
+    scan[100:1000, 100:1400] = cv2.resize(grey("camera"), (1300, 900))
+    scan = noisy(scan, grain)
+    (box,), _ = layout.find(scan)
+    assert near(box, scan, 100, 100, 1300, 900, 0.05 * max(scan.shape))
+
+
 def test_a_sky_is_no_border():
     sky = np.concatenate([np.full((150, 512), 200, np.uint8), grey("camera")])
     assert layout.find(sky)[0] == (layout.WHOLE,)

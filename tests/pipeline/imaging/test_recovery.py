@@ -66,6 +66,15 @@ def test_headers_that_do_not_fit_are_lost_but_no_coefficient():
     assert Image.open(io.BytesIO(found.data)).mode == "L"
 
 
+def test_scans_of_chroma_that_do_not_fit_are_named():
+    grey = luminance.parse(scan(640, 480))
+    chroma = np.random.default_rng(0).integers(118, 138, (2, *grey.chroma_shape), np.uint8)
+    master = graft.graft(grey, *chroma, quality=100, segments=[])
+    found = recovery.recover(derivative(master))
+    assert not found.exact and "other scans were too large" in found.why
+    assert np.array_equal(pixels(found.data), pixels(master, "L"))
+
+
 @pytest.mark.parametrize(
     ("file", "reason"),
     [

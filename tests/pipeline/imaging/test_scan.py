@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from pipeline.imaging import graft
 from pipeline.imaging.grey import color_spread
 from pipeline.imaging.scan import from_image, read_scan
-from pipeline.metadata.embedded import stored, upright
+from pipeline.metadata.orientation import upright
 from pipeline.photographs.reading import read_color
 from pipeline.records.record import Reason, Refusal
 
@@ -257,12 +257,6 @@ def test_a_grafted_jpeg_stays_as_stored_and_is_seen_upright(orientation):
     assert scan.stored_size == (WIDTH, HEIGHT)
     assert scan.size == turned.size
     assert np.array_equal(upright(scan.guide, orientation), np.asarray(turned))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_stored_undoes_upright(orientation):
-    array = np.arange(24).reshape(2, 3, 4)
-    assert np.array_equal(stored(upright(array, orientation), orientation), array)
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"])

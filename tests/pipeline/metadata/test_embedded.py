@@ -21,6 +21,7 @@ from pipeline.imaging.derivative import encode, paint
 from pipeline.imaging.layout import WHOLE
 from pipeline.imaging.scan import read_scan
 from pipeline.metadata import containers, embedded, ifd, provenance
+from pipeline.metadata.orientation import upright
 from pipeline.records.record import Record
 
 FORMATS = ["jpeg", "png", "tiff", "webp", "jp2"]
@@ -133,7 +134,7 @@ def opened(file):
 def derive(master, format, quality=90):
     """The derivative, and the note about what was left out."""
     scan = read_scan(master, output_format=format, max_pixels=10**8)
-    guide = np.ascontiguousarray(embedded.upright(scan.guide, scan.orientation))
+    guide = np.ascontiguousarray(upright(scan.guide, scan.orientation))
     canvas, seen = chroma.view(guide, SIDE)
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
     tile = 30 * np.stack([np.sin(5 * x + 2 * y), np.cos(4 * y - 3 * x)], -1)

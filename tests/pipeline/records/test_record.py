@@ -40,6 +40,18 @@ def test_columns_of_somebody_elses_inventory_do_no_harm():
 
 
 @pytest.mark.parametrize(
+    "neighbors", ["[1]", '["a.tif", null]', '[["a.tif"]]', '{"a.tif": 1}', '"a.tif"', "3"]
+)
+def test_neighbours_are_a_list_of_texts(neighbors):
+    assert Record.from_json(f'{{"source": "b.tif", "neighbors": {neighbors}}}').neighbors == ()
+
+
+@pytest.mark.parametrize("group", ["null", '""'])
+def test_a_line_may_have_no_group(group):
+    assert not Record.from_json(f'{{"source": "b.tif", "group": {group}}}').group
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "",
@@ -51,6 +63,10 @@ def test_columns_of_somebody_elses_inventory_do_no_harm():
         '{"source": 3}',
         b"\xff",
         '{"source": "a.tif", "key": 3}',
+        '{"source": "a.tif", "group": 6}',
+        '{"source": "a.tif", "group": 0}',
+        '{"source": "a.tif", "group": false}',
+        '{"source": "a.tif", "group": []}',
     ],
 )
 def test_an_invalid_line_is_refused(line):
