@@ -104,12 +104,10 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
     if text or is_line_drawing(part):
         boxes = tuple(box.around(picture) for picture in illustrations(part))
         if not boxes and text:
-            words = "it has rows of strokes on paper, as in text (--layout whole colours it all the same)"
+            words = "it has rows of strokes on paper, like text (--layout whole colours it all the same)"
             raise Refusal(Reason.TEXT_PAGE, words)
         if not boxes:
-            words = (
-                "it has thin strokes everywhere on paper, as a map (--layout whole colours it all the same)"
-            )
+            words = "it has thin strokes nearly everywhere on paper, like a map (--layout whole colours it all the same)"
             raise Refusal(Reason.LINE_DRAWING, words)
         kind = "page with text" if text else "drawing in lines"
         return boxes, f"a {kind}: only {len(boxes)} picture{'s' * (len(boxes) > 1)} in it got colour"
