@@ -107,7 +107,7 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
             words = "it has rows of strokes on paper, like text (--layout whole colours it all the same)"
             raise Refusal(Reason.TEXT_PAGE, words)
         if not boxes:
-            words = "it has thin strokes nearly everywhere on paper, like a map (--layout whole colours it all the same)"
+            words = "it has thin strokes everywhere on paper, like a map (--layout whole colours it all the same)"
             raise Refusal(Reason.LINE_DRAWING, words)
         kind = "page with text" if text else "drawing in lines"
         return boxes, f"a {kind}: only {len(boxes)} picture{'s' * (len(boxes) > 1)} in it got colour"
