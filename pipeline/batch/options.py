@@ -6,7 +6,7 @@ import re
 from datetime import date
 
 from model import MODELS
-from pipeline.decoding.opening import MAX_PIXELS
+from pipeline.decoding.limits import MAX_PIXELS
 from pipeline.imaging.mark import PLACES
 from pipeline.inputs.item import EXTENSIONS, SAME
 from pipeline.inputs.neighbors import FOLDER, STEM

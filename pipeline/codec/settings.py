@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from pipeline.decoding.opening import MAX_PIXELS
+from pipeline.decoding.limits import MAX_PIXELS
 from pipeline.imaging.mark import Mark
 from pipeline.inputs.item import Item
 from pipeline.records.record import Record

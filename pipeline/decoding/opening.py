@@ -7,12 +7,10 @@ from PIL import Image
 
 from pipeline.decoding import jpeg, jpeg2000, png, pnm, tiff
 from pipeline.decoding.errors import refusing
+from pipeline.decoding.limits import MIN_SIDE
 from pipeline.decoding.pillow import open_image, unlimited
 from pipeline.decoding.samples import DEEP
 from pipeline.records.record import Reason, Refusal
-
-MAX_PIXELS = 300_000_000  # default for a picture
-MIN_SIDE = 16  # pixels; smallest side of a picture
 
 _WITH_OTHERS = ("MPO", "PSD")  # a JPEG of a camera with other pictures; layers behind the whole picture
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "FLI")

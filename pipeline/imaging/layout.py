@@ -21,10 +21,12 @@ _BLANK = 5.0  # levels; larger deviation of a blank page from its large-scale me
 # strips of the page, rows with ink (lines) are between rows without (gaps); lines are low and fill a share of the page.
 _LIGHT, _PAPER, _NEAR, _BRIGHTER, _INK = 140, 0.4, 22, 0.02, 45
 _STRIPS, _LINE_INK, _GAP_INK, _LINE_HEIGHT, _IN_LINES = 8, 0.1, 0.05, 0.04, 0.35
-# Drawings in lines: width of the thickest strokes and length of the shortest, in shares of the long side; without
-# strokes, smallest share of light paper, and largest share of areas that are darker by the depth of ink. In a grid of
-# cells: share of ink if strokes cross one, and smallest share of such cells.
-_STROKE, _LENGTH, _EMPTY, _AREAS, _CELLS, _CELL_INK, _CROSSED = 0.018, 0.0125, 0.95, 0.12, (10, 10), 0.02, 0.5
+# Drawings in lines, after a blur that makes grey of dots: width of the thickest strokes and length of the shortest, in
+# shares of the long side; depth of a stroke; without strokes, smallest share of light paper, and largest share of areas
+# that are darker by the depth of ink; smallest share of paper. In a grid of cells: share of ink if strokes cross one,
+# and smallest share of such cells.
+_DOTS, _STROKE, _LENGTH, _DEPTH, _EMPTY, _AREAS, _BARE = 2.0, 0.018, 0.0125, 30, 0.95, 0.2, 0.3
+_CELLS, _CELL_INK, _CROSSED = (10, 10), 0.02, 0.4
 # A picture in text, in shares of the long side: window in which paper is counted, gaps that are closed, smallest side.
 _WINDOW, _CLOSE, _OPEN = 0.02, 0.01, 0.04
 # Largest share of paper in a window; smallest area, filled share of the rectangle, share of half-tones.
@@ -107,7 +109,9 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
             words = "it has rows of strokes on paper, like text (--layout whole colours it all the same)"
             raise Refusal(Reason.TEXT_PAGE, words)
         if not boxes:
-            words = "it has thin strokes everywhere on paper, like a map (--layout whole colours it all the same)"
+            words = (
+                "it has thin strokes everywhere on paper, like a map (--layout whole colours it all the same)"
+            )
             raise Refusal(Reason.LINE_DRAWING, words)
         kind = "page with text" if text else "drawing in lines"
         return boxes, f"a {kind}: only {len(boxes)} picture{'s' * (len(boxes) > 1)} in it got colour"
@@ -170,14 +174,14 @@ def _in_lines(ink: np.ndarray) -> float:
 
 def is_line_drawing(luma: np.ndarray) -> bool:
     """Whether luma uint8 [h, w] is a map, a plan or another drawing: thin strokes nearly everywhere on light paper."""
-    long = max(luma.shape)
+    long, luma = max(luma.shape), cv2.GaussianBlur(luma, (0, 0), _DOTS)
     paper = cv2.morphologyEx(luma, cv2.MORPH_CLOSE, _square(_STROKE * long))  # without strokes
     level = _paper(paper)
     if level < _LIGHT or np.mean(paper >= _LIGHT) < _EMPTY or np.mean(paper < level - _INK) > _AREAS:
         return False
-    if _near(_histogram(luma), level) < _PAPER * luma.size:  # as in heavy grain
+    if _near(_histogram(luma), level) < _BARE * luma.size:  # as in heavy grain
         return False
-    ink = (cv2.subtract(paper, luma) > _INK).astype(np.uint8)
+    ink = (cv2.subtract(paper, luma) > _DEPTH).astype(np.uint8)
     _, parts, stats, _ = cv2.connectedComponentsWithStats(ink, connectivity=4)
     strokes = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) >= _LENGTH * long
     strokes[0] = False  # the paper

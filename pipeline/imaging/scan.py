@@ -11,7 +11,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.decoding import png
 from pipeline.decoding.errors import refusing
-from pipeline.decoding.opening import MAX_PIXELS, check_pages, check_size, opened
+from pipeline.decoding.limits import MAX_PIXELS
+from pipeline.decoding.opening import check_pages, check_size, opened
 from pipeline.decoding.samples import DEEP, scaled
 from pipeline.imaging import graft, icc, luminance
 from pipeline.imaging.grey import SIDE as GREY_SIDE

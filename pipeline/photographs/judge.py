@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from pipeline.decoding.opening import MAX_PIXELS, MIN_SIDE
+from pipeline.decoding.limits import MAX_PIXELS, MIN_SIDE
 from pipeline.imaging import layout
 from pipeline.imaging.grey import color_spread
 from pipeline.photographs.reading import read_color

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.decoding.opening import MAX_PIXELS
+from pipeline.decoding.limits import MAX_PIXELS
 from pipeline.photographs.splits import SHARES
 
 

@@ -209,6 +209,16 @@ def test_grain_is_no_drawing_in_lines(level, grain):
     assert not layout.is_line_drawing(noisy(np.full((700, 500), float(level)), grain))
 
 
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+@pytest.mark.parametrize("dither", [Image.Dither.FLOYDSTEINBERG, Image.Dither.NONE])
+@pytest.mark.parametrize("brighter", [0, 30])
+def test_a_bilevel_photograph_is_no_drawing_in_lines(name, dither, brighter):
+    picture = cv2.add(grey(name), brighter)
+    bilevel = Image.fromarray(picture).convert("1", dither=dither).convert("L")
+    assert not layout.is_line_drawing(np.array(bilevel))
+    assert not layout.is_line_drawing(screened(picture, pitch=4))
+
+
 def test_a_box_in_a_box_has_its_place_in_the_scan():
     outer = layout.Box(0.2, 0.6, 0.5, 1.0)
     inner = outer.around(layout.Box(0.25, 0.5, 0, 0.5))
