@@ -92,20 +92,9 @@ class Reader:
             return (layout.WHOLE,), ""
         remark = ""
         if self.settings.layout == "alto":
-            uri, page = _alto_file(item.source), keys.split(item.key)[1] or 1
-            name = uri.rpartition("/")[2]
-            try:
-                dpi = scan.carried.dpi and scan.carried.dpi[0]
-                boxes = alto.pictures(storage.read(uri), size=scan.size, dpi=dpi, page=page)
-            except FileNotFoundError:  # nothing is said about this scan
-                pass
-            except (alto.AltoError, OSError) as error:
-                remark = f"{name} was not used: {words(error) if isinstance(error, OSError) else error}"
-            else:
-                named = f"{name} names {len(boxes)} picture{'s' * (len(boxes) != 1)}"
-                if not boxes:
-                    raise Refusal(Reason.TEXT_PAGE, f"{named} (--layout whole colours it all the same)")
-                return boxes, f"{named}; nothing else got colour"
+            boxes, remark = _from_alto(item, scan)
+            if boxes is not None:
+                return boxes, remark
         try:
             boxes, found = layout.find(guide)
         except Refusal as refusal:
@@ -177,6 +166,29 @@ class Reader:
 
 def upright_guide(scan: Scan) -> np.ndarray:
     return np.ascontiguousarray(upright(scan.guide, scan.orientation))
+
+
+def _from_alto(item: Item, scan: Scan) -> tuple[tuple[layout.Box, ...] | None, str]:
+    """The pictures that the ALTO file of a scan names, None without a file that can be used, and a remark about it.
+
+    Raises:
+      Refusal: it names none.
+    """
+    uri, page = _alto_file(item.source), keys.split(item.key)[1] or 1
+    name = uri.rpartition("/")[2]
+    dpi = scan.carried.dpi and scan.carried.dpi[0]
+    try:
+        boxes = alto.pictures(storage.read(uri), size=scan.size, dpi=dpi, page=page)
+    except FileNotFoundError:
+        return None, ""
+    except OSError as error:
+        return None, f"{name} was not used: {words(error)}"
+    except alto.AltoError as error:
+        return None, f"{name} was not used: {error}"
+    named = f"{name} names {len(boxes)} picture{'s' * (len(boxes) != 1)}"
+    if not boxes:
+        raise Refusal(Reason.TEXT_PAGE, f"{named} (--layout whole colours it all the same)")
+    return boxes, f"{named}; nothing else got colour"
 
 
 def _alto_file(source: str) -> str:
