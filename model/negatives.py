@@ -18,6 +18,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from model.training.options import OptionsError
+
 SIDE = 64  # pixels; the network sees the picture squeezed to a square
 # Filters, size and stride of the convolutions:
 LAYERS = ((24, 5, 2), (48, 3, 2), (96, 3, 2), (144, 3, 2), (144, 3, 1))
@@ -50,9 +52,9 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         if arguments.epochs < 1:
-            raise PhotosError(f"--epochs must be at least 1, got {arguments.epochs}")
+            raise OptionsError(f"--epochs must be at least 1, got {arguments.epochs}")
         _train(arguments)
-    except (PhotosError, OSError) as error:
+    except (PhotosError, OptionsError, OSError) as error:
         print(f"model.negatives: {error}", file=sys.stderr)
         return 2
     return 0

@@ -172,3 +172,12 @@ def make_archive(folder: Path, count: int, width: int = 96, height: int = 64) ->
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(jpeg(picture(number, width, height)))
     return folder
+
+
+def make_output(folder: Path, model: Path, count: int) -> Path:
+    """Write an archive of `count` scans and a broken one to `in`, and its output to `out`. Returns the folder."""
+    from pipeline.colorize import main
+
+    (make_archive(folder / "in", count) / "broken.jpg").write_bytes(b"no picture")
+    assert main(["--input", f"{folder}/in", "--output", f"{folder}/out", "--model", str(model)]) == 0
+    return folder

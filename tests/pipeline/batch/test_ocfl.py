@@ -19,7 +19,7 @@ from pipeline.records import manifest
 from pipeline.records.record import Record
 from tests.pipeline.batch.test_paged_files import document, leaves
 from tests.pipeline.certificates import certify
-from tests.pipeline.conftest import ROOT, environment, jpeg, make_archive, picture
+from tests.pipeline.conftest import ROOT, environment, jpeg, make_archive, make_output, picture
 
 OCFL_PY = ROOT / ".venv-ocfl" / "bin" / "python"
 # Its commands do not count invalid objects of a valid root.
@@ -84,11 +84,7 @@ def export(output, root, capsys, code=0):
 @pytest.fixture(scope="module")
 def finished(model, tmp_path_factory):
     """An archive of four scans, one of them broken, and its output."""
-    base = tmp_path_factory.mktemp("finished")
-    archive = make_archive(base / "in", 3)
-    (archive / "broken.jpg").write_bytes(b"no picture")
-    assert main(["--input", str(archive), "--output", str(base / "out"), "--model", str(model)]) == 0
-    return base
+    return make_output(tmp_path_factory.mktemp("finished"), model, 3)
 
 
 def test_an_output_becomes_a_storage_root_with_an_object_for_each_derivative(finished, tmp_path, capsys):

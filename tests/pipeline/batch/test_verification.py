@@ -8,17 +8,13 @@ import pytest
 
 from pipeline import storage
 from pipeline.colorize import main
-from tests.pipeline.conftest import jpeg, make_archive, picture
+from tests.pipeline.conftest import jpeg, make_output, picture
 
 
 @pytest.fixture(scope="module")
 def finished(model, tmp_path_factory):
     """An archive of six scans, one of them broken, and its output."""
-    base = tmp_path_factory.mktemp("finished")
-    archive = make_archive(base / "in", 5)
-    (archive / "broken.jpg").write_bytes(b"no picture")
-    assert main(["--input", str(archive), "--output", str(base / "out"), "--model", str(model)]) == 0
-    return base
+    return make_output(tmp_path_factory.mktemp("finished"), model, 5)
 
 
 @pytest.fixture
