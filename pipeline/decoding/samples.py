@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 CHANNELS = {"L": 1, "RGB": 3, "YCbCr": 3, "LAB": 3, "CMYK": 4}  # of each colour space, with Pillow's names
-# In the `info` of an image: the same picture with 16 bits, uint16 [H, W] or [H, W, 3], on white.
+# In the `info` of an image: the same picture with 16 bits, uint16 [H, W] or [H, W, C], on white.
 DEEP = "deep"
 _ALPHA = {"": "", "straight": "A", "premultiplied": "a"}
 
@@ -13,7 +13,7 @@ _ALPHA = {"": "", "straight": "A", "premultiplied": "a"}
 def to_image(samples: np.ndarray, white: int, space: str, alpha: str = "") -> Image.Image:
     """Makes an image with 8 bits per sample, or with 16 bits for deep grey.
 
-    Deep RGB, and deep grey with alpha, are in its `info`, too, as `DEEP`.
+    Other deep pictures, except YCbCr, are in its `info`, too, as `DEEP`.
 
     Args:
       samples: uint8 or uint16 [H, W, C]: the channels of `space`, then alpha if there is one.
@@ -24,7 +24,7 @@ def to_image(samples: np.ndarray, white: int, space: str, alpha: str = "") -> Im
     Returns:
       Mode "I;16" with white at 65 535 for grey of more than 8 bits; otherwise an 8-bit mode with white at 255.
     """
-    deep = scaled(samples, white, 65535) if white > 255 and space in ("L", "RGB") else None
+    deep = scaled(samples, white, 65535) if white > 255 and space != "YCbCr" else None
     if deep is not None and deep.shape[2] == 1:
         return Image.fromarray(np.ascontiguousarray(deep[..., 0]))
     samples = scaled(samples, white, 255)

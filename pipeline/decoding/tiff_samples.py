@@ -65,7 +65,8 @@ def to_picture(page: TiffPage, notes: list[str]) -> Image.Image:
         )
         samples = samples[..., :kept]
     if space == "LAB":
-        return to_image(_lab(samples, kind, tags.bits(page)[0]), 255, space)
+        bits = tags.bits(page)[0]
+        return to_image(_lab(samples, kind, bits), (1 << bits) - 1, space)
     if kind != tags.PALETTE:
         samples, white = levels.normalized(page, samples, bool(alpha), notes)
     if kind == tags.MIN_IS_WHITE:
@@ -111,19 +112,18 @@ def _ratios(values: tuple) -> list[float]:
 
 
 def _lab(samples: np.ndarray, kind: int, bits: int) -> np.ndarray:
-    """L*a*b* as in Pillow, uint8 [H, W, 3]: L* from 0 to 255, a* and b* plus 128.
+    """L*a*b* as in ICC 4, uint8 or uint16 [H, W, 3]: L* from 0 to the largest number, a* and b* from -128 to 127.
 
-    Samples of CIE L*a*b* (TIFF 6.0, section 23) have a sign; those of ICC L*a*b* (technical note 4) are like ours, and
-    in 16 bits their white is 65 280.
+    Samples of CIE L*a*b* (TIFF 6.0, section 23) have a sign; those of ICC L*a*b* (technical note 4) have none, and in
+    16 bits their white is 65 280. In 16 bits of both, 256 is one unit of a* and b*, where ICC 4 has 257.
     """
-    chroma = samples[..., 1:].astype(np.int32)
+    light, chroma = samples[..., :1].astype(np.float64), samples[..., 1:].astype(np.int32)
     if kind == tags.CIE_LAB:  # a sign, in two's complement
         chroma = (chroma + (1 << bits - 1)) % (1 << bits)
-    white = 65280 if kind == tags.ICC_LAB and bits == 16 else (1 << bits) - 1
-    light = np.rint(samples[..., :1] * (255 / white))
-    if bits == 16:
-        chroma = (chroma + 128) >> 8
-    return np.concatenate([light, chroma], axis=2).clip(0, 255).astype(np.uint8)
+    if bits == 8:
+        return np.concatenate([light, chroma], axis=2).astype(np.uint8)
+    light *= 65535 / 65280 if kind == tags.ICC_LAB else 1
+    return np.rint(np.concatenate([light, chroma * (257 / 256)], axis=2)).clip(0, 65535).astype(np.uint16)
 
 
 def _samples(page: TiffPage) -> np.ndarray:

@@ -9,6 +9,7 @@ import io
 import struct
 from dataclasses import dataclass
 
+import cv2
 import imagecodecs
 import numpy as np
 from PIL import Image, ImageCms
@@ -68,22 +69,43 @@ def to_srgb(image: Image.Image, icc: bytes | None, notes: list[str]) -> Image.Im
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def deep_to_srgb(rgb: np.ndarray, icc: bytes | None) -> np.ndarray:
-    """Converts RGB uint16 [H, W, 3] to sRGB as `to_srgb` does. An unusable profile changes nothing."""
-    if is_srgb(icc):
-        return rgb
-    assert icc is not None  # or it would be sRGB
+def deep_to_srgb(pixels: np.ndarray, mode: str, icc: bytes | None) -> np.ndarray:
+    """Converts RGB, CMYK or L*a*b* to sRGB as `to_srgb` does. An unusable profile changes nothing.
+
+    Args:
+      pixels: uint16 [H, W, C]; full ink is 65 535, and L*a*b* is that of ICC 4.
+      mode: "RGB", "CMYK" or "LAB".
+      icc: profile.
+
+    Returns:
+      uint16 [H, W, 3].
+    """
+    if mode == "LAB":
+        return _deep_transformed(pixels, mode, _lab_profile())
+    plain = pixels if mode == "RGB" else _of_inks(pixels)
+    if not icc or (mode == "RGB" and is_srgb(icc)):
+        return plain
     try:
-        if icc[16:20] == b"GRAY":
+        if mode == "RGB" and icc[16:20] == b"GRAY":
             curve = _grey_curve(icc)
-            return rgb if curve is None else deep_curve(curve)[rgb]
-        _transform(icc, "RGB")
+            return plain if curve is None else deep_curve(curve)[plain]
+        _transform(icc, mode)
     except ImageCms.PyCMSError:
-        return rgb
+        return plain
+    return _deep_transformed(pixels, mode, icc)
+
+
+def _deep_transformed(pixels: np.ndarray, mode: str, icc: bytes) -> np.ndarray:
     flags, intent = imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION, imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC
     return imagecodecs.cms_transform(
-        rgb, icc, srgb_profile(), colorspace="rgb", outcolorspace="rgb", intent=intent, flags=flags
+        pixels, icc, srgb_profile(), colorspace=mode.lower(), outcolorspace="rgb", intent=intent, flags=flags
     )
+
+
+def _of_inks(pixels: np.ndarray) -> np.ndarray:
+    """RGB uint16 [H, W, 3] of CMYK uint16 [H, W, 4] without a profile, as Pillow converts it."""
+    *inks, black = cv2.split(np.invert(pixels))
+    return cv2.merge([cv2.multiply(ink, black, scale=1 / 65535) for ink in inks])
 
 
 def deep_curve(curve: np.ndarray) -> np.ndarray:

@@ -275,14 +275,15 @@ def _deep_luma(image: Image.Image, notes: list[str]) -> tuple[np.ndarray, np.nda
 
 
 def _luma_of_deep(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Luma uint16 [H, W] of grey [H, W] or RGB [H, W, 3], uint16, with the profile or the gamma of an image."""
+    """Luma uint16 [H, W] of grey [H, W], or of the colours of an image [H, W, C], uint16, with its profile or gamma."""
     gamma, profile = png.gamma(image), image.info.get("icc_profile")
     grey = pixels.ndim == 2
     curve = icc.gamma_curve(gamma) if gamma else icc.grey_curve(profile, []) if grey else None
     if curve is not None:
         pixels = icc.deep_curve(curve)[pixels]
     elif not (gamma or grey):
-        pixels = icc.deep_to_srgb(pixels, profile)
+        mode = image.mode if image.mode in ("CMYK", "LAB") else "RGB"
+        pixels = icc.deep_to_srgb(pixels, mode, profile)
     return pixels if grey else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
 
 

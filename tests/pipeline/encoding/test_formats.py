@@ -1,6 +1,7 @@
 """Derivatives in every format: their pixels, their depth, their structure, read back by programs of others."""
 
 import io
+import itertools
 import mmap
 import shutil
 import struct
@@ -296,6 +297,86 @@ def test_an_orientation_of_an_rgb_tiff_of_16_bits_is_applied_to_all_its_bits():
     source = deep_master("tiff", deep_grey(), extratags=[(274, 3, 1, 6, False)])
     scan = read_scan(source, output_format="tiff", max_pixels=10**7)
     assert np.abs(scan.deep.astype(int) - np.rot90(deep_grey(), -1)).max() <= 1
+
+
+def cmyk_profile():
+    """An ICC profile of inks: L* falls with black, and with the mean of the colours."""
+    table = bytes(
+        channel
+        for inks in itertools.product((0, 1), repeat=4)  # the last one, black, varies fastest
+        for channel in (round(255 * (1 - inks[3]) * (1 - sum(inks[:3]) / 3)), 128, 128)
+    )
+    identity = struct.pack(">9i", *[65536 if index % 4 == 0 else 0 for index in range(9)])
+    ramps = bytes(range(256)) * 4, bytes(range(256)) * 3
+    lut = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + ramps[0] + table + ramps[1]
+    text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"inks\0" + bytes(78)
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)  # D50
+    parts = {b"desc": text, b"wtpt": white, b"A2B0": lut}
+    entries, body, start = b"", b"", 128 + 4 + 12 * len(parts)
+    for name, part in parts.items():
+        part += bytes(-len(part) % 4)
+        entries += name + struct.pack(">II", start + len(body), len(part))
+        body += part
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s",
+        start + len(body),
+        b"lcms",
+        0x2100000,
+        b"prtr",
+        b"CMYK",
+        b"Lab ",
+        bytes(12),
+        b"acsp",
+    )
+    head += bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return head + bytes(128 - len(head)) + struct.pack(">I", len(parts)) + entries + body
+
+
+def inked(luma, black_only):
+    """CMYK uint16 [H, W, 4] with this luma, all in black or half of it in the three colours."""
+    if black_only:
+        return np.stack([np.zeros_like(luma)] * 3 + [65535 - luma], -1).astype(np.uint16)
+    share = np.sqrt(luma / 65535)
+    return np.rint(65535 * (1 - np.stack([share] * 4, -1))).astype(np.uint16)
+
+
+@pytest.mark.parametrize("black_only", [True, False])
+def test_a_cmyk_master_of_16_bits_gives_a_derivative_with_its_luma_to_a_level(black_only):
+    buffer, luma = io.BytesIO(), deep_grey()
+    tifffile.imwrite(buffer, inked(luma, black_only), photometric="separated", metadata=None)
+    found = samples(derive(buffer.getvalue(), "tiff")[0])
+    assert found.dtype == np.uint16
+    assert np.abs(found @ WEIGHTS - luma).mean() < 1
+
+
+def test_the_profile_of_a_cmyk_master_of_16_bits_is_applied():
+    buffer = io.BytesIO()
+    pixels = inked(deep_grey(), True)
+    tifffile.imwrite(buffer, pixels, photometric="separated", metadata=None, iccprofile=cmyk_profile())
+    scan = read_scan(buffer.getvalue(), output_format="tiff", max_pixels=10**7)
+    shown = icc.to_srgb(Image.fromarray((pixels // 257).astype(np.uint8), "CMYK"), cmyk_profile(), [])
+    assert "ICC" not in scan.note
+    assert np.abs(scan.deep / 257 - np.asarray(shown) @ WEIGHTS).mean() < 1
+    light = deep_grey() / 65535 * 100
+    cube = np.where(light > 8, ((light + 16) / 116) ** 3, light / 903.3)
+    assert np.abs(scan.deep / 65535 - encoded(cube)).mean() < 0.002
+
+
+@pytest.mark.parametrize("photometric", ["cielab", "icclab"])
+def test_a_lab_master_of_16_bits_gives_a_derivative_with_its_luma_to_a_level(photometric):
+    buffer, luma = io.BytesIO(), deep_grey()
+    linear = linearized(luma / 65535)
+    light = np.where(linear > 0.008856, 116 * np.cbrt(linear) - 16, 903.3 * linear)
+    white, zero = (65280, 0x8000) if photometric == "icclab" else (65535, 0)
+    pixels = np.stack([np.rint(light / 100 * white), *[np.full(luma.shape, zero)] * 2], -1).astype(np.uint16)
+    tifffile.imwrite(buffer, pixels, photometric=photometric, metadata=None)
+    found = samples(derive(buffer.getvalue(), "tiff")[0])
+    assert found.dtype == np.uint16
+    assert np.abs(found @ WEIGHTS - luma).mean() < 1
+
+
+def linearized(levels):
+    return np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
 
 
 def test_colour_of_16_bits_is_refused():
