@@ -76,14 +76,14 @@ def told(teacher, tmp_path_factory):
 @pytest.fixture(scope="module")
 def shown(teacher, tmp_path_factory):
     """A run that learns the colours of its own photographs, and to see what its teacher sees."""
-    return taught(teacher, tmp_path_factory.mktemp("shown"), share=0.0, hint=10.0)
+    return taught(teacher, tmp_path_factory.mktemp("shown"), share=0.0, hint=100.0)
 
 
 def taught(teacher, run, share: float, hint: float):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objectives, "_TAUGHT", share)
         patch.setattr(teaching, "_HINT", hint)
-        fit.train(pictures(), dataclasses.replace(LONG, teacher=str(teacher), steps=80), run)
+        fit.train(pictures(), dataclasses.replace(LONG, teacher=str(teacher), steps=160), run)
     return run
 
 
