@@ -202,6 +202,12 @@ def test_a_push_during_the_job_is_told_at_its_end(models, root, colorize, tmp_pa
     assert run.summary["model_version"] == "1"
 
 
+def test_no_push_is_told_of_a_model_that_ships(colorize, tmp_path):
+    run = colorize(make_archive(tmp_path / "in", 1), tmp_path / "out", "--model", "open")
+    assert run.code == 0 and run.summary["model_why"] == "the shipped model"
+    assert "newer model" not in run.out
+
+
 @pytest.mark.parametrize("gates", [FAILED, []])
 def test_an_unblessed_version_is_refused_unless_told(models, root, colorize, gates, tmp_path):
     registry.push(models[0], root, gates=gates)

@@ -107,10 +107,9 @@ def test_workers_elsewhere_see_no_local_places(argv, local, shares):
 )
 def test_workers_take_a_shipped_model_from_their_own_installation(name, options, jar, tmp_path, monkeypatch):
     """With shared files, too: the launcher may be installed elsewhere."""
-    seen = []
-    monkeypatch.setattr(
-        job, "_execute", lambda source, settings, *more: (seen.append(settings), ("no", {}, 0))[1]
-    )
+    seen, made = [], job._settings
+    monkeypatch.setattr(job, "_settings", lambda *arguments: seen.append(made(*arguments)) or seen[0])
+    monkeypatch.setattr(job, "_execute", lambda *arguments: job._Ended("no"))
     monkeypatch.setattr(runners, "check_places", lambda engine, places: None)
     argv = ["--runner=FlinkRunner", *PROCESS, jar, "--flink_master=flink:8081", "--parallelism=2"]
     places = ["--input", str(make_archive(tmp_path / "in", 1)), "--output", str(tmp_path / "out")]
