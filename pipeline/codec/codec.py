@@ -184,60 +184,20 @@ class Codec:
         def spent() -> int:
             return _milliseconds(held.seconds + seconds + time.perf_counter() - started)
 
-        target = derivative_uri(settings.output, item.key, settings.format)
-        if (
-            confidence < settings.min_confidence and held.marks is None
-        ):  # with hints, a person has checked the scan
+        if confidence < settings.min_confidence and held.marks is None:  # with marks, a person has checked it
+            self._delete(item)
             detail = f"the confidence {confidence:.2f} is below --min_confidence {settings.min_confidence:g}"
-            with contextlib.suppress(OSError):  # from an earlier run with other options
-                storage.delete(target)
-                if settings.c2pa == SIDECAR:
-                    storage.delete(derivative_uri(settings.output, item.key, MANIFEST_STORE))
             return record.refuse(Refusal(Reason.LOW_CONFIDENCE, detail), milliseconds=spent())
-        own = len(held.tiles)
-        if tiles[:own].shape != (*held.tiles.shape, 2):
-            raise ValueError(f"chroma of the shape {tiles.shape} for tiles of {held.tiles.shape}")
-        if len(tiles) != own * (1 + len(held.beside)):
-            words_of_it = "not steadied: other neighbours can be read now than at first"
-            detail = joined(record.detail, words_of_it)
-            record = record.replace(detail=detail, neighbors_content_sha256="")
-            tiles = tiles[:own]
-        elif held.beside:
-            tiles, used = self._steadied(held, tiles)
-            record = record.replace(neighbors=used)
+        tiles, record = self._steadied(held, tiles, record)
         model, colorfulness = derivative.paint(held.scan, held.seen, tiles, settings.strength, held.marks)
         record = record.replace(outcome=Outcome.COLORIZED, colorfulness=round(colorfulness, 2))
-        kept = None if held.scan.jpeg is None else recovery.remainder(held.scan.jpeg)
-        labels = dataclasses.replace(self._labels, remainder=kept)
-        packet = provenance.packet(record, held.scan.carried.xmp, labels)
         try:
-            data = derivative.encode(
-                held.scan,
-                model,
-                format=format_of(item.key, settings.format),
-                quality=settings.quality,
-                packet=packet,
-                compression=settings.compression,
-                mark=settings.visible_mark,
-            )
-            if settings.c2pa:
-                signer = signing.load(settings.c2pa_key, settings.c2pa_certificate)
-                embed = settings.c2pa == EMBEDDED
-                data, store = signer.sign(
-                    data, format=format_of(item.key, settings.format), claim=held.claim, embed=embed
-                )
-                record = record.replace(c2pa=EMBEDDED)
-                if not embed:  # it comes first, so that no derivative is without it
-                    sidecar = derivative_uri(settings.output, item.key, MANIFEST_STORE)
-                    storage.write(sidecar, store)
-                    record = record.replace(c2pa=sidecar, sidecar_sha256=hashlib.sha256(store).hexdigest())
-            storage.write(target, data)
+            record = record.replace(**self._write(item, held, model, record))
         except (signing.SigningError, JobError) as error:
-            refusal = Refusal(Reason.SIGN_ERROR, str(error))
-            return record.refuse(refusal, milliseconds=spent())
+            return record.refuse(Refusal(Reason.SIGN_ERROR, str(error)), milliseconds=spent())
         except OSError as error:
             return record.refuse(Refusal(Reason.WRITE_ERROR, words(error)), milliseconds=spent())
-        record = record.finish(milliseconds=spent(), **self._file(target, data))
+        record = record.finish(milliseconds=spent())
         if show:
             with contextlib.suppress(OSError):  # the report tries again, and says what is wrong
                 shown = before_and_after(held.scan, model)
@@ -245,23 +205,69 @@ class Codec:
                     storage.write(uri, picture)
         return record
 
-    def _steadied(self, held: _Held, colors: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-        """The chroma of a scan, steadied over its neighbours, and the keys of those that were used."""
+    def _delete(self, item: Item) -> None:
+        """Deletes the derivative of an earlier run with other options, if it can be deleted."""
+        with contextlib.suppress(OSError):
+            storage.delete(self._target(item))
+            if self.settings.c2pa == SIDECAR:
+                storage.delete(self._sidecar(item))
+
+    def _write(self, item: Item, held: _Held, model: np.ndarray, record: Record) -> dict[str, Any]:
+        """Encodes, signs and writes a derivative. Returns the fields of its record about the files.
+
+        Raises:
+          SigningError, JobError: it cannot be signed.
+          OSError: it cannot be written.
+        """
+        settings, format = self.settings, format_of(item.key, self.settings.format)
+        kept = None if held.scan.jpeg is None else recovery.remainder(held.scan.jpeg)
+        labels = dataclasses.replace(self._labels, remainder=kept)
+        data = derivative.encode(
+            held.scan,
+            model,
+            format=format,
+            quality=settings.quality,
+            packet=provenance.packet(record, held.scan.carried.xmp, labels),
+            compression=settings.compression,
+            mark=settings.visible_mark,
+        )
+        signed = {}
+        if settings.c2pa:
+            signer = signing.load(settings.c2pa_key, settings.c2pa_certificate)
+            embed = settings.c2pa == EMBEDDED
+            data, store = signer.sign(data, format=format, claim=held.claim, embed=embed)
+            signed = {"c2pa": EMBEDDED}
+            if not embed:  # it comes first, so that no derivative is without it
+                sidecar = self._sidecar(item)
+                storage.write(sidecar, store)
+                signed = {"c2pa": sidecar, "sidecar_sha256": hashlib.sha256(store).hexdigest()}
+        storage.write(self._target(item), data)
+        return signed | self._file(self._target(item), data)
+
+    def _steadied(self, held: _Held, colors: np.ndarray, record: Record) -> tuple[np.ndarray, Record]:
+        """The chroma of a scan, steadied over those of its neighbours that `open` saw, and its record."""
         number = len(held.tiles)
+        if colors[:number].shape != (*held.tiles.shape, 2):
+            raise ValueError(f"chroma of the shape {colors.shape} for tiles of {held.tiles.shape}")
         own, *theirs = np.split(colors, range(number, len(colors), number))
+        if len(colors) != number * (1 + len(held.beside)):
+            detail = "not steadied: other neighbours can be read now than at first"
+            return own, record.replace(detail=joined(record.detail, detail), neighbors_content_sha256="")
+        if not held.beside:
+            return own, record
         others = [
             steadying.Other(neighbor.away, tiles, its)
             for (neighbor, tiles), its in zip(held.beside, theirs, strict=True)
         ]
         steady, used = steadying.steadied(held.tiles, own, others, neighbors.REACH)
-        return steady, tuple(held.beside[index][0].key for index in used)
+        return steady, record.replace(neighbors=tuple(held.beside[index][0].key for index in used))
 
     def adopt(self, item: Item) -> Record | None:
         """Record of a derivative without one, or with an incomplete one; None if the derivative is not up to date.
 
         Its packet must name these bytes, this model and these options, it must be readable, and signed if asked.
         """
-        target = derivative_uri(self.settings.output, item.key, self.settings.format)
+        target = self._target(item)
         try:
             data, found = storage.read(target), self._reader.digests(item)
             with unlimited, open_image(data) as image:
@@ -274,7 +280,7 @@ class Codec:
             if self.settings.c2pa:
                 store = None
                 if self.settings.c2pa == SIDECAR:
-                    sidecar = derivative_uri(self.settings.output, item.key, MANIFEST_STORE)
+                    sidecar = self._sidecar(item)
                     store = storage.read(sidecar)
                     signed = {"c2pa": sidecar, "sidecar_sha256": hashlib.sha256(store).hexdigest()}
                 if not signing.is_valid(data, format=format_of(item.key, self.settings.format), store=store):
@@ -299,6 +305,12 @@ class Codec:
         remark = "adopted: an earlier run wrote the derivative"
         adopted = ours.replace(**{name: getattr(claimed, name) for name in _ADOPTED}, **signed)
         return adopted.finish(detail=joined(claimed.detail, remark), **self._file(target, data))
+
+    def _target(self, item: Item) -> str:
+        return derivative_uri(self.settings.output, item.key, self.settings.format)
+
+    def _sidecar(self, item: Item) -> str:
+        return derivative_uri(self.settings.output, item.key, MANIFEST_STORE)
 
     def _file(self, uri: str, data: bytes | mmap.mmap) -> dict[str, Any]:
         """Fields of a record about the file of the derivative."""
