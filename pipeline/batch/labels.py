@@ -8,7 +8,9 @@ from model.card import ModelCard
 from pipeline import storage
 from pipeline.errors import JobError
 from pipeline.imaging import mark
+from pipeline.imaging.mark import PLACES
 from pipeline.metadata import signing
+from pipeline.records.record import EMBEDDED
 
 
 def signs(chosen: argparse.Namespace) -> dict[str, str]:
@@ -27,9 +29,13 @@ def settings(chosen: argparse.Namespace, card: ModelCard, started: datetime) -> 
     """The settings that follow from options and model card. Key and certificate are tried out.
 
     Raises:
-      JobError: nothing can be signed with them, or the mark cannot be drawn.
+      JobError: nothing can be signed with them, the mark cannot be drawn, or an option has nothing to act on.
     """
     places = signs(chosen)
+    if chosen.c2pa and not places:
+        raise JobError(f"--c2pa {chosen.c2pa} needs --c2pa_key and --c2pa_certificate, or nothing is signed")
+    if chosen.mark_place and not chosen.mark:
+        raise JobError(f"--mark_place {chosen.mark_place} needs --mark, or nothing is marked")
     if places and chosen.format == "jp2":
         raise JobError("JPEG 2000 files cannot be signed; leave --c2pa_key out, or choose another --format")
     if places:
@@ -39,8 +45,8 @@ def settings(chosen: argparse.Namespace, card: ModelCard, started: datetime) -> 
     return {
         **places,
         "mark": chosen.mark or "",
-        "mark_place": chosen.mark_place if chosen.mark else "",
-        "c2pa": chosen.c2pa if places else "",
+        "mark_place": (chosen.mark_place or PLACES[0]) if chosen.mark else "",
+        "c2pa": (chosen.c2pa or EMBEDDED) if places else "",
         "digests": chosen.digests,
         "date": chosen.date or f"{started:%Y-%m-%d}",
         "description": chosen.description or "",

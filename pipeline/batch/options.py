@@ -229,7 +229,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     says.add_argument(
         "--mark_place",
         choices=PLACES,
-        default=PLACES[0],
         help="corner of the mark, or a band below the picture (default: bottom-right)",
     )
     says.add_argument(
@@ -246,7 +245,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     says.add_argument(
         "--c2pa",
         choices=(EMBEDDED, SIDECAR),
-        default=EMBEDDED,
         help="where the signed manifest goes: into the derivative (embedded, the default), or into KEY_color.c2pa "
         "beside it (sidecar), which leaves the bytes of the derivative alone",
     )

@@ -565,3 +565,17 @@ def test_truncations_anywhere_are_recorded(colorize, tmp_path):
     assert run.code == 0, run.err
     assert {record.reason for record in run.records.values()} <= {Reason.TRUNCATED, Reason.UNREADABLE}
     assert len(run.records) == len(list(archive.iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        (("--c2pa", "sidecar"), "--c2pa_key"),
+        (("--mark_place", "below"), "--mark,"),
+        (("--compression", "none"), "--format jpeg"),
+    ],
+)
+def test_an_option_that_would_have_no_effect(colorize, tmp_path, options, missing):
+    run = colorize(make_archive(tmp_path / "in", 1), tmp_path / "out", *options)
+    assert_one_line(run, options[0], missing)
+    assert not (tmp_path / "out").exists()
