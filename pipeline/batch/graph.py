@@ -25,7 +25,7 @@ from apache_beam.ml.inference.base import RunInference
 from apache_beam.transforms.combiners import TupleCombineFn
 from apache_beam.transforms.window import GlobalWindows
 
-from pipeline import clock
+from pipeline import clock, storage
 from pipeline.batch import accounts, stopping, worklist
 from pipeline.batch.inference import ColorizationHandler, Opened, Prediction
 from pipeline.batch.plan import Action, Task
@@ -34,9 +34,9 @@ from pipeline.codec.guard import Guard
 from pipeline.codec.masters import Several
 from pipeline.codec.settings import Settings
 from pipeline.gallery.pictures import Shown
-from pipeline.inputs.item import page_of
+from pipeline.inputs.item import MANIFEST_STORE, derivative_uri, page_of
 from pipeline.records import keys, manifest
-from pipeline.records.record import Outcome, Reason, Record, Refusal
+from pipeline.records.record import SIDECAR, Outcome, Reason, Record, Refusal
 from pipeline.records.sample import Sample
 from pipeline.records.summary import Summary
 
@@ -157,7 +157,15 @@ class OpenScans(beam.DoFn):
             elif isinstance(answer, Record):
                 yield beam.pvalue.TaggedOutput(RECORDS, answer)
             else:
+                self._forget_sidecar(task)
                 yield Opened(task.item, answer, self._number)
+
+    def _forget_sidecar(self, task: Task) -> None:
+        """Deletes the sidecar of an earlier derivative, if the new one gets none: it would call it altered."""
+        settings = self._settings
+        if task.record and task.record.sidecar_sha256 and settings.c2pa != SIDECAR:
+            with contextlib.suppress(OSError):  # then `verify` names it
+                storage.delete(derivative_uri(settings.output, task.item.key, MANIFEST_STORE))
 
     def _open_pages(self, task: Task, number: int):
         """Does the tasks of the pages of a file, one after the other."""

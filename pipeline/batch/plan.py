@@ -119,8 +119,14 @@ def _file(item: Item, number: int, known: Iterable[int], task: Callable[[Item, i
     if number and own.action == Action.COLORIZE:
         todo = [page.why for page in pages[:number] if page.action != Action.KEEP]
         own = dataclasses.replace(own, why=f"{len(todo)} of {number} pages: {todo[0]}")
-    told = tuple(page for page in pages if page.action != Action.COLORIZE or page.item.hints)
+    told = tuple(
+        page for page in pages if page.action != Action.COLORIZE or page.item.hints or _sidecar(page)
+    )
     yield dataclasses.replace(own, pages=told)
+
+
+def _sidecar(task: Task) -> bool:
+    return task.record is not None and bool(task.record.sidecar_sha256)
 
 
 def _duplicate(item: Item, first: Item, settings: Settings) -> Task:

@@ -105,8 +105,9 @@ def packed(task: Task) -> bytes:
 
 
 def _packed(task: Task) -> str:
-    """JSON in one line, without tabs."""
-    record = "null" if task.record is None or task.action == Action.COLORIZE else task.record.to_json()
+    """JSON in one line, without tabs. Of scans that will be coloured, only records with a sidecar are needed."""
+    needed = task.record and (task.action != Action.COLORIZE or task.record.sidecar_sha256)
+    record = task.record.to_json() if task.record and needed else "null"
     head = json.dumps([task.action, task.item.values(), task.why])
     return f"{head[:-1]}, {record}, [{', '.join(map(_packed, task.pages))}]]"
 

@@ -127,7 +127,8 @@ class Codec:
                 marks = hints.marks(hints_data, item.hints[0], guide, scan.size)
                 record = record.replace(detail=joined(note, marks.words))
         except Refusal as refusal:
-            return record.refuse(refusal, milliseconds=_milliseconds(time.perf_counter() - started))
+            spent = _milliseconds(time.perf_counter() - started)
+            return self._refused(item, record, refusal, spent)
         views = [chroma.view(box.of(guide), self.settings.side) for box in boxes]
         seen = [(box, canvas) for box, (canvas, _) in zip(boxes, views, strict=True)]
         tiles = np.concatenate([tiles for _, tiles in views])
@@ -185,9 +186,8 @@ class Codec:
             return _milliseconds(held.seconds + seconds + time.perf_counter() - started)
 
         if confidence < settings.min_confidence and held.marks is None:  # with marks, a person has checked it
-            self._delete(item)
             detail = f"the confidence {confidence:.2f} is below --min_confidence {settings.min_confidence:g}"
-            return record.refuse(Refusal(Reason.LOW_CONFIDENCE, detail), milliseconds=spent())
+            return self._refused(item, record, Refusal(Reason.LOW_CONFIDENCE, detail), spent())
         tiles, record = self._steadied(held, tiles, record)
         model, colorfulness = derivative.paint(held.scan, held.seen, tiles, settings.strength, held.marks)
         record = record.replace(outcome=Outcome.COLORIZED, colorfulness=round(colorfulness, 2))
@@ -205,12 +205,17 @@ class Codec:
                     storage.write(uri, picture)
         return record
 
-    def _delete(self, item: Item) -> None:
-        """Deletes the derivative of an earlier run with other options, if it can be deleted."""
+    def _refused(self, item: Item, record: Record, refusal: Refusal, milliseconds: int) -> Record:
+        """The record of a scan that gets no derivative. If it is skipped, one of an earlier run is deleted."""
+        record = record.refuse(refusal, milliseconds=milliseconds)
         with contextlib.suppress(OSError):
-            storage.delete(self._target(item))
-            if self.settings.c2pa == SIDECAR:
+            if record.outcome == Outcome.SKIPPED and storage.stat(self._target(item)) is not None:
+                storage.delete(self._target(item))
                 storage.delete(self._sidecar(item))
+                record = record.replace(
+                    detail=joined(record.detail, "the derivative of an earlier run was deleted")
+                )
+        return record
 
     def _write(self, item: Item, held: _Held, model: np.ndarray, record: Record) -> dict[str, Any]:
         """Encodes, signs and writes a derivative. Returns the fields of its record about the files.

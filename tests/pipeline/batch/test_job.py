@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from pipeline.colorize import main
 from pipeline.records.record import Outcome, Reason, Record
 from tests.pipeline.conftest import WAIT, environment, export_model, jpeg, make_archive, picture
 
@@ -232,6 +233,21 @@ def test_results_of_low_confidence_can_be_withheld(colorize, tmp_path):
     assert (record.outcome, record.reason, record.derivative) == (Outcome.SKIPPED, Reason.LOW_CONFIDENCE, "")
     assert not list((tmp_path / "out").rglob("dull*"))
     assert run.summary["outcomes"]["colorized"] == 2
+
+
+def test_a_scan_that_is_skipped_keeps_no_derivative_of_an_earlier_run(colorize, tmp_path):
+    output = tmp_path / "out"
+    make_archive(tmp_path / "in", 2)
+    coloured = np.stack([picture(2), picture(3), np.random.default_rng(3).permutation(picture(4))], -1)
+    Image.fromarray(coloured).save(tmp_path / "in" / "colour.png")
+    first = colorize(tmp_path / "in", output, "--color_scans", "colorize").records
+    assert {record.outcome for record in first.values()} == {Outcome.COLORIZED}
+    record = colorize(tmp_path / "in", output).latest["colour.png"]
+    assert record.reason == Reason.ALREADY_COLOR
+    assert record.detail.endswith("the derivative of an earlier run was deleted")
+    assert not Path(first["colour.png"].derivative).exists()
+    assert main(["verify", str(output)]) == 0
+    assert colorize(tmp_path / "in", output).summary["kept"] == 3
 
 
 def test_uncertain_places_fade_by_the_models_calm_or_by_the_option(colorize, tmp_path):

@@ -11,6 +11,7 @@ import time
 import c2pa
 import numpy as np
 import pytest
+import tifffile
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from PIL import Image
 
@@ -167,6 +168,21 @@ def test_a_sidecar_leaves_the_bytes_alone(archive, certified, colorize, tmp_path
     sidecar.write_bytes(b"changed")
     assert main(["verify", str(tmp_path / "out")]) == 1
     assert f"changed: {sidecar}" in capsys.readouterr().out
+
+
+def test_a_sidecar_goes_when_its_derivative_is_made_without_one(certified, colorize, tmp_path):
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "pages.tif", np.stack([picture(4), picture(5)]))
+    Image.fromarray(picture(6)).save(tmp_path / "in" / "a.jpg")
+    output, signed = tmp_path / "out", (*certified.options, "--c2pa", "sidecar")
+    assert colorize(tmp_path / "in", output, *signed).code == 0
+    assert len(list(output.glob("*_color.c2pa"))) == 3
+    assert colorize(tmp_path / "in", output, *signed, "--on_existing", "skip").summary["kept"] == 3
+    assert colorize(tmp_path / "in", output, "--on_existing", "skip").summary["kept"] == 3
+    assert len(list(output.glob("*_color.c2pa"))) == 3
+    assert colorize(tmp_path / "in", output).code == 0
+    assert not list(output.glob("*_color.c2pa"))
+    assert main(["verify", str(output)]) == 0
 
 
 @pytest.mark.parametrize("kind", ["ec384", "ec521", "ed25519", "rsa"])
