@@ -15,7 +15,7 @@ WEIGHTS = Path(__file__).with_name("negatives.npz")
 def is_negative(luma: np.ndarray) -> bool:
     """Whether luma uint8 [H, W] is that of a negative: light and dark are exchanged.
 
-    It is said only where the network is certain: about one positive of 250 is taken for a negative.
+    It is said only where the network is certain: about one positive of 300 is taken for a negative.
     """
     return bool(evidence(luma) > _weights()["threshold"])
 
