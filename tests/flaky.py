@@ -82,7 +82,7 @@ class Flaky:
             do_HEAD = do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = forward
 
             def log_message(self, *_):
-                pass
+                """Says nothing."""
 
         self._server = _Server(("localhost", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -12,7 +12,7 @@ from pipeline.records import drift
 from pipeline.records.summary import FILE, RANGED, describe, describe_unused
 
 
-def summary(settings: Settings, model: ChosenModel, stages: dict, processes: int) -> dict:
+def completed(settings: Settings, model: ChosenModel, stages: dict, processes: int) -> dict:
     """Reads the summary that the workers wrote, and completes it.
 
     Args:

@@ -130,7 +130,7 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
             say(f"the job {cloud.job_name or settings.run} was started; it goes on without this command")
             return 0
         try:
-            summary = conclusion.summary(settings, model, ended.stages, here.workers)
+            summary = conclusion.completed(settings, model, ended.stages, here.workers)
             conclusion.show(summary, settings)
             if stopped.by is not None or stop.is_requested():
                 code = _stopped(stopped.by, ended.not_started, counted=engine.local)

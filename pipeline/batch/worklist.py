@@ -106,10 +106,12 @@ def packed(task: Task) -> bytes:
 
 def _packed(task: Task) -> str:
     """JSON in one line, without tabs. Of scans that will be coloured, only records with a sidecar are needed."""
-    needed = task.record and (task.action != Action.COLORIZE or task.record.sidecar_sha256)
-    record = task.record.to_json() if task.record and needed else "null"
+    record = task.record
+    if record is not None and task.action == Action.COLORIZE and not record.sidecar_sha256:
+        record = None
+    known = "null" if record is None else record.to_json()
     head = json.dumps([task.action, task.item.values(), task.why])
-    return f"{head[:-1]}, {record}, [{', '.join(map(_packed, task.pages))}]]"
+    return f"{head[:-1]}, {known}, [{', '.join(map(_packed, task.pages))}]]"
 
 
 def hints_by_key(folder: str | None) -> dict[str, list[Hint]]:

@@ -57,8 +57,8 @@ def _samples(count: int) -> Iterator[tuple[int, int]]:
             str(archive),
             "--output",
             str(output),
+            "--direct_num_workers=2",
         ]
-        command += ["--direct_num_workers=2"]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=_quiet())
         while process.poll() is None:
             records = sum(shard.read_bytes().count(b"\n") for shard in output.glob("manifest/*.jsonl"))

@@ -109,6 +109,15 @@ class Run:
         return json.loads((self.output / "summary.json").read_text())
 
 
+def assert_one_line(run: Run, *words: str, code: int = 2) -> None:
+    """Assert that a run said one line with these words, and left no file."""
+    assert run.code == code, run.out + run.err
+    assert run.err.count("\n") == 1, run.err
+    for word in words:
+        assert word in run.err
+    assert not list(run.output.rglob("*"))
+
+
 def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"} | more
 

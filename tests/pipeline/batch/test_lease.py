@@ -62,45 +62,48 @@ with lease.held(sys.argv[1], "killed"):
 """
 
 
+def taken(output, run="mine") -> str:
+    """Takes the lease. Returns the run that its file then names."""
+    with lease.held(str(output), run):
+        return json.loads(storage.read(f"{output}/{lease.FILE}"))["run"]
+
+
 def test_a_killed_job_on_this_machine_holds_nothing(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, env=environment()
     )
     assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(JobError, match=f"process {holder.pid} "), lease.held(str(tmp_path), "mine"):
-        pass
+    with pytest.raises(JobError, match=f"process {holder.pid} "):
+        taken(tmp_path)
     holder.kill()
     wait_for(lambda: lease._born(holder.pid) == "")  # the killed process is still a zombie
-    with lease.held(str(tmp_path), "mine"):
-        assert json.loads((tmp_path / lease.FILE).read_text())["run"] == "mine"
+    assert taken(tmp_path) == "mine"
     holder.wait()
     holder.stdout.close()
 
 
 def test_a_process_number_that_another_process_has_by_now_holds_nothing(tmp_path):
     of_another_machine(tmp_path, 0, machine=lease._machine(), born="1")
-    with lease.held(str(tmp_path), "mine"):
-        pass
+    assert taken(tmp_path) == "mine"
 
 
 def test_a_job_on_another_machine_keeps_its_lease_while_it_renews(anywhere):
     output = anywhere
     of_another_machine(output, 9)
-    with pytest.raises(JobError, match="on elsewhere"), lease.held(output, "mine"):
-        pass
+    with pytest.raises(JobError, match="on elsewhere"):
+        taken(output)
     of_another_machine(output, 11)
     with lease.held(output, "mine"):
         assert json.loads(storage.read(f"{output}/{lease.FILE}"))["run"] == "mine"
-        with pytest.raises(JobError, match="run mine"), lease.held(output, "second"):
-            pass
+        with pytest.raises(JobError, match="run mine"):
+            taken(output, "second")
     assert storage.stat(f"{output}/{lease.FILE}") is None
 
 
 @pytest.mark.parametrize("renewed", ["2099-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00", "2026-01-01"])
 def test_a_lease_dated_by_a_clock_that_was_wrong_holds_nothing(tmp_path, renewed):
     of_another_machine(tmp_path, 0, renewed=renewed)
-    with lease.held(str(tmp_path), "mine"):
-        pass
+    assert taken(tmp_path) == "mine"
 
 
 def test_one_of_several_concurrent_jobs_gets_the_lease(tmp_path):
@@ -129,8 +132,7 @@ def test_one_of_several_concurrent_jobs_gets_the_lease(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"[]", b'{"run": 1, "renewed": "x"}'])
 def test_an_invalid_lease_file_is_ignored(tmp_path, content):
     (tmp_path / lease.FILE).write_bytes(content)
-    with lease.held(str(tmp_path), "mine"):
-        pass
+    assert taken(tmp_path) == "mine"
 
 
 def test_a_lease_is_renewed_and_its_loss_is_noticed(tmp_path, monkeypatch):
