@@ -21,11 +21,11 @@ _BLANK = 5.0  # levels; larger deviation of a blank page from its large-scale me
 # strips of the page, rows with ink (lines) are between rows without (gaps); lines are low and fill a share of the page.
 _LIGHT, _PAPER, _NEAR, _BRIGHTER, _INK = 140, 0.4, 22, 0.02, 45
 _STRIPS, _LINE_INK, _GAP_INK, _LINE_HEIGHT, _IN_LINES = 8, 0.1, 0.05, 0.04, 0.35
-# Drawings in lines, after a blur that makes grey of dots: width of the thickest strokes and length of the shortest, in
-# shares of the long side; depth of a stroke; without strokes, smallest share of light paper, and largest share of areas
+# Drawings in lines, at half the size and after a blur, which makes grey of dots: width of the thickest strokes and length
+# of the shortest, in shares of the long side; depth of a stroke; without strokes, smallest share of light paper, and largest share of areas
 # that are darker by the depth of ink; smallest share of paper. In a grid of cells: share of ink if strokes cross one,
 # and smallest share of such cells.
-_DOTS, _STROKE, _LENGTH, _DEPTH, _EMPTY, _AREAS, _BARE = 2.0, 0.018, 0.0125, 30, 0.95, 0.2, 0.3
+_DOTS, _STROKE, _LENGTH, _DEPTH, _EMPTY, _AREAS, _BARE = 0.87, 0.018, 0.0125, 26, 0.95, 0.2, 0.3
 _CELLS, _CELL_INK, _CROSSED = (10, 10), 0.02, 0.4
 # A picture in text, in shares of the long side: window in which paper is counted, gaps that are closed, smallest side.
 _WINDOW, _CLOSE, _OPEN = 0.02, 0.01, 0.04
@@ -174,10 +174,13 @@ def _in_lines(ink: np.ndarray) -> float:
 
 def is_line_drawing(luma: np.ndarray) -> bool:
     """Whether luma uint8 [h, w] is a map, a plan or another drawing: thin strokes nearly everywhere on light paper."""
-    long, luma = max(luma.shape), cv2.GaussianBlur(luma, (0, 0), _DOTS)
+    luma = cv2.GaussianBlur(cv2.pyrDown(luma), (0, 0), _DOTS)
+    long = max(luma.shape)
     paper = cv2.morphologyEx(luma, cv2.MORPH_CLOSE, _square(_STROKE * long))  # without strokes
-    level = _paper(paper)
-    if level < _LIGHT or np.mean(paper >= _LIGHT) < _EMPTY or np.mean(paper < level - _INK) > _AREAS:
+    counts = _histogram(paper)
+    level = _quantile(counts, 0.75)
+    light, dark = counts[_LIGHT:].sum(), counts[: level - _INK].sum()
+    if level < _LIGHT or light < _EMPTY * paper.size or dark > _AREAS * paper.size:
         return False
     if _near(_histogram(luma), level) < _BARE * luma.size:  # as in heavy grain
         return False
