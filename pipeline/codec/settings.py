@@ -12,7 +12,7 @@ from pipeline.inputs.item import Item
 from pipeline.records.record import Record
 
 # Increased when the same options give other pixels than before, so that earlier results become stale.
-PROCESS = 4
+PROCESS = 5
 
 
 @dataclass(frozen=True, slots=True)
