@@ -151,7 +151,8 @@ def report(argv: list[str]) -> int:
     chosen = _parse("report", words, argv, "OUTPUT")
     output = _finished(chosen.output)
     try:
-        say(write_report(output, manifest.latest(output), storage.normalize(chosen.output)))
+        folder = bags.around(output) or output  # the payload of a bag stays as it is
+        say(write_report(output, manifest.latest(output), folder))
     except OSError as error:
         raise JobError(f"cannot write to {output}: {error.strerror or error}") from error
     return 0

@@ -31,7 +31,7 @@ _DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 
 
 def check(output: str, bag: bool, premis: bool, waits: bool) -> None:
-    """Checks that an output is a bag if, and only if, it shall be one.
+    """Checks that an output is a bag if, and only if, it shall be one, and in no other bag.
 
     Args:
       output: of the job, as the user names it.
@@ -52,6 +52,11 @@ def check(output: str, bag: bool, premis: bool, waits: bool) -> None:
         if bag and not there and next(storage.list_files(output), None) is not None:
             raise JobError(
                 f"the output {output} has files and is not a bag: choose another output, or leave out --bag"
+            )
+        if around := bags.around(output):
+            raise JobError(
+                f"the output {output} is in the bag {around}, which would not be valid any more: "
+                f"choose another output, or continue that bag with --output {around} --bag"
             )
     except OSError as error:
         raise JobError(f"cannot list {output}: {error.strerror or error}") from error

@@ -156,9 +156,16 @@ class OpenScans(beam.DoFn):
                 yield from self._open_pages(task, answer.pages)
             elif isinstance(answer, Record):
                 yield beam.pvalue.TaggedOutput(RECORDS, answer)
+            elif any(page.item.hints for page in task.pages):
+                self._guard.drop(task.item)
+                words = f"the file has one picture; name its hints {task.item.key}.txt"
+                yield self._refused(task, Refusal(Reason.BAD_HINTS, words))
             else:
                 self._forget_sidecar(task)
                 yield Opened(task.item, answer, self._number)
+
+    def _refused(self, task: Task, refusal: Refusal) -> beam.pvalue.TaggedOutput:
+        return beam.pvalue.TaggedOutput(RECORDS, self._settings.record(task.item).refuse(refusal))
 
     def _forget_sidecar(self, task: Task) -> None:
         """Deletes the sidecar of an earlier derivative, if the new one gets none: it would call it altered."""
@@ -171,8 +178,7 @@ class OpenScans(beam.DoFn):
         """Does the tasks of the pages of a file, one after the other."""
         if task.item.hints:
             words = f"the file has {number} pictures; name the hints of each {task.item.key}{keys.PAGE}1.txt and so on"
-            refusal = Refusal(Reason.BAD_HINTS, words)
-            yield beam.pvalue.TaggedOutput(RECORDS, self._settings.record(task.item).refuse(refusal))
+            yield self._refused(task, Refusal(Reason.BAD_HINTS, words))
             return
         told = {keys.split(page.item.key)[1]: page for page in task.pages}
         for page in range(1, number + 1):

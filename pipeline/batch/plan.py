@@ -1,6 +1,7 @@
 """Decides what to do with a scan, from the results of earlier runs."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,12 +16,14 @@ from pipeline.inputs.hint_files import Hint
 from pipeline.inputs.item import (
     EXTENSIONS,
     IMAGE_EXTENSIONS,
+    MANIFEST_STORE,
     SAME,
     SUFFIX,
     Item,
     below,
     check_key,
     derivative_uri,
+    format_of,
     page_of,
 )
 from pipeline.records import keys, manifest
@@ -35,6 +38,7 @@ class Action(StrEnum):
     REFUSE = "refuse"  # it cannot be opened
 
 
+_SIDECAR = f"{SUFFIX}.{MANIFEST_STORE}"  # end of the name of a signed manifest
 _AGAIN = {Action.KEEP: Action.VERIFY}
 
 
@@ -65,7 +69,8 @@ def plan(
       items: with the key of the file, or with those of its pages, as in a manifest that names them. A manifest with
         several sources for one key is wrong.
       records: of the file and its pages, in any order.
-      sizes: bytes of the existing derivatives, by page; that of the file itself has the number 0.
+      sizes: bytes of the existing derivatives, by page; that of the file itself has the number 0. The signed manifest
+        beside the derivative of a page has the number ~page.
       settings: of the job.
       on_existing: "skip" keeps all results, "stale" those that are up to date, "replace" none.
       hints: hints files, by page.
@@ -83,7 +88,7 @@ def plan(
     def task(item: Item, page: int) -> Task:
         if page in hints:
             item = hint_files.with_hints(item, hints[page])
-        return _task(item, latest.get(page), sizes.get(page), settings, on_existing)
+        return _task(item, latest.get(page), sizes.get(page), ~page in sizes, settings, on_existing)
 
     whole: Item | None = None
     for page, by_source in sorted(sources.items()):
@@ -94,7 +99,7 @@ def plan(
             yield task(chosen, page)
         elif not page:
             whole = chosen
-            known = (latest.keys() | sizes.keys() | hints.keys()) - {0}
+            known = {number for number in (*latest, *sizes, *hints) if number > 0}
             yield from _file(whole, _number(latest), known, task)
 
 
@@ -116,16 +121,18 @@ def _file(item: Item, number: int, known: Iterable[int], task: Callable[[Item, i
     own = task(item, 0)
     if number and own.action not in (Action.COLORIZE, Action.REFUSE):  # of the time when it had one picture
         own = Task(Action.COLORIZE, own.item, "")
+    if not number and own.action != Action.REFUSE and any(page.item.hints for page in pages):
+        own = Task(Action.COLORIZE, own.item, "it has hints for a page", own.record)
     if number and own.action == Action.COLORIZE:
         todo = [page.why for page in pages[:number] if page.action != Action.KEEP]
         own = dataclasses.replace(own, why=f"{len(todo)} of {number} pages: {todo[0]}")
     told = tuple(
-        page for page in pages if page.action != Action.COLORIZE or page.item.hints or _sidecar(page)
+        page for page in pages if page.action != Action.COLORIZE or page.item.hints or _has_sidecar(page)
     )
     yield dataclasses.replace(own, pages=told)
 
 
-def _sidecar(task: Task) -> bool:
+def _has_sidecar(task: Task) -> bool:
     return task.record is not None and bool(task.record.sidecar_sha256)
 
 
@@ -136,10 +143,10 @@ def _duplicate(item: Item, first: Item, settings: Settings) -> Task:
 
 
 def derivatives(output: str, format: str, since: str = "") -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """Yields all existing derivatives of a format.
+    """Yields all existing derivatives of a format, and the signed manifests beside them.
 
-    Each has the name of its file's derivative (see `item.derivative_name`), the number of its page or 0, and
-    its size in bytes.
+    Each has the name of its file's derivative (see `item.derivative_name`), the number of its page or 0 (~page for a
+    signed manifest), and its size in bytes. Names of manifests that were shortened are not recognised.
 
     Args:
       output: of the job.
@@ -157,6 +164,11 @@ def derivatives(output: str, format: str, since: str = "") -> Iterator[tuple[byt
                 ending = next(ending for ending in endings if info.uri.endswith(ending))
                 name, page = keys.split_name(below(output, info.uri), ending.encode())
                 yield name, (page, info.size)
+            elif info.uri.endswith(_SIDECAR):
+                name, page = keys.split_name(below(output, info.uri), _SIDECAR.encode())
+                file = name.removesuffix(_SIDECAR.encode())
+                extension = SUFFIX + EXTENSIONS[format_of(os.fsdecode(file), format)]
+                yield file + extension.encode(), (~page, info.size)
             elif since and storage.is_leftover(info, since):
                 storage.delete(info.uri)
     except OSError as error:
@@ -164,12 +176,17 @@ def derivatives(output: str, format: str, since: str = "") -> Iterator[tuple[byt
 
 
 def _task(
-    item: Item, record: Record | None, derivative_bytes: int | None, settings: Settings, on_existing: str
+    item: Item,
+    record: Record | None,
+    derivative_bytes: int | None,
+    has_sidecar: bool,
+    settings: Settings,
+    on_existing: str,
 ) -> Task:
     if item.reason:
         return _refuse(item, Reason(item.reason), item.detail, settings)
     if on_existing != "replace":
-        if record is not None and _has_result(record, derivative_bytes):
+        if record is not None and _has_result(record, derivative_bytes, has_sidecar, settings):
             if on_existing == "skip":
                 return Task(Action.KEEP, item, "has a result", record)
             stale = _stale(record, item, settings)
@@ -199,10 +216,18 @@ def _task(
     return Task(Action.COLORIZE, item, _why(record, item, settings, on_existing), record)
 
 
-def _has_result(record: Record, derivative_bytes: int | None) -> bool:
-    if record.outcome == Outcome.COLORIZED:
-        return derivative_bytes == record.derivative_bytes
-    return record.outcome == Outcome.SKIPPED
+def _has_result(record: Record, derivative_bytes: int | None, has_sidecar: bool, settings: Settings) -> bool:
+    if record.outcome != Outcome.COLORIZED:
+        return record.outcome == Outcome.SKIPPED
+    if derivative_bytes != record.derivative_bytes:
+        return False
+    if has_sidecar or not record.sidecar_sha256:
+        return True
+    sidecar = derivative_uri(settings.output, record.key, MANIFEST_STORE)  # its name may be shortened
+    try:
+        return storage.stat(sidecar) is not None
+    except OSError as error:
+        raise JobError(f"cannot read {sidecar}: {error.strerror or error}") from error
 
 
 def _has_digests(record: Record, settings: Settings) -> bool:

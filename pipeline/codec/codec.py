@@ -141,7 +141,11 @@ class Codec:
             )
         claim = None
         if self.settings.c2pa:
-            claim, kept = signing.claim(record, self._labels, master.data)
+            try:
+                with self._reader.signed(item, master, scan) as data:
+                    claim, kept = signing.claim(record, self._labels, data)
+            except Refusal as refusal:  # the file has gone since it was read
+                return self._refused(item, record, refusal, _milliseconds(time.perf_counter() - started))
             if not kept:
                 record = record.replace(detail=joined(record.detail, "its C2PA manifest is damaged"))
         self._held[item.key] = _Held(

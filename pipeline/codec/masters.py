@@ -90,6 +90,12 @@ class Masters:
             _check_fixity(whole, item)
         return Master(whole, len(whole), digests(whole, self._names))
 
+    @contextlib.contextmanager
+    def whole(self, item: Item) -> Iterator[Data]:
+        """The bytes of a file with all its pages. Raises Refusal if it cannot be read."""
+        with reading(), self._opened(item) as (data, _):
+            yield data
+
     def digests(self, item: Item) -> dict[str, str]:
         """Digests of a file. Raises Refusal if it cannot be read."""
         with reading():
@@ -112,7 +118,7 @@ class Masters:
     def _page(self, data: Data, known: _Known, page: int) -> Master:
         found, notes = known.found, known.found.notes
         with refusing():
-            one = pages.extract(data, found.places[page - 1])
+            one = pages.extract(data, found.places[page - 1], found.store)
         if found.copies:
             notes = [*notes, f"{found.copies} reduced copies of pages in the file were left out"]
         return Master(one, len(data), known.digests, len(found.places), tuple(notes))

@@ -1,9 +1,10 @@
 """Reads scans: the bytes of masters, their decoded pictures, and what is known about their neighbours."""
 
+import contextlib
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from pipeline import storage
 from pipeline.codec.masters import Master, Masters, Several
 from pipeline.codec.settings import Settings
 from pipeline.decoding.opening import check_size
+from pipeline.decoding.pages import Data
 from pipeline.errors import words
 from pipeline.imaging import alto, chroma, layout
 from pipeline.imaging.negatives import is_negative
@@ -49,6 +51,15 @@ class Reader:
             raise Refusal(Reason.BAD_KEY, "the source is in the output folder, so it is not a master")
         return master
 
+    @contextlib.contextmanager
+    def signed(self, item: Item, master: Master, scan: Scan) -> Iterator[Data]:
+        """The bytes that become an ingredient of a claim: the whole file of a page, if it has a manifest."""
+        if master.pages and containers.C2PA in scan.carried.lost:
+            with self._masters.whole(item) as data:
+                yield data
+        else:
+            yield master.data
+
     def digests(self, item: Item) -> dict[str, str]:
         """Digests of a master, by algorithm. Raises Refusal if it cannot be read."""
         return self._masters.digests(item)
@@ -65,13 +76,13 @@ class Reader:
         how = self.settings.negatives
         if how != "all":
             scan = self._read(item, master)
-            if how == "ignore" or not is_negative(upright_guide(scan)):
+            if how == "ignore" or not _is_negative(upright_guide(scan)):
                 return scan
             if how == "skip":
                 why = "its light and dark are exchanged (--negatives invert colours the positive)"
                 raise Refusal(Reason.NEGATIVE, why)
         scan = self._read(item, master, negative=True)
-        scan.note = joined(scan.note, "a negative: its positive got colour")
+        scan.note = joined(scan.note, "a negative, which was inverted")
         return scan
 
     def _read(self, item: Item, master: Master, negative: bool = False) -> Scan:
@@ -166,6 +177,11 @@ class Reader:
 
 def upright_guide(scan: Scan) -> np.ndarray:
     return np.ascontiguousarray(upright(scan.guide, scan.orientation))
+
+
+def _is_negative(guide: np.ndarray) -> bool:
+    """Whether a scan is a negative. The network was trained on photographs: paper with text or lines is a positive."""
+    return is_negative(guide) and not layout.is_page(guide)
 
 
 def _from_alto(item: Item, scan: Scan) -> tuple[tuple[layout.Box, ...] | None, str]:

@@ -6,6 +6,7 @@ are read here, and the data of one page at a time, so that memory does not grow 
 Specifications: TIFF 6.0, section 2; BigTIFF.
 """
 
+import dataclasses
 import mmap
 import struct
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from PIL import Image
 
 from pipeline.decoding.errors import refusing
 from pipeline.metadata import ifd
+from pipeline.metadata.containers import C2PA_TAG
 from pipeline.records import keys
 from pipeline.records.record import Reason, Refusal
 
@@ -40,6 +42,7 @@ class Pictures:
     places: list[int] = field(default_factory=list)  # offset of the directory of each
     directories: int = 0
     copies: int = 0
+    store: ifd.Directory = field(default_factory=dict)  # its C2PA manifest, if it is in a directory of its own
     notes: list[str] = field(default_factory=list)  # remarks for people
 
 
@@ -79,7 +82,7 @@ def find(data: Data, check: Check, opener: Opener) -> Pictures:
     return found
 
 
-def extract(data: Data, place: int) -> bytes:
+def extract(data: Data, place: int, store: "ifd.Directory | None" = None) -> bytes:
     """Makes a file of one directory of a TIFF, with its values, its pixels, and its EXIF and GPS directories.
 
     Offsets change, and bytes do not. Directories with other pictures (SubIFDs) and a MakerNote, which has offsets of
@@ -88,13 +91,14 @@ def extract(data: Data, place: int) -> bytes:
     Args:
       data: the file.
       place: offset of the directory, from `find`.
+      store: entries to be added, from `find`.
     """
     reader = ifd.Reader(memoryview(data))
     directory, _ = reader.read(place)
     segments = _segments(reader, directory, len(data))
     if segments is None:
         return _repointed(data, reader, place)
-    tree = reader.tree(directory)
+    tree = reader.tree(directory) | (store or {})
     tree.pop(_SUB_DIRECTORIES, None)
     ifd.below(tree, _EXIF).pop(_MAKER_NOTE, None)
     offsets, spans = segments
@@ -127,7 +131,8 @@ def _chain(data: Data, found: Pictures) -> Iterator[_Directory]:
             if at in seen:
                 raise ifd.Damaged("circular")
             directory, following = reader.read(at)
-            described = _described(reader, at, directory)
+            is_store = _WIDTH not in directory and C2PA_TAG in directory
+            described = None if is_store else _described(reader, at, directory)
         except ifd.Damaged:
             if found.directories:
                 found.notes.append(
@@ -138,8 +143,12 @@ def _chain(data: Data, found: Pictures) -> Iterator[_Directory]:
         entries += _entries(data, reader, at)
         if entries * _ENTRY_BYTES > len(data):  # a hostile file: they lie over each other
             raise Refusal(Reason.UNREADABLE, "its directories overlap")
-        found.directories += 1
-        yield described
+        if described is None:
+            entry = directory[C2PA_TAG]
+            found.store = {C2PA_TAG: dataclasses.replace(entry, value=bytes(entry.value))}
+        else:
+            found.directories += 1
+            yield described
         at = following
 
 

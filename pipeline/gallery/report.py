@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pipeline import storage
 from pipeline.gallery.pages import template
 from pipeline.gallery.pictures import REPORT as FILE
+from pipeline.records.manifest import FOLDER as MANIFEST
 from pipeline.records.record import SKIPS, Outcome, Record
 from pipeline.records.summary import FILE as SUMMARY
 from pipeline.records.summary import OTHERS, Summary
@@ -79,7 +80,8 @@ def write_report(output: str, records: Iterable[Record], folder: str = "") -> st
 
     Args:
       output: folder, gs:// or s3:// prefix of the derivatives.
-      folder: for the page (default: the output). A bag has it beside its payload, which stays as it is.
+      folder: for the page: the output (default), or one around it. A bag has it beside its payload, which stays as
+        it is.
       records: the latest record of each scan, by key. Memory does not grow with their number.
 
     Returns:
@@ -91,7 +93,9 @@ def write_report(output: str, records: Iterable[Record], folder: str = "") -> st
     findings = _Findings()
     for record in records:
         findings.add(record)
+    folder = folder or output
     page = template("report.html").render(
+        manifest=storage.join(output, MANIFEST)[len(folder) :].lstrip("/"),
         found=findings,
         figures=findings.summary.to_dict()["figures"],
         options=_options(output),
@@ -101,7 +105,7 @@ def write_report(output: str, records: Iterable[Record], folder: str = "") -> st
         - findings.everything.outcomes["colorized"]
         - len(findings.refused),
     )
-    uri = storage.join(folder or output, FILE)
+    uri = storage.join(folder, FILE)
     storage.write(uri, page.encode())
     return uri
 

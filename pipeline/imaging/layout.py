@@ -32,6 +32,12 @@ _WINDOW, _CLOSE, _OPEN = 0.02, 0.01, 0.04
 # Largest share of paper in a window; smallest area, filled share of the rectangle, share of half-tones.
 _COVERED, _AREA, _FILLED, _TONES = 0.45, 0.008, 0.6, 0.25
 
+_WORDS = {
+    Reason.BLANK_PAGE: "nothing is on it",
+    Reason.TEXT_PAGE: "it has rows of strokes on paper, like text",
+    Reason.LINE_DRAWING: "it has thin strokes everywhere on paper, like a map",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -91,31 +97,38 @@ def find(luma: np.ndarray) -> tuple[tuple[Box, ...], str]:
     Raises:
       Refusal: it is a page of text or a drawing in lines, without pictures, or blank.
     """
+    kind, framed, small = _seen(luma)
+    box = framed or WHOLE
+    if kind is None:
+        return (box,), "its border was left without colour" if framed else ""
+    blank = kind == Reason.BLANK_PAGE
+    boxes = () if blank else tuple(box.around(picture) for picture in illustrations(box.of(small)))
+    if not boxes:
+        raise Refusal(kind, f"{_WORDS[kind]} (--layout whole colours it all the same)")
+    name = "page with text" if kind == Reason.TEXT_PAGE else "drawing in lines"
+    return boxes, f"a {name}: only {len(boxes)} picture{'s' * (len(boxes) > 1)} in it got colour"
+
+
+def is_page(luma: np.ndarray) -> bool:
+    """Whether a scan, luma uint8 [H, W], is empty paper, a page with text, or a drawing in lines."""
+    return _seen(luma)[0] is not None
+
+
+def _seen(luma: np.ndarray) -> tuple[Reason | None, Box | None, np.ndarray]:
+    """What a scan is, if it is not a picture; its picture or its page inside of a border, if it has one; reduced luma."""
     counts = _histogram(luma)
     if not (_has_even_edges(luma) or _may_be_paper(counts)):  # nearly all photographs
-        return (WHOLE,), ""
+        return None, None, luma
     small = reduced(luma)
     if small is not luma:
         counts = _histogram(small)
     if _is_blank(small, counts):
-        raise Refusal(Reason.BLANK_PAGE, "nothing is on it (--layout whole colours it all the same)")
+        return Reason.BLANK_PAGE, None, small
     framed = inside(small)
-    box = framed or WHOLE
-    part = box.of(small)
-    text = is_text(part) if framed else _is_text(part, counts)
-    if text or is_line_drawing(part):
-        boxes = tuple(box.around(picture) for picture in illustrations(part))
-        if not boxes and text:
-            words = "it has rows of strokes on paper, like text (--layout whole colours it all the same)"
-            raise Refusal(Reason.TEXT_PAGE, words)
-        if not boxes:
-            words = (
-                "it has thin strokes everywhere on paper, like a map (--layout whole colours it all the same)"
-            )
-            raise Refusal(Reason.LINE_DRAWING, words)
-        kind = "page with text" if text else "drawing in lines"
-        return boxes, f"a {kind}: only {len(boxes)} picture{'s' * (len(boxes) > 1)} in it got colour"
-    return (box,), "its border was left without colour" if framed else ""
+    part = framed.of(small) if framed else small
+    if is_text(part) if framed else _is_text(part, counts):
+        return Reason.TEXT_PAGE, framed, small
+    return Reason.LINE_DRAWING if is_line_drawing(part) else None, framed, small
 
 
 def _may_be_paper(counts: np.ndarray) -> bool:

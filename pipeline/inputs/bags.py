@@ -33,6 +33,15 @@ def payload(folder: str) -> str:
     return storage.join(folder, DATA) if is_bag(folder) else folder
 
 
+def around(folder: str) -> str:
+    """The bag whose payload is, or contains, a folder; empty if there is none. Raises OSError like `is_bag`."""
+    at = len(folder)
+    while (at := folder.rfind(f"/{DATA}", 0, at)) > 0:
+        if folder[at + len(DATA) + 1 :][:1] in ("", "/") and is_bag(folder[:at]):
+            return folder[:at]
+    return ""
+
+
 def manifest_name(algorithm: str) -> str:
     return f"manifest-{algorithm}.txt"
 

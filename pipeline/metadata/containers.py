@@ -9,21 +9,21 @@ import hashlib
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pipeline.metadata import ifd
 
 LARGEST = 4 << 20  # bytes of a decompressed text
 C2PA = "its C2PA manifest, which is bound to the bytes of the master"
-_GEOREFERENCE = "its georeference"
+GEOREFERENCE = "its georeference"
 
 JPEG_EXIF = b"Exif\0\0"
 JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 JPEG_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 JPEG_PHOTOSHOP = b"Photoshop 3.0\0"
 
-XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG, ICC_TAG, _C2PA_TAG = 700, 33723, 34377, 34675, 0xCD41
+XMP_TAG, IPTC_TAG, PHOTOSHOP_TAG, ICC_TAG, C2PA_TAG = 700, 33723, 34377, 34675, 0xCD41
 GEO_TAGS = {33550, 33922, 34264, 34735, 34736, 34737}
 _NEW_SUBFILE_TYPE, _SUBFILE_TYPE = 254, 255
 
@@ -35,7 +35,7 @@ JP2_UUIDS = {  # of boxes with metadata
 _UUIDS = {uuid: name for name, uuid in JP2_UUIDS.items()}
 _UUIDS[bytes.fromhex("0537CDAB9D0C4431A72AFA561F2A113E")] = "exif"
 _LOST_UUIDS = {
-    bytes.fromhex("B14BF8BD083D4B43A5AE8CD7D5A6CE03"): _GEOREFERENCE,
+    bytes.fromhex("B14BF8BD083D4B43A5AE8CD7D5A6CE03"): GEOREFERENCE,
     bytes.fromhex("D8FEC3D61B0E483C92975828877EC481"): C2PA,
 }
 
@@ -88,10 +88,9 @@ def page(reader: ifd.Reader) -> dict[int, ifd.Entry]:
     return first or {}
 
 
-def lost_with(directory: "Mapping[int, ifd.Entry | ifd.Directory]") -> list[str]:
-    """Metadata of a TIFF directory that no derivative can have, in words."""
-    lost = [C2PA] if _C2PA_TAG in directory else []
-    return lost + ([_GEOREFERENCE] if GEO_TAGS & directory.keys() else [])
+def is_signed(reader: ifd.Reader) -> bool:
+    """Whether a TIFF has a C2PA manifest. If it has several directories, it is in the last one, alone."""
+    return any(C2PA_TAG in directory for directory in reader.directories())
 
 
 def dpi(across: float, down: float) -> tuple[float, float] | None:
@@ -146,6 +145,7 @@ def jp2_boxes(data: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
 def _jpeg(data: bytes, blocks: Blocks) -> None:
     extended: dict[bytes, dict[int, bytes]] = {}
     sizes: dict[bytes, int] = {}
+    comments: list[bytes] = []
     for marker, payload in _segments(data):
         if marker == 0xE1 and payload.startswith(JPEG_EXIF):
             if not blocks.exif:
@@ -169,7 +169,8 @@ def _jpeg(data: bytes, blocks: Blocks) -> None:
         elif marker == 0xE2 and payload.startswith(b"MPF\0"):
             blocks.lost.append("other pictures in the file (MPF)")
         elif marker == 0xFE:
-            blocks.comment = blocks.comment or payload.rstrip(b"\0")
+            comments.append(payload.rstrip(b"\0"))
+    blocks.comment = b"\n".join(filter(None, comments))
     named = re.search(rb"HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})", blocks.xmp)
     if named:
         whole = b"".join(part for _, part in sorted(extended.get(named[1].upper(), {}).items()))

@@ -226,11 +226,13 @@ def _directories(blocks: containers.Blocks, lost: list[str]) -> tuple[str, ifd.D
         return "<", {}, {}
     try:
         reader = ifd.Reader(blocks.exif)
+        is_signed = containers.is_signed(reader)
         page = containers.page(reader)
     except ifd.Damaged as error:
         lost.append(f"EXIF ({error})")
         return "<", {}, {}
-    lost += containers.lost_with(page)
+    lost += [containers.C2PA] if is_signed else []
+    lost += [containers.GEOREFERENCE] if containers.GEO_TAGS & page.keys() else []
     if blocks.is_tiff:
         reader.broken = [tag for tag in reader.broken if tag in _DESCRIPTIVE]
     main = reader.tree(page)

@@ -186,12 +186,13 @@ def _packed(remainder: bytes | None) -> str:
 
 
 def _statement(packet: bytes | str, name: str) -> str | None:
-    """A statement that this program has written as an attribute."""
+    """A statement that this program has written as an attribute. Other programs make elements of them."""
     try:
         root = xmp.parse(packet.encode() if isinstance(packet, str) else packet)
     except xmp.Unusable:
         return None
-    found = (description.get(qualified(name)) for description in xmp.descriptions(root))
+    tag = qualified(name)
+    found = (one.get(tag) or one.findtext(tag) for one in xmp.descriptions(root))
     return next((text for text in found if text), None)
 
 

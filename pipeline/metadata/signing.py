@@ -123,7 +123,7 @@ def load(key: str, certificate: str) -> Signer:
     return signer
 
 
-def claim(record: Record, labels: Labels, master: bytes) -> "tuple[c2pa.Builder, bool]":
+def claim(record: Record, labels: Labels, master: bytes | mmap.mmap) -> "tuple[c2pa.Builder, bool]":
     """Makes the claim about a derivative. Its size does not depend on that of the master.
 
     Args:
@@ -142,13 +142,15 @@ def claim(record: Record, labels: Labels, master: bytes) -> "tuple[c2pa.Builder,
         "instance_id": instance_id(record, labels),
         "assertions": [_actions(record, labels)],
     }
-    kind = next((kind for start, kind in _SIGNATURES.items() if master.startswith(start)), _OTHER)
+    kind = next((kind for start, kind in _SIGNATURES.items() if master[:4].startswith(start)), _OTHER)
     if master[:4] == b"RIFF" and master[8:12] == b"WEBP":
         kind = "image/webp"
     for stated in (kind, _OTHER):
         builder = c2pa.Builder(definition, context())
         try:
-            builder.add_ingredient(_ingredient(record), stated, io.BytesIO(master))
+            file = io.BytesIO(master) if isinstance(master, bytes) else master
+            file.seek(0)
+            builder.add_ingredient(_ingredient(record), stated, file)
             return builder, stated == kind
         except c2pa.C2paError:
             builder.close()  # its structure is damaged

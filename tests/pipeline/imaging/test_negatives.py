@@ -42,7 +42,7 @@ def test_all_scans_are_inverted_if_they_are_said_to_be_negatives(colorize, plate
     positive = luma_of(tmp_path / "positive.png")
     for key in ("negative.jpg", "deep.png"):
         record = run.records[key]
-        assert record.outcome == Outcome.COLORIZED and "a negative: its positive got colour" in record.detail
+        assert record.outcome == Outcome.COLORIZED and "a negative, which was inverted" in record.detail
         assert np.abs(luma_of(record.derivative) - positive).mean() < 2
     found = imagecodecs.imread(run.records["deep.png"].derivative)
     wanted = 65535 - imagecodecs.imread(str(plates / "deep.png")).astype(float)
@@ -84,7 +84,7 @@ def test_only_recognised_negatives_are_skipped_or_inverted(colorize, plates, tmp
     if how == "skip":
         assert (found.outcome, found.reason) == (Outcome.SKIPPED, Reason.NEGATIVE)
     else:
-        assert "its positive got colour" in found.detail
+        assert "a negative, which was inverted" in found.detail
 
 
 def test_results_without_the_option_become_stale(colorize, plates, tmp_path):
