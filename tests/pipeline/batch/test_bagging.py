@@ -131,6 +131,18 @@ def test_an_output_is_a_bag_from_its_first_run_to_its_last(archive, tmp_path, co
         assert run.err.count("\n") == 1
 
 
+def test_the_payload_of_a_bag_stays_as_it_is(archive, tmp_path, colorize):
+    output = tmp_path / "out"
+    assert colorize(archive, output, "--bag").code == 0
+    for place in (output / "data", output / "data" / "new"):
+        run = colorize(archive, place, "--strength", 0.5)
+        assert run.code == 2 and run.err.count("\n") == 1, run.err
+        assert f"--output {output} --bag" in run.err
+    assert main(["report", str(output / "data")]) == 0
+    assert "<code>data/manifest</code>" in (output / "report.html").read_text()
+    validated(output)
+
+
 def test_memory_does_not_grow_with_the_payload(tmp_path, monkeypatch):
     """The manifest is never in memory as a whole: what is written is mapped from a file."""
     written, write = {}, storage.write

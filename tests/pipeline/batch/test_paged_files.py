@@ -323,6 +323,25 @@ def test_hints_for_a_page_colour_it_and_hints_for_the_file_are_refused(colorize,
     assert colorize(archive, tmp_path / "refused", *given).summary["outcomes"]["colorized"] == 5
 
 
+def test_hints_for_a_page_of_a_file_with_one_picture_are_refused(colorize, archive, tmp_path):
+    hints = tmp_path / "hints"
+    hints.mkdir()
+    key = sorted(key for key in colorize(archive, tmp_path / "out", *ONE).records if "book" not in key)[0]
+    name = hints / f"{key}#page=1.txt"
+    name.parent.mkdir(parents=True, exist_ok=True)
+    name.write_text("10 10 #c02020\n")
+    for output in (tmp_path / "out", tmp_path / "fresh"):  # with an up-to-date result, and without one
+        for _ in range(2):
+            run = colorize(archive, output, "--hints", hints, *ONE)
+            record = run.latest[key]
+            assert (record.outcome, record.reason) == ("failed", Reason.BAD_HINTS)
+            assert f"name its hints {key}.txt" in record.detail
+            assert not run.summary["unused_hints"]
+    name.rename(hints / f"{key}.txt")
+    record = colorize(archive, tmp_path / "fresh", "--hints", hints, *ONE).latest[key]
+    assert record.outcome == "colorized" and record.hints_sha256
+
+
 def test_the_gallery_shows_every_page(colorize, archive, tmp_path):
     run = colorize(archive, tmp_path / "out", "--gallery_size", 10, *ONE)
     page = (run.output / "gallery/index.html").read_text()

@@ -9,6 +9,7 @@ from skimage import data
 
 from pipeline.imaging import negatives
 from pipeline.records.record import Outcome, Reason
+from tests.pipeline.imaging.test_layout import map_of, printed
 
 POSITIVES = {name: getattr(data, name)() for name in ("astronaut", "camera", "rocket", "chelsea", "coffee")}
 
@@ -85,6 +86,19 @@ def test_only_recognised_negatives_are_skipped_or_inverted(colorize, plates, tmp
         assert (found.outcome, found.reason) == (Outcome.SKIPPED, Reason.NEGATIVE)
     else:
         assert "a negative, which was inverted" in found.detail
+
+
+@pytest.mark.parametrize("how", ["skip", "invert"])
+def test_pages_and_drawings_are_no_negatives(colorize, tmp_path, how):
+    """The network takes some of them for negatives, because it was trained on photographs."""
+    (tmp_path / "in").mkdir()
+    pages = {"text.png": printed(columns=2, size=28), "map.png": map_of(3)}
+    for name, page in pages.items():
+        assert negatives.is_negative(page)
+        Image.fromarray(page).save(tmp_path / "in" / name)
+    records = colorize(tmp_path / "in", tmp_path / "out", "--negatives", how).records
+    assert records["text.png"].reason == Reason.TEXT_PAGE
+    assert records["map.png"].reason == Reason.LINE_DRAWING
 
 
 def test_results_without_the_option_become_stale(colorize, plates, tmp_path):

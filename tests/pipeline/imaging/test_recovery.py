@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -56,6 +58,17 @@ def test_a_master_comes_back_to_the_last_byte(mode, change):
 def test_a_master_with_restart_intervals_comes_back():
     master = scan(67, 45, restart_marker_blocks=2)
     assert recovery.recover(derivative(master)).data == master
+
+
+def test_a_master_comes_back_after_a_caption_was_added(tmp_path):
+    """ExifTool writes the whole packet anew, and makes elements of attributes."""
+    if not shutil.which("exiftool"):
+        pytest.skip("exiftool is missing: apt-get install libimage-exiftool-perl")
+    master, file = scan(67, 45), tmp_path / "a.jpg"
+    file.write_bytes(derivative(master))
+    command = ["exiftool", "-q", "-overwrite_original", "-Artist=A", "-XMP-dc:Title=T", str(file)]
+    subprocess.run(command, check=True)
+    assert recovery.recover(file.read_bytes()) == recovery.Recovered(master, True)
 
 
 def test_headers_that_do_not_fit_are_lost_but_no_coefficient():

@@ -353,6 +353,11 @@ def test_texts_of_a_png_are_carried_as_tags_in_other_formats_or_named():
     assert derive(master, "tiff")[1] == "left out: its texts 'Disclaimer', its comment"
 
 
+def test_all_comments_of_a_jpeg_are_carried():
+    master = in_jpeg(bare("grey.jpg"), *(segment(0xFE, text) for text in (b"plate 7", b"", b"box 3")))
+    assert embedded.read(master).comment == b"plate 7\nbox 3"
+
+
 @pytest.mark.parametrize("kind", ["grey.jpg", "rgb.jpg"])
 @pytest.mark.parametrize("comment", [b"plate 7", b"K\xe4sten", "Kästen".encode()])
 def test_the_comment_of_a_jpeg_is_carried_or_named(kind, comment):

@@ -9,6 +9,7 @@ import signal
 import time
 
 import c2pa
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -123,6 +124,34 @@ def test_a_masters_own_manifest_is_kept(archive, certified, colorize, tmp_path):
     assert "its C2PA manifest" in unsigned.detail
 
 
+@pytest.mark.parametrize("kind", ["pages", "pyramid"])
+def test_the_manifest_of_a_tiff_with_several_directories_is_kept_or_named(
+    certified, colorize, tmp_path, kind
+):
+    luma = cv2.resize(picture(3), (256, 192))
+    others = [picture(4), picture(5)] if kind == "pages" else [cv2.resize(luma, (128, 96))]
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(luma, photometric="minisblack", metadata=None)
+        for other in others:
+            writer.write(other, photometric="minisblack", metadata=None)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tif").write_bytes(scanned(buffer.getvalue(), "image/tiff", certified))
+    records = colorize(tmp_path / "in", tmp_path / "out", *certified.options).records
+    assert len(records) == (3 if kind == "pages" else 1)
+    for record in records.values():
+        assert record.outcome == "colorized"
+        assert not {"C2PA", "broken"} & set(record.detail.split()), record.detail
+        active, whole = manifest(storage.read(record.derivative), "jpeg")
+        (ingredient,) = active["ingredients"]
+        kept = whole["manifests"][ingredient["active_manifest"]]
+        assert kept["assertions"][0]["data"]["actions"][0]["action"] == "c2pa.created"
+        failures = ingredient["validation_results"]["activeManifest"]["failure"]
+        assert [one["code"] for one in failures] == ["signingCredential.untrusted"]
+    for record in colorize(tmp_path / "in", tmp_path / "unsigned").records.values():
+        assert "left out: its C2PA manifest" in record.detail and "broken" not in record.detail
+
+
 def test_a_damaged_manifest_of_a_master_costs_neither_the_scan_nor_the_signature(
     certified, tmp_path, colorize
 ):
@@ -168,6 +197,21 @@ def test_a_sidecar_leaves_the_bytes_alone(archive, certified, colorize, tmp_path
     sidecar.write_bytes(b"changed")
     assert main(["verify", str(tmp_path / "out")]) == 1
     assert f"changed: {sidecar}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "long" * 60 + ".jpg"])
+def test_a_lost_sidecar_is_made_again(certified, colorize, tmp_path, name):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(jpeg(picture(1)))
+    given = (*certified.options, "--c2pa", "sidecar")
+    first = colorize(tmp_path / "in", tmp_path / "out", *given).records[name]
+    derivative = storage.read(first.derivative)
+    storage.delete(first.c2pa)
+    again = colorize(tmp_path / "in", tmp_path / "out", *given)
+    assert storage.read(first.derivative) == derivative
+    assert signing.is_valid(derivative, format="jpeg", store=storage.read(again.latest[name].c2pa))
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    assert colorize(tmp_path / "in", tmp_path / "out", *given).summary["kept"] == 1
 
 
 def test_a_sidecar_goes_when_its_derivative_is_made_without_one(certified, colorize, tmp_path):
