@@ -17,7 +17,7 @@ from pipeline.records.summary import Summary, describe
 from pipeline.storage import scratch
 
 USAGE_ERROR = 2
-FOUND = 1  # exit code of `verify`, if something is not as the manifest says
+FOUND = 1  # exit code of `verify` and `ocfl`, if something is not as the manifest says, or not all is packed
 MAIN_FIGURE = "rmse_over_grey"  # of a collection in the metrics of a card: mean, lower, upper
 
 
@@ -91,6 +91,9 @@ def pack(argv: list[str]) -> int:
     new: Counter[str] = Counter()
     try:
         ocfl.check(storage.normalize(chosen.output), root)
+    except OSError as error:
+        raise JobError(_unusable(error, root)) from error
+    try:
         for packed in ocfl.export(output, root, done=pace):
             new["first"] += packed.version == 1
             new["later"] += packed.version > 1
@@ -99,10 +102,13 @@ def pack(argv: list[str]) -> int:
                 problems[finding.problem] += 1
                 _say_finding(finding)
     except OSError as error:
-        raise JobError(
-            f"cannot read or write {error.filename or root}: {error.strerror or error}; what is packed is kept, "
-            "run the same command again"
-        ) from error
+        complain(f"{_unusable(error, root)}; what is packed is kept, run the same command again")
+        return FOUND
+    except JobError as error:
+        if not pace.number:
+            raise
+        complain(str(error))
+        return FOUND
     same = pace.number - new.total()
     words = f"{new['first']:,} new objects, {new['later']:,} new versions, {same:,} objects as they were"
     say(words + (f", {new['refused']:,} not packed: {_counted(problems)}" if problems else ""))
@@ -135,9 +141,7 @@ def recover(argv: list[str]) -> int:
     except recovery.NotRecoverable as error:
         raise JobError(f"no master can be given back from {source}: {error}") from error
     except OSError as error:
-        raise JobError(
-            f"cannot read or write {error.filename or source}: {error.strerror or error}"
-        ) from error
+        raise JobError(_unusable(error, source)) from error
     how = "to the last byte, by its SHA-256" if found.exact else f"to the last coefficient only: {found.why}"
     say(f"{target}: the master {how}")
     return 0
@@ -240,7 +244,11 @@ def _registry(function, root: str, *arguments, **options):
     except (registry.RegistryError, CardError) as error:
         raise JobError(str(error)) from error
     except OSError as error:
-        raise JobError(f"cannot read or write {error.filename or root}: {error.strerror or error}") from error
+        raise JobError(_unusable(error, root)) from error
+
+
+def _unusable(error: OSError, place: str) -> str:
+    return f"cannot read or write {error.filename or place}: {error.strerror or error}"
 
 
 def _parse(command: str, words: str, argv: list[str], *names: str) -> argparse.Namespace:

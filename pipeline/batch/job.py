@@ -143,8 +143,10 @@ def run(chosen: argparse.Namespace, beam_argv: list[str]) -> int:
                 premis.write(where.output, TOOL, tool_version())
             if where.bag and code <= FAILURE and not intruder:
                 bagging.complete(where.bag, settings.date, settings.digests)
-        except (JobError, OSError) as error:
-            return _failed(f"{error}; what is finished is kept")
+        except JobError as error:
+            return _failed(str(error))
+        except OSError as error:
+            return _failed(manifest.unwritable(where.output, error))
         if intruder:
             return _failed(f"{intruder}; run the same command again when it has ended")
         return code

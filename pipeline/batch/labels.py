@@ -9,6 +9,7 @@ from pipeline import storage
 from pipeline.errors import JobError
 from pipeline.imaging import mark
 from pipeline.imaging.mark import PLACES
+from pipeline.inputs.item import SAME
 from pipeline.metadata import signing
 from pipeline.records.record import EMBEDDED
 
@@ -36,7 +37,7 @@ def settings(chosen: argparse.Namespace, card: ModelCard, started: datetime) -> 
         raise JobError(f"--c2pa {chosen.c2pa} needs --c2pa_key and --c2pa_certificate, or nothing is signed")
     if chosen.mark_place and not chosen.mark:
         raise JobError(f"--mark_place {chosen.mark_place} needs --mark, or nothing is marked")
-    if places and chosen.format == "jp2":
+    if places and chosen.format not in signing.FORMATS | {SAME}:
         raise JobError("JPEG 2000 files cannot be signed; leave --c2pa_key out, or choose another --format")
     if places:
         signing.load(**{name.removeprefix("c2pa_"): place for name, place in places.items()})

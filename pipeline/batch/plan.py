@@ -26,6 +26,7 @@ from pipeline.inputs.item import (
     format_of,
     page_of,
 )
+from pipeline.metadata import signing
 from pipeline.records import keys, manifest
 from pipeline.records.record import Outcome, Reason, Record, Refusal
 
@@ -208,6 +209,10 @@ def _task(
             item.source
         ).is_relative_to(settings.output):
             raise Refusal(Reason.BAD_KEY, "the source is in the output folder, so it is not a master")
+        if settings.c2pa and format_of(item.key, settings.format) not in signing.FORMATS:
+            raise Refusal(
+                Reason.SIGN_ERROR, "its derivative, a JPEG 2000, cannot be signed: choose another --format"
+            )
         extension = PurePosixPath(keys.split(item.key)[0]).suffix.lower()
         if extension and extension not in IMAGE_EXTENSIONS:
             raise Refusal(Reason.NOT_AN_IMAGE, f"files that end in {extension} are not opened")

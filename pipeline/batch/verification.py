@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline import storage
 from pipeline.gallery import pictures
-from pipeline.inputs.item import EXTENSIONS, MANIFEST_STORE, derivative_uri
+from pipeline.inputs.item import EXTENSIONS, MANIFEST_STORE, SUFFIX, derivative_uri
 from pipeline.records import manifest, premis, summary
 from pipeline.records.record import Outcome, Record
 from pipeline.storage import scratch
@@ -24,6 +24,10 @@ _OWN = {
     premis.FOLDER,
 }  # files and folders of the job
 _FORMATS = {extension: name for name, extension in EXTENSIONS.items()}
+
+_ENDINGS = tuple(
+    SUFFIX + extension for extension in (*_FORMATS, f".{MANIFEST_STORE}")
+)  # of a collection's files
 
 MISSING, CHANGED, UNREADABLE, UNLISTED = "missing", "changed", "unreadable", "not in the manifest"
 _SPELT = {"sha256": "SHA-256", "md5": "MD5", "sha512": "SHA-512"}
@@ -74,7 +78,8 @@ def verify(
         for info in storage.list_files(output):
             first = info.uri[len(output) :].lstrip("/").partition("/")[0]
             known = listed.execute("SELECT 1 FROM files WHERE uri = ?", (storage.as_bytes(info.uri),))
-            if first not in _OWN and known.fetchone() is None:
+            is_own = first in _OWN and not info.uri.endswith(_ENDINGS)
+            if not is_own and known.fetchone() is None:
                 yield Finding(UNLISTED, info.uri)
 
 

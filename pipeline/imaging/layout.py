@@ -21,10 +21,10 @@ _BLANK = 5.0  # levels; larger deviation of a blank page from its large-scale me
 # strips of the page, rows with ink (lines) are between rows without (gaps); lines are low and fill a share of the page.
 _LIGHT, _PAPER, _NEAR, _BRIGHTER, _INK = 140, 0.4, 22, 0.02, 45
 _STRIPS, _LINE_INK, _GAP_INK, _LINE_HEIGHT, _IN_LINES = 8, 0.1, 0.05, 0.04, 0.35
-# Drawings in lines, at half the size and after a blur, which makes grey of dots: width of the thickest strokes and length
-# of the shortest, in shares of the long side; depth of a stroke; without strokes, smallest share of light paper, and largest share of areas
-# that are darker by the depth of ink; smallest share of paper. In a grid of cells: share of ink if strokes cross one,
-# and smallest share of such cells.
+# Drawings in lines, at half the size and after a blur, which makes grey of dots: width of the thickest strokes and
+# length of the shortest, in shares of the long side; depth of a stroke; without strokes, smallest share of light paper,
+# and largest share of areas that are darker by the depth of ink; smallest share of paper. In a grid of cells: share of
+# ink if strokes cross one, and smallest share of such cells.
 _DOTS, _STROKE, _LENGTH, _DEPTH, _EMPTY, _AREAS, _BARE = 0.87, 0.018, 0.0125, 26, 0.95, 0.2, 0.3
 _CELLS, _CELL_INK, _CROSSED = (10, 10), 0.02, 0.4
 # A picture in text, in shares of the long side: window in which paper is counted, gaps that are closed, smallest side.
@@ -115,7 +115,7 @@ def is_page(luma: np.ndarray) -> bool:
 
 
 def _seen(luma: np.ndarray) -> tuple[Reason | None, Box | None, np.ndarray]:
-    """What a scan is, if it is not a picture; its picture or its page inside of a border, if it has one; reduced luma."""
+    """What a scan is, if it is no picture; the place inside of its border, if it has one; and its luma, reduced."""
     counts = _histogram(luma)
     if not (_has_even_edges(luma) or _may_be_paper(counts)):  # nearly all photographs
         return None, None, luma

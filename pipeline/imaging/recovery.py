@@ -71,7 +71,8 @@ def recover(derivative: bytes) -> Recovered:
     record, packed = provenance.read_packet(packet), provenance.read_remainder(packet)
     if record is None or packed is None:
         raise NotRecoverable(
-            "its XMP packet names no grey JPEG: the master was another file, or a program has removed the packet"
+            "its XMP packet names no grey JPEG: the master was another file, its luma was changed by --mark or "
+            "--negatives, or a program has removed the packet"
         )
     if not packed:
         why = "its headers, metadata and other scans were too large to be carried along"

@@ -125,7 +125,8 @@ def check_key(key: str) -> None:
     """Raises Refusal if a key is not a path below the output."""
     parts = key.split("/")
     if not key or key.startswith("/") or "\0" in key or any(part in ("", ".", "..") for part in parts):
-        raise Refusal(Reason.BAD_KEY, f"the key {key!r} is not a relative path below the output")
+        words = f"the key {key!r} is not a relative path below the output; name another one in the manifest"
+        raise Refusal(Reason.BAD_KEY, words)
     if not storage.can_be_named(key):
         raise Refusal(Reason.BAD_KEY, f"no file can have the key {key!r}, because it is not valid Unicode")
 

@@ -33,6 +33,7 @@ _MIME = {
     "ptif": "image/tiff",
     "webp": "image/webp",
 }
+FORMATS = frozenset(_MIME)  # that can be signed
 _SIGNATURES = {  # first bytes of masters that can have a manifest
     b"\xff\xd8\xff": "image/jpeg",
     b"\x89PNG": "image/png",
@@ -66,7 +67,7 @@ class Signer:
 
         Args:
           data: the whole file, in its final form.
-          format: "jpeg", "png", "tiff", "ptif" or "webp".
+          format: one of `FORMATS`.
           claim: from `claim`. It can be used once.
           embed: put the manifest into the file. Otherwise its bytes stay as they are.
 

@@ -8,6 +8,7 @@ Dictionary 3.0, and its schema (premis.xsd, version 3.0, Library of Congress).
 
 import itertools
 import mimetypes
+import posixpath
 import re
 import uuid
 import xml.etree.ElementTree as ET
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipeline import storage
 from pipeline.errors import JobError
-from pipeline.records import manifest
+from pipeline.records import keys, manifest
 from pipeline.records.record import Outcome, Record
 
 FOLDER = "premis"
@@ -28,6 +29,12 @@ _EVENTS = "http://id.loc.gov/vocabulary/preservation/eventType"
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, 2.2
 _OUTCOMES = {Outcome.COLORIZED: "success", Outcome.SKIPPED: "skipped", Outcome.FAILED: "fail"}
 _SIGNATURE = "digital signature generation"
+_TYPES = {  # that the standard library does not have on every machine
+    **dict.fromkeys((".tif", ".tiff", ".ptif", ".ptiff"), "image/tiff"),
+    **dict.fromkeys((".jp2", ".jpf", ".jpx"), "image/jp2"),
+    ".webp": "image/webp",
+    ".c2pa": "application/c2pa",
+}
 _ALGORITHMS = {"sha256": "SHA-256", "md5": "MD5", "sha512": "SHA-512"}
 
 ET.register_namespace("premis", _PREMIS)
@@ -91,7 +98,7 @@ def document(records: Iterable[Record], tool: str, version: str) -> bytes:
 
 def _objects(record: Record, tool: str, version: str) -> Iterator[ET.Element]:
     fixity = record.fixity("source")
-    yield _file(_master(record), record.source, fixity, record.source_bytes, name=record.key)
+    yield _file(_master(record), record.source, fixity, record.source_bytes, name=keys.split(record.key)[0])
     if record.outcome != Outcome.COLORIZED:
         return
     yield _file(
@@ -130,7 +137,7 @@ def _file(
         _put(stated, "messageDigest", digest)
     if size >= 0:
         _put(features, "size", str(size))
-    kind = "application/c2pa" if uri.endswith(".c2pa") else mimetypes.guess_type(uri, strict=False)[0]
+    kind = _TYPES.get(posixpath.splitext(uri)[1].lower()) or mimetypes.guess_type(uri, strict=False)[0]
     form = _put(features, "format")
     _put(_put(form, "formatDesignation"), "formatName", kind or "application/octet-stream")
     _put(form, "formatNote", "media type, from the extension of the name")
@@ -190,12 +197,14 @@ def _events(record: Record, tool: str) -> Iterator[ET.Element]:
 
 
 def _detail(record: Record, kind: str) -> str:
+    page = keys.split(record.key)[1]
     if record.outcome != Outcome.COLORIZED:
-        return ""
+        return f"page {page}" if page else ""
     if kind == _SIGNATURE:
         place = "in a file of its own" if record.sidecar_sha256 else record.c2pa
         return f"a manifest of C2PA was signed, {place}"
-    words = f"colours were estimated by {record.model} {record.model_version}; run {record.run}"
+    words = f"page {page}; " if page else ""
+    words += f"colours were estimated by {record.model} {record.model_version}; run {record.run}"
     words += f"; options {record.options_sha256}"
     words += f"; hints {record.hints_sha256}" if record.hints_sha256 else ""
     return words + (f"; confidence {record.confidence:.4f}" if record.confidence is not None else "")

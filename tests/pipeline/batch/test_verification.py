@@ -99,6 +99,9 @@ def test_missing_changed_and_unlisted_files_are_named(output, capsys):
     unreadable.unlink()
     unreadable.mkdir()
     (output / "box0" / "notes.txt").write_text("of an archivist")
+    stray = output / "gallery" / "box9" / "a.jpg_color.png"  # of a collection with such a folder
+    stray.parent.mkdir()
+    stray.write_bytes(b"")
     assert main(["verify", str(output)]) == 1
     *lines, last = capsys.readouterr().out.splitlines()
     assert [line.split(" (")[0] for line in lines] == [
@@ -106,8 +109,9 @@ def test_missing_changed_and_unlisted_files_are_named(output, capsys):
         f"changed: {changed}",
         f"unreadable: {unreadable}",
         f"not in the manifest: {output / 'box0' / 'notes.txt'}",
+        f"not in the manifest: {stray}",
     ]
-    assert last == "5 files read: 1 missing, 1 changed, 1 unreadable, 1 not in the manifest"
+    assert last == "5 files read: 1 missing, 1 changed, 1 unreadable, 2 not in the manifest"
 
 
 def test_an_output_in_a_bucket_is_verified(bucket, model, colorize, capsys):

@@ -21,6 +21,7 @@ from pipeline.colorize import main
 from pipeline.errors import JobError
 from pipeline.metadata import embedded, signing
 from pipeline.metadata.provenance import SOURCE_TYPE
+from pipeline.records.record import Reason
 from tests.pipeline.certificates import certify
 from tests.pipeline.conftest import jpeg, make_archive, picture, start
 
@@ -122,6 +123,21 @@ def test_a_masters_own_manifest_is_kept(archive, certified, colorize, tmp_path):
         assert kept["assertions"][0]["data"]["actions"][0]["action"] == "c2pa.created"
     unsigned = colorize(archive, tmp_path / "unsigned").records["signed.jpg"]
     assert "its C2PA manifest" in unsigned.detail
+
+
+def test_what_cannot_be_signed_fails_before_it_is_opened(certified, colorize, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(jpeg(picture(1)))
+    (tmp_path / "in" / "b.jp2").write_bytes(b"not opened")
+    run = colorize(tmp_path / "in", tmp_path / "out", *certified.options, "--format", "same")
+    assert run.records["a.jpg"].outcome == "colorized"
+    record = run.records["b.jp2"]
+    assert (record.outcome, record.reason) == ("failed", Reason.SIGN_ERROR)
+    assert "choose another --format" in record.detail
+    assert (
+        "cannot be signed"
+        in colorize(tmp_path / "in", tmp_path / "jp2", *certified.options, "--format", "jp2").err
+    )
 
 
 @pytest.mark.parametrize("kind", ["pages", "pyramid"])

@@ -119,6 +119,22 @@ RECORD = Record(
 )
 
 
+def test_pages_are_named_in_events_and_not_in_the_name_of_their_file():
+    pages = [
+        RECORD.replace(key=f"a.tif#page={page}", derivative=f"/out/a.tif#page={page}.ptif") for page in (1, 2)
+    ]
+    pages = [
+        page.finish(derivative_sha256="cd" * 32, model_sha256="e", model="m", run=page.key) for page in pages
+    ]
+    refused = pages[1].refuse(Refusal(Reason.BLANK_PAGE, "nothing is on it"), key="a.tif#page=3", run="3")
+    root = check(premis.document([*pages, refused], "tool", "1"))
+    assert texts(root, "object/originalName") == ["a.tif"]
+    details = texts(root, "event/eventDetailInformation/eventDetail")
+    assert [detail.partition(";")[0] for detail in details] == ["page 1", "page 2", "page 3"]
+    names = texts(root, "object/objectCharacteristics/format/formatDesignation/formatName")
+    assert set(names) == {"image/tiff"}
+
+
 @given(st.text(), st.text(), st.sampled_from([Reason.MISSING, Reason.ALREADY_COLOR]))
 def test_any_name_and_any_words_give_a_document(name, words, reason):
     record = RECORD.replace(source=f"/{name}", key=name).finish(
