@@ -110,7 +110,7 @@ def pack(argv: list[str]) -> int:
         complain(str(error))
         return FOUND
     same = pace.number - new.total()
-    words = f"{new['first']:,} new objects, {new['later']:,} new versions, {same:,} objects as they were"
+    words = f"objects: {new['first']:,} new, {new['later']:,} with a new version, {same:,} as they were"
     say(words + (f", {new['refused']:,} not packed: {_counted(problems)}" if problems else ""))
     return FOUND if problems else 0
 

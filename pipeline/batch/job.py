@@ -261,8 +261,8 @@ def _what_stopped(error: Exception) -> str:
 def _stopped(by: signal.Signals | None, not_started: int, counted: bool) -> int:
     """Says that a run was stopped. Returns the exit code."""
     name = by.name if by is not None else "archive-colorize stop"
-    scans = f"{not_started:,} scans" if counted or not_started else "the other scans"
-    say(f"\nstopped by {name}; {scans} were not started; run the same command to continue")
+    scans = f"{not_started:,} scan{'s' * (not_started != 1)}" if counted or not_started else "the other scans"
+    say(f"\nstopped by {name}; {scans} not started; run the same command to continue")
     return 128 + (by or signal.SIGTERM)
 
 

@@ -95,7 +95,8 @@ def describe(summary: dict) -> str:
     """Describes a summary in words."""
     counts = summary["outcomes"]
     lines = [
-        f"{summary['records']:,} scans: " + ", ".join(f"{n:,} {outcome}" for outcome, n in counts.items())
+        f"{summary['records']:,} scan{'s' * (summary['records'] != 1)}: "
+        + ", ".join(f"{n:,} {outcome}" for outcome, n in counts.items())
     ]
     lines += [f"  {n:>9,}  {reason.replace('_', ' ')}" for reason, n in summary["reasons"].items()]
     lines += [f"  {n:>9,}  coloured by {model}" for model, n in summary["models"].items()]

@@ -89,7 +89,7 @@ def finished(model, tmp_path_factory):
 
 def test_an_output_becomes_a_storage_root_with_an_object_for_each_derivative(finished, tmp_path, capsys):
     root = tmp_path / "root"
-    assert export(finished / "out", root, capsys) == "3 new objects, 0 new versions, 0 objects as they were"
+    assert export(finished / "out", root, capsys) == "objects: 3 new, 0 with a new version, 0 as they were"
     found = objects(root)
     records = {record.key: record for record in manifest.latest(str(finished / "out"))}
     assert sorted(found) == [f"file://{finished}/in/#box0/scan000{number}.jpg_color" for number in range(3)]
@@ -120,7 +120,7 @@ def test_nothing_is_written_if_nothing_has_changed(finished, tmp_path, capsys):
     root = tmp_path / "root"
     export(finished / "out", root, capsys)
     before = snapshot(root)
-    assert export(output, root, capsys) == "0 new objects, 0 new versions, 3 objects as they were"
+    assert export(output, root, capsys) == "objects: 0 new, 0 with a new version, 3 as they were"
     assert snapshot(root) == before
 
 
@@ -136,7 +136,7 @@ def test_another_option_makes_a_second_version(finished, colorize, tmp_path, cap
     )
     assert colorize(tmp_path / "one.jsonl", output, "--format", "png").code == 0
     words = export(output, root, capsys)
-    assert words == "0 new objects, 3 new versions, 0 objects as they were"
+    assert words == "objects: 0 new, 3 with a new version, 0 as they were"
     for identity, inventory in objects(root).items():
         assert inventory["head"] == "v2"
         assert files(root, inventory, "v1") == files(root, first[identity])
@@ -177,10 +177,10 @@ def test_files_that_are_not_as_recorded_are_named_and_not_packed(finished, tmp_p
         f"missing: {missing}",
         f"changed: {empty}",
     ]
-    assert last == "0 new objects, 0 new versions, 0 objects as they were, 3 not packed: 2 changed, 1 missing"
+    assert last == "objects: 0 new, 0 with a new version, 0 as they were, 3 not packed: 2 changed, 1 missing"
     assert not objects(root)
     shutil.copytree(finished / "out", output, dirs_exist_ok=True)
-    assert export(output, root, capsys).startswith("3 new objects")
+    assert export(output, root, capsys).startswith("objects: 3 new")
     assert len(objects(root)) == 3
 
 
@@ -191,7 +191,7 @@ def test_sidecars_are_packed_and_compared(finished, colorize, tmp_path, capsys):
     sidecar = sorted(output.rglob("*.c2pa"))[0]
     whole = sidecar.read_bytes()
     sidecar.write_bytes(whole + b"!")
-    words = "2 new objects, 0 new versions, 0 objects as they were, 1 not packed: 1 changed"
+    words = "objects: 2 new, 0 with a new version, 0 as they were, 1 not packed: 1 changed"
     assert export(output, root, capsys, 1) == words
     sidecar.write_bytes(whole)
     export(output, root, capsys)
@@ -277,7 +277,7 @@ def test_a_killed_export_is_completed_by_the_same_command(tmp_path, colorize, ca
     assert process.returncode == -signal.SIGKILL
     assert (root / lease.FILE).exists()
     assert list(root.rglob("0=ocfl_object_1.1"))
-    assert export(output, root, capsys).endswith("objects as they were")
+    assert export(output, root, capsys).endswith(" as they were")
     assert len(objects(root)) == 30
     assert not list(root.rglob(".*"))
 
@@ -353,7 +353,7 @@ def test_a_damaged_object_is_named_and_left_as_it_is(finished, colorize, tmp_pat
     (rolled_back / "v2" / "inventory.json").write_text("{}")
     before = snapshot(root)
     assert colorize(finished / "in", output, "--format", "png").code == 0
-    words = "0 new objects, 0 new versions, 0 objects as they were, 3 not packed: 3 damaged object"
+    words = "objects: 0 new, 0 with a new version, 0 as they were, 3 not packed: 3 damaged object"
     assert export(output, root, capsys, 1) == words
     assert snapshot(root) == before
 
@@ -370,7 +370,7 @@ def test_an_inventory_of_another_program_is_extended(finished, colorize, tmp_pat
             digest = hashlib.sha512(data).hexdigest()
             (folder / "inventory.json.sha512").write_text(f"{digest}  inventory.json\n")
     assert colorize(finished / "in", output, "--format", "png").code == 0
-    assert "3 new versions" in export(output, root, capsys)
+    assert "3 with a new version" in export(output, root, capsys)
     assert {inventory["head"] for inventory in objects(root).values()} == {"v2"}
 
 
@@ -427,10 +427,10 @@ def test_only_one_export_at_a_time_and_it_can_be_stopped(finished, tmp_path, cap
 def test_output_and_root_in_buckets(bucket, finished, tmp_path, colorize, capsys):
     output, root = f"{bucket}/packed/out", f"{bucket}/packed/root"
     assert colorize(finished / "in", output).code == 0
-    assert export(output, root, capsys).startswith("3 new objects")
+    assert export(output, root, capsys).startswith("objects: 3 new")
     assert colorize(finished / "in", output, "--format", "png").code == 0
-    assert "3 new versions" in export(output, root, capsys)
-    assert "3 objects as they were" in export(output, root, capsys)
+    assert "3 with a new version" in export(output, root, capsys)
+    assert "3 as they were" in export(output, root, capsys)
     copy = tmp_path / "copy"
     for info in storage.list_files(root):
         file = copy / info.uri[len(root) + 1 :]

@@ -164,7 +164,7 @@ def test_a_request_to_stop_ends_between_pages_and_counts_the_rest(model, coloriz
     done = int(re.search(r"(\d+) in this run", out)[1])
     assert 12 <= done < 201
     assert len(contents(output)) == done
-    assert int(re.search(r"(\d+) scans were not started", out)[1]) == 201 - done
+    assert int(re.search(r"(\d+) scans not started", out)[1]) == 201 - done
     again = colorize(folder, output, "--format", "png", *ONE)
     assert again.summary["outcomes"] == {"colorized": 201, "skipped": 0, "failed": 0}
     assert again.summary["kept"] == done
