@@ -60,7 +60,8 @@ class Network:
     Args:
       folder: of the model, on this machine.
       side: S in pixels.
-      batch_size: tiles in a call. All calls have this size, so that the result for a tile does not depend on others.
+      batch_size: tiles in a call. All calls have this size, but at least two tiles, so that the result for a tile does
+        not depend on others.
       threads: on a CPU; 0 lets TensorFlow choose.
       gpu_memory: limit on a GPU, in MB, where several processes share it; 0 for no limit. Memory is taken as needed.
       calm: certainty of a place below which its chroma fades (see `model.color.fading`); 0 for never.
@@ -102,7 +103,8 @@ class Network:
         except Exception as error:  # TensorFlow raises many kinds of errors for a broken SavedModel
             raise ModelError(f"cannot load the model in {folder}: {str(error).splitlines()[0]}") from error
         self._call = _checked_signature(self._model, folder, side)
-        self._constant, self._side, self._batch_size = tf.constant, side, batch_size
+        self._constant, self._batch_size = tf.constant, batch_size
+        self._shape = max(2, batch_size), side, side  # for one tile, TensorFlow adds in another order
         if calm and CERTAINTY not in self._call.structured_outputs:
             raise ModelError(f"the model in {folder} has no {CERTAINTY}, which fading needs (--calm)")
         self._calm = calm
@@ -121,7 +123,7 @@ class Network:
         chroma = np.empty((*tiles.shape, 2), np.float16)
         confidence = np.empty(len(tiles), np.float32)
         shares = np.zeros(len(tiles), np.float32)
-        padded = np.zeros((self._batch_size, self._side, self._side), np.uint8)
+        padded = np.zeros(self._shape, np.uint8)
         for start in range(0, len(tiles), self._batch_size):
             part = tiles[start : start + self._batch_size]
             padded[: len(part)] = part

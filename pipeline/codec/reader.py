@@ -192,7 +192,9 @@ def _from_alto(item: Item, scan: Scan) -> tuple[tuple[layout.Box, ...] | None, s
     """
     uri, page = _alto_file(item.source), keys.split(item.key)[1] or 1
     name = uri.rpartition("/")[2]
-    dpi = scan.carried.dpi and scan.carried.dpi[0]
+    dpi = scan.carried.dpi
+    if dpi and scan.orientation >= 5:  # turned
+        dpi = dpi[::-1]
     try:
         boxes = alto.pictures(storage.read(uri), size=scan.size, dpi=dpi, page=page)
     except FileNotFoundError:

@@ -66,8 +66,8 @@ def opened(
                     image.info[DEEP] = samples
         with image:
             yield image
-            if image.format == "PNG" and not png.is_whole(data, image):
-                raise Refusal(Reason.TRUNCATED, "rows that its header promises are missing")
+            if image.format == "PNG" and (fault := png.fault(data, image)):
+                raise fault
 
 
 def check_size(width: int, height: int, max_pixels: int, min_side: int = MIN_SIDE) -> None:

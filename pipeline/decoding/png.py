@@ -1,4 +1,4 @@
-"""What Pillow ignores of a PNG: missing rows, gamma, a transparent level, and 16 bits of colour and opacity."""
+"""What Pillow ignores of a PNG: missing rows, checksums, gamma, a transparent level, 16 bits of colour and opacity."""
 
 import struct
 import zlib
@@ -17,23 +17,32 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 _STEP = 1 << 20  # bytes in one step of decompression
 
 
-def is_whole(data: bytes, image: Image.Image) -> bool:
-    """Whether the file `data` has all rows of `image`, which Pillow has loaded from it.
+def fault(data: bytes, image: Image.Image) -> Refusal | None:
+    """What is wrong with the rows of `image`, which Pillow has loaded from the file `data`.
 
-    The last row, or in an interlaced picture the row before it, comes last in the file. Only if one of them is
-    black are the bytes counted. Specification: ISO/IEC 15948, sections 8.2, 9 and 10.
+    The last row, or in an interlaced picture the row before it, comes last in the file. Only if one of them is black,
+    or the checksum of a chunk is wrong, are all rows inflated. In the latter case their own checksum must be right.
+    Specification: ISO/IEC 15948, sections 5.3, 8.2, 9 and 10.
     """
     width, height = image.size
     last = np.asarray(image.crop((0, max(0, height - 2), width, height)))
-    if all(row.any() for row in last):
-        return True
+    is_sound = all(zlib.crc32(part, zlib.crc32(b"IDAT")) == checksum for part, checksum in _compressed(data))
+    if is_sound and all(row.any() for row in last):
+        return None
     missing = _size(data)
     inflater = zlib.decompressobj()
-    for part in _compressed(data):
-        while part and missing > 0:
-            missing -= len(inflater.decompress(part, _STEP))
-            part = inflater.unconsumed_tail
-    return missing <= 0
+    try:
+        for part, _ in _compressed(data):
+            while part and not inflater.eof and (missing > 0 or not is_sound):
+                missing -= len(inflater.decompress(part, _STEP))
+                part = inflater.unconsumed_tail
+    except zlib.error:
+        return Refusal(Reason.UNREADABLE, "its compressed pixels are damaged")
+    if missing > 0:
+        return Refusal(Reason.TRUNCATED, "rows that its header promises are missing")
+    if is_sound or inflater.eof:
+        return None
+    return Refusal(Reason.UNREADABLE, "its compressed pixels are damaged")
 
 
 def gamma(image: Image.Image) -> float | None:
@@ -80,11 +89,13 @@ def _size(data: bytes) -> int:
     return total
 
 
-def _compressed(data: bytes) -> Iterator[bytes]:
-    """Yields the contents of the IDAT chunks."""
+def _compressed(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yields the contents of the IDAT chunks, and their checksums; -1 for one behind the end of the file."""
     at = 8
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
         if kind == b"IDAT":
-            yield data[at + 8 : at + 8 + length]
-        at += 12 + length
+            checksum = struct.unpack_from(">I", data, end)[0] if end + 4 <= len(data) else -1
+            yield data[at + 8 : end], checksum
+        at = end + 4

@@ -23,9 +23,9 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its findings are che
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 EXTENSIONS = (".tif", ".tiff", ".ptif", ".ptiff")
 _DNG_VERSION = 50706
-# Besides these: LZW, JPEG, deflate with both numbers, PackBits, LZMA, Zstandard, for which Pillow's wheels have
-# decoders.
-_PILLOWS = {tags.UNCOMPRESSED, *tags.CCITT, 5, tags.OLD_JPEG, tags.JPEG, 8, 32773, 32946, 34925, 50000}
+_DEFLATE = {8, 32946}
+# Besides these: LZW, JPEG, PackBits, LZMA, Zstandard, for which Pillow's wheels have decoders.
+_PILLOWS = {tags.UNCOMPRESSED, *tags.CCITT, 5, tags.OLD_JPEG, tags.JPEG, *_DEFLATE, 32773, 34925, 50000}
 # Decoded by tifffile only.
 _TIFFFILES = {tags.LERC, tags.WEBP, tags.PNG, tags.JPEG_XL, *tags.JPEG_XR, *tags.JPEG_2000}
 _DAMAGED = (TiffFileError, Refusal, IndexError, ValueError, TypeError, OverflowError, struct.error)
@@ -195,6 +195,8 @@ def _is_pillows(page: TiffPage) -> bool:
     bits, photometric, samples = tags.bits(page)[0], tags.photometric(page), page.samplesperpixel
     if bits == 8 and page.compression != tags.JPEG and tags.S_MAX_SAMPLE in page.tags:
         return False
+    if bits == 8 and page.compression in _DEFLATE and photometric != tags.PALETTE:
+        return False  # libtiff does not compare the checksums of its strips
     if samples == 1:
         plain = photometric in (tags.MIN_IS_WHITE, tags.MIN_IS_BLACK)
         palette = photometric == tags.PALETTE

@@ -172,8 +172,8 @@ def _pixels(data: bytes, size: tuple[int, int]) -> np.ndarray:
             turned = orientation_of(image)
             _check_size(image.size, size, {size if turned < 5 else size[::-1]})
             rgba = image.convert("RGBA")
-            if not png.is_whole(data, image):
-                raise _refusal("the picture has fewer rows than its header states")
+            if fault := png.fault(data, image):
+                raise _refusal(f"the picture cannot be used: {fault.detail}")
             return upright(np.asarray(rgba), turned)
     except Refusal:
         raise

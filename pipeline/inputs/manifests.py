@@ -13,6 +13,7 @@ from pipeline.records import keys, record
 from pipeline.records.record import Outcome, Reason, Record
 
 EXTENSION = ".jsonl"
+_KEYLESS = (Reason.DUPLICATE_KEY, Reason.BAD_KEY)
 
 
 def lines(uri: str) -> Iterator[tuple[Item, dict]]:
@@ -46,7 +47,8 @@ def lines(uri: str) -> Iterator[tuple[Item, dict]]:
 
 def _item(line: Record, manifest: str) -> Item:
     """The scan in a line of a manifest."""
-    if line.reason == Reason.BAD_LINE:  # a line of the dead letters
+    # Lines of the dead letters; a scan without a key of its own has its source as key.
+    if line.reason == Reason.BAD_LINE or (line.reason in _KEYLESS and line.key == line.source):
         return Item(line.key, line.source, reason=line.reason, detail=line.detail)
     if scheme := storage.foreign_scheme(line.source):
         words = f"{scheme}:// is not supported: download the file, and name the copy"
@@ -63,7 +65,8 @@ def _item(line: Record, manifest: str) -> Item:
 
 def _located(source: str, manifest: str) -> str:
     """URI of a source. A relative source is relative to the folder of the manifest."""
-    if storage.is_cloud(source) or source.startswith(("/", "~", "file://")):
+    in_home = os.path.expanduser(source) != source  # names may begin with a tilde, too
+    if in_home or storage.is_cloud(source) or source.startswith(("/", "file://")):
         return _as_listed(storage.normalize(source))
     folder = manifest.rpartition("/")[0]
     if storage.is_cloud(manifest):

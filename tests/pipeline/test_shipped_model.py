@@ -10,6 +10,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from model import MODELS, default_model, folder_of
 from model.card import read_card
 from pipeline import demo
+from pipeline.batch.inference import Network
 from pipeline.imaging.chroma import colorfulness
 from pipeline.notebook import colorize_image
 
@@ -28,6 +29,16 @@ def test_the_model_has_a_card_and_a_licence_note_and_is_small():
     assert card.limits
     assert "research" in (folder / "LICENSE.txt").read_text().lower()
     assert _bytes(folder) <= 10 * 10**6
+
+
+def test_the_size_of_a_batch_changes_nothing(photos):
+    side = read_card(Path(default_model())).size
+    tiles = np.stack([np.asarray(photo.convert("L").resize((side, side))) for photo in photos])
+    alone, together = (
+        Network(default_model(), side, batch_size=size, calm=0.5).predict(tiles) for size in (1, 8)
+    )
+    for one, same in zip(alone, together, strict=True):
+        assert np.array_equal(one, same)
 
 
 def test_the_open_model_says_that_it_is_free_and_both_are_small_together():

@@ -281,7 +281,10 @@ def test_a_page_that_is_named_beside_its_file_is_done_once_and_one_of_another_fi
     (tmp_path / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     run = colorize(tmp_path / "list.jsonl", tmp_path / "out", *ONE)
     assert sorted(run.records) == sorted([*PAGES, str(tmp_path / "other.tif")])
-    assert run.records[str(tmp_path / "other.tif")].reason == Reason.DUPLICATE_KEY
+    record = run.records[str(tmp_path / "other.tif")]
+    assert record.reason == Reason.DUPLICATE_KEY
+    again = colorize(run.output / "dead_letters.jsonl", run.output, *ONE).latest[record.key]
+    assert (again.outcome, again.reason, again.detail) == ("failed", record.reason, record.detail)
 
 
 def test_a_file_whose_name_is_that_of_a_page_is_refused_and_takes_nothing_from_the_page(

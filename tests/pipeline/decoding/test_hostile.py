@@ -56,6 +56,18 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize("array", [GREY, RGB], ids=["grey", "rgb"])
+@pytest.mark.parametrize("compression", ["tiff_adobe_deflate", "tiff_deflate"])
+def test_the_checksum_of_a_deflated_tiff_is_compared(array, compression):
+    noise = np.random.default_rng(5).integers(100, 110, (400, 300), np.uint8)
+    array = noise if array.ndim == 2 else np.stack([noise] * 3, -1)
+    whole = saved("TIFF", array, compression=compression)
+    assert np.array_equal(read(whole).luma, noise)
+    for place in range(2000, len(whole) - 2000, len(whole) // 30):
+        found = read(whole[:place] + bytes(900) + whole[place + 900 :])
+        assert isinstance(found, Refusal) and found.reason in (Reason.UNREADABLE, Reason.TRUNCATED)
+
+
 @pytest.mark.parametrize("output_format", ["png", "jpeg"])
 @pytest.mark.parametrize("broken", BROKEN)
 @pytest.mark.parametrize("array", [GREY, RGB], ids=["grey", "rgb"])

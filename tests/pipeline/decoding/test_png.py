@@ -29,7 +29,7 @@ def claiming(data: bytes, rows: int) -> bytes:
 def whole(data: bytes) -> bool:
     with Image.open(io.BytesIO(data)) as image:
         image.load()
-        return png.is_whole(data, image)
+        return png.fault(data, image) is None
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
@@ -56,6 +56,31 @@ def test_an_interlaced_picture_has_the_rows_of_seven_passes(rows, expected, leve
     header = struct.pack(">IIBBBBB", 5, 5, 8, 0, 0, 0, 1)
     pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + bytes([level]) * width for width in widths)))
     assert whole(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")) == expected
+
+
+@pytest.mark.parametrize("damage", ["zeros", "flip", "checksum"])
+def test_wrong_checksums_are_found_and_do_no_harm_alone(damage):
+    noise = np.random.default_rng(3).integers(100, 120, (240, 320), np.uint8)
+    data = bytearray(file(Image.fromarray(noise)))
+    at = data.index(b"IDAT") + 4
+    length = int.from_bytes(data[at - 8 : at - 4], "big")
+    accepted = 0
+    for place in range(at + length // 10, at + length - 20, length // 40):
+        bad = bytearray(data)
+        if damage == "zeros":
+            bad[place : at + length] = bytes(at + length - place)
+        elif damage == "flip":
+            bad[place] ^= 4
+        else:
+            bad[at + length] ^= 4
+        try:
+            found = scan.read_scan(bytes(bad), output_format="jpeg", max_pixels=10**6)
+        except Refusal as refusal:
+            assert refusal.reason in (Reason.TRUNCATED, Reason.UNREADABLE)
+        else:
+            accepted += 1
+            assert np.array_equal(found.luma, noise)
+    assert (accepted > 0) == (damage == "checksum")
 
 
 def test_a_scan_that_ends_too_soon_is_refused():

@@ -1,5 +1,7 @@
 """ALTO files: where the pictures of a page are, in every unit and version; and broken ones."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -42,14 +44,32 @@ def test_pictures_are_found_from_top_to_bottom(version):
     [
         ("pixel", "", None),
         ("", "", None),
-        ("mm10", "", 254.0),
+        ("mm10", "", (254.0, 254.0)),
         ("inch1200", 'WIDTH="2000" HEIGHT="3000"', None),
-        ("inch1200", "", 1200.0),
+        ("inch1200", "", (1200.0, 1200.0)),
     ],
 )
 def test_units(unit, page, dpi):
     found = alto.pictures(file(block(500, 300, 1000, 600), unit=unit, page=page), size=SIZE, dpi=dpi)
     assert found == (Box(0.1, 0.3, 0.25, 0.75),)
+
+
+def test_a_scan_may_have_two_resolutions():
+    """As those of fax machines, of 204 pixels to the inch across and 98 down."""
+    data = file(block(2540, 2540, 2540, 2540), unit="mm10", page="")
+    (found,) = alto.pictures(data, size=(40 * 102, 40 * 49), dpi=(204.0, 98.0))
+    assert found == Box(0.5, 1, 0.5, 1)
+
+
+@pytest.mark.parametrize("encoding", ["shift_jis", "gb2312", "euc-kr", "utf-16"])
+def test_files_in_any_encoding_are_read(encoding):
+    text = re.sub(r"<\?xml.*?\?>", "", file(block(200, 300, 1000, 600)).decode()).strip()
+    data = f'<?xml version="1.0" encoding="{encoding}"?>\n{text}'.encode(encoding)
+    assert alto.pictures(data, size=SIZE) == (Box(0.1, 0.3, 0.1, 0.6),)
+    with pytest.raises(alto.AltoError, match="no XML"):
+        alto.pictures(data.replace(encoding.encode(), b"klingon"), size=SIZE) if encoding != "utf-16" else (
+            alto.pictures(data[:-9], size=SIZE)
+        )
 
 
 def test_composed_blocks_of_pictures_count_once_with_what_is_in_them():
@@ -73,6 +93,8 @@ def test_pictures_end_at_the_page_and_ornaments_are_none():
         (file(unit="mm10", page=""), "the scan has no resolution"),
         (file(block("a", 1, 1, 1)), "HPOS of its Illustration is 'a'"),
         (file(block("nan", 1, 1, 1)), "HPOS"),
+        (file(block(5000, 9000, 1000, 600)), "outside of its page"),
+        (file(page='WIDTH="3000" HEIGHT="2000"'), "other proportions than the upright scan"),
         (file(block(1, "-inf", 1, 1)), "VPOS"),
         (file(block(1, 1, "nan", 1)), "WIDTH"),
         (file(block(1, 1, -5, 1)), "WIDTH"),

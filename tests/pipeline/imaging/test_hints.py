@@ -321,7 +321,7 @@ BAD = {
     "rows short": (
         "png",
         claiming(png(copy_with((20, 30, RED_MARK))[:-8]), HEIGHT),
-        "fewer rows than its header states",
+        "rows that its header promises are missing",
     ),
     "another format": ("png", Path(__file__).read_bytes(), "cannot be read as a PNG"),
 }

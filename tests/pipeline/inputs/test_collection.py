@@ -232,6 +232,13 @@ def test_relative_sources_are_relative_to_the_folder_of_the_manifest(archive, tm
     assert second.source == f"{tmp_path}/lists/b.tif"
 
 
+def test_only_a_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/archivist")
+    home, file = expand(manifest(tmp_path, {"source": "~/a.tif"}, {"source": "~odd.tif"}))
+    assert home.source == "/home/archivist/a.tif"
+    assert file.source == f"{tmp_path}/~odd.tif"
+
+
 def test_relative_sources_are_relative_to_a_manifest_in_cloud_storage(cloud):
     storage.write(f"{cloud}/lists/todo.jsonl", b'{"source": "../in/a.tif"}\n{"source": "b.tif"}\n')
     storage.write(f"{cloud}/in/a.tif", b"1234")
