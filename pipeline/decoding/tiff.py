@@ -4,9 +4,12 @@ Pillow decodes 8-bit samples and the compressions that only libtiff has. It misr
 (deep planes, extra channels, BigTIFF in Motorola order), which `tifffile` decodes. Specification: TIFF 6.0.
 """
 
+import contextlib
 import io
 import logging
+import os
 import struct
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 
@@ -24,6 +27,7 @@ _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 EXTENSIONS = (".tif", ".tiff", ".ptif", ".ptiff")
 _DNG_VERSION = 50706
 _DEFLATE = {8, 32946}
+_LONGEST = 500  # bytes of the complaints of libtiff that are read
 # Besides these: LZW, JPEG, PackBits, LZMA, Zstandard, for which Pillow's wheels have decoders.
 _PILLOWS = {tags.UNCOMPRESSED, *tags.CCITT, 5, tags.OLD_JPEG, tags.JPEG, *_DEFLATE, 32773, 34925, 50000}
 # Decoded by tifffile only.
@@ -173,13 +177,36 @@ def _segment_bytes(page: TiffPage) -> Iterator[int]:
 
 def _decoded(data: bytes, page: TiffPage, notes: list[str]) -> Image.Image:
     if _is_pillows(page):
-        return open_image(data)
+        image = open_image(data)
+        if page.compression in (*tags.CCITT, tags.JPEG):
+            with _complaints() as said:
+                image.load()
+            if said:
+                notes.append(f"its pixels are damaged, and wrong in places ({said[0]})")
+        return image
     image = tiff_samples.to_picture(page, notes)
     if tags.ICC in page.tags:
         image.info["icc_profile"] = bytes(page.tags[tags.ICC].value)
     if (orientation := tags.number(page, tags.ORIENTATION, 1)) != 1:
         image.getexif()[tags.ORIENTATION] = orientation
     return image
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """Yields a list that has the errors of libtiff at the end. It prints those after which it goes on to stderr."""
+    said: list[str] = []
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            lines = file.read(_LONGEST).decode("utf-8", "replace").splitlines()
+            said += [line.rstrip(".") for line in lines if line.strip()]
 
 
 def _is_pillows(page: TiffPage) -> bool:

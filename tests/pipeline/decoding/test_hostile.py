@@ -56,6 +56,19 @@ BROKEN = {
 }
 
 
+@pytest.mark.parametrize("compression", ["group3", "group4"])
+def test_damage_after_which_a_decoder_goes_on_is_named(compression):
+    noise = np.random.default_rng(5).integers(0, 255, (40, 30), np.uint8)
+    array = np.kron(noise, np.ones((10, 10), np.uint8)) > 128
+    whole = saved("TIFF", array, compression=compression)
+    assert "damaged" not in read(whole).note
+    named = 0
+    for place in range(len(whole) // 4, len(whole) - len(whole) // 4, len(whole) // 40):
+        found = read(whole[:place] + bytes([whole[place] ^ 0xFF] * 40) + whole[place + 40 :])
+        named += not isinstance(found, Refusal) and "its pixels are damaged" in found.note
+    assert named >= 10
+
+
 @pytest.mark.parametrize("array", [GREY, RGB], ids=["grey", "rgb"])
 @pytest.mark.parametrize("compression", ["tiff_adobe_deflate", "tiff_deflate"])
 def test_the_checksum_of_a_deflated_tiff_is_compared(array, compression):
