@@ -42,9 +42,7 @@ class Pictures:
     places: list[int] = field(default_factory=list)  # offset of the directory of each
     directories: int = 0
     copies: int = 0
-    store: ifd.Directory = field(
-        default_factory=dict
-    )  # its C2PA manifest, if it is in a directory of its own
+    store: ifd.Directory = field(default_factory=dict)  # a C2PA manifest in a directory of its own
     notes: list[str] = field(default_factory=list)  # remarks for people
 
 

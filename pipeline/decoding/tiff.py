@@ -9,7 +9,6 @@ import io
 import logging
 import os
 import struct
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 
@@ -197,7 +196,7 @@ def _complaints() -> Iterator[list[str]]:
     """Yields a list that has the errors of libtiff at the end. It prints those after which it goes on to stderr."""
     said: list[str] = []
     before = os.dup(2)
-    with tempfile.TemporaryFile() as file:
+    with open(os.memfd_create("complaints"), "rb+") as file:
         os.dup2(file.fileno(), 2)
         try:
             yield said
