@@ -198,7 +198,8 @@ def _task(
             if not stale and record.source_sha256:
                 return Task(Action.VERIFY, item, "its time has changed", record)
         elif derivative_bytes is not None:
-            return Task(Action.ADOPT, item, "has a derivative without a record")
+            why = "its result is not complete" if record else "has a derivative without a record"
+            return Task(Action.ADOPT, item, why)
     try:
         check_key(item.key)
         if not storage.can_be_named(derivative_uri(settings.output, item.key, settings.format)):
